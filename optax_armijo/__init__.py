@@ -1,0 +1,18 @@
+"""Adam for JAX that finds its own step size, one for each part of the network."""
+
+from importlib.metadata import version as _version
+
+from optax_armijo._armijo_adam import armijo_adam as armijo_adam
+from optax_armijo._armijo_adamw import armijo_adamw as armijo_adamw
+from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
+from optax_armijo._diagnostics import armijo_info as armijo_info
+from optax_armijo._grouping import FROZEN as FROZEN
+from optax_armijo._label_functions import by_attention as by_attention
+from optax_armijo._label_functions import by_depth as by_depth
+from optax_armijo._label_functions import by_layer as by_layer
+from optax_armijo._label_functions import by_pattern as by_pattern
+from optax_armijo._label_functions import one_group as one_group
+from optax_armijo._state import ArmijoState as ArmijoState
+from optax_armijo._transform import scale_by_armijo as scale_by_armijo
+
+__version__ = _version("optax-armijo")

@@ -1,0 +1,192 @@
+"""`armijo_adam`: Adam's direction, then the search."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from optax_armijo import _adam
+from optax_armijo._checks import check_choice, check_range
+from optax_armijo._grouping import group_leaves
+from optax_armijo._transform import check_given, scale_by_armijo
+from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, Search
+from optax_armijo._value_fn import check_loss
+
+
+def armijo_adam(
+    param_labels: ParamLabels = None,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    momentum: Momentum = "none",
+    c: Scalar = 0.5,
+    decrease_factor: Scalar = 0.8,
+    increase_factor: Scalar = 1.05,
+    init_step_size: Scalar = 1e-3,
+    min_step_size: Scalar = 1e-10,
+    max_step_size: Scalar = 10.0,
+    max_trials: Scalar = 10,
+    search: Search = "cycle",
+    num_joint_steps: Scalar = 6,
+    net: Net = "no_rise",
+    rounding_ulps: Scalar = 4.0,
+    relative_floor: Scalar = 0.01,
+    lower_bound: Scalar | None = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam that finds its step sizes, one for each part of the network.
+
+    For every group of leaves :math:`l` a step size :math:`\eta_l` is searched for
+    with Armijo's test along Adam's direction, and all groups move:
+
+    .. math::
+      v &\leftarrow b_2 v + (1 - b_2) g^2, \qquad
+      P = \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}, \qquad d = -P g \\
+      &f(w + \eta_l d_l) \le f(w) - c\,\eta_l \langle g_l, P_l g_l \rangle + \tau \\
+      w &\leftarrow w + \kappa \textstyle\sum_l \eta_l d_l
+
+    with :math:`g` the gradient, :math:`k` the number of batches so far,
+    :math:`\tau` the rounding of the loss and :math:`\kappa \le 1` from the net.
+    `scale_by_armijo` documents the search, its safeguards and its arguments.
+
+    Args:
+      param_labels: how the leaves are grouped; None groups `by_layer`. Inside
+        ``optax.inject_hyperparams`` a function must be named in ``static_args``.
+      b1: decay of the momentum, in [0, 1); unused while `momentum` is ``"none"``.
+      b2: decay of the second moment, in [0, 1).
+      eps: added to the root of the second moment, above 0.
+      momentum: ``"none"``: the trial goes along :math:`-P g` and is what is kept.
+        ``"kept"``: the trial goes along :math:`-P g`, the step that is kept along
+        :math:`-P m / (1 - b_1^k)` with the step size found (arXiv 2403.18506); what
+        is applied is then tested by the net alone. ``"searched"``: trial and step
+        both go along the momentum direction; in a group where that does not descend
+        on this batch, :math:`\langle g_l, P_l m_l \rangle \le 0`, both go along
+        :math:`-P g` for this step.
+      c: see `scale_by_armijo`, as for all that follow.
+      decrease_factor: in (0, 1).
+      increase_factor: at least 1.
+      init_step_size: in [`min_step_size`, `max_step_size`].
+      min_step_size: above 0.
+      max_step_size: at least `min_step_size`.
+      max_trials: at least 1.
+      search: ``"cycle"``, ``"joint"`` or ``"each"``.
+      num_joint_steps: at least 0.
+      net: ``"no_rise"``, ``"average"`` or ``"off"``.
+      rounding_ulps: at least 0.
+      relative_floor: in [0, 1).
+      lower_bound: a number below the loss, or None.
+
+    Returns:
+      A transformation whose ``update(updates, state, params, *, value, value_fn,
+      grad=None, **extra_args)`` needs ``value``, the loss at params, and
+      ``value_fn``, a function from params (and those of the extra arguments that it
+      names) to the loss of the same batch. The incoming updates are the gradient,
+      unless ``grad`` is given: then Adam takes the updates and the search the
+      gradient. State: ``(optax.ScaleByAdamState, ArmijoState)``, the moments in
+      float32 or wider. Updates are in the params' dtypes. On a batch whose loss or
+      gradient is not finite nothing changes, moments included.
+
+    Raises:
+      ValueError: a hyper-parameter outside its range; when traced, missing ``value``
+        or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+      TypeError: when traced, a complex or integer leaf that is not `FROZEN`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_armijo
+      >>> x = jnp.linspace(-1.0, 1.0, 32)
+      >>> f = lambda p: jnp.mean((p["b"] * jnp.tanh(p["a"] * x) - x ** 3) ** 2)
+      >>> params = {"a": jnp.array(0.1), "b": jnp.array(0.1)}
+      >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"})
+      >>> state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, state):
+      ...   value, grads = jax.value_and_grad(f)(params)
+      ...   updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+      ...   return optax.apply_updates(params, updates), state
+      >>> before = f(params)
+      >>> for _ in range(50):
+      ...   params, state = step(params, state)
+      >>> bool(f(params) < 0.5 * before)
+      True
+
+    References:
+      P. Kenneweg et al., *Faster Convergence for Transformer Fine-tuning with Line
+      Search Methods*, 2023, `arXiv 2403.18506 <https://arxiv.org/abs/2403.18506>`_.
+
+      D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
+      `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
+    """
+    line_search = scale_by_armijo(
+        param_labels,
+        c=c,
+        decrease_factor=decrease_factor,
+        increase_factor=increase_factor,
+        init_step_size=init_step_size,
+        min_step_size=min_step_size,
+        max_step_size=max_step_size,
+        max_trials=max_trials,
+        search=search,
+        num_joint_steps=num_joint_steps,
+        net=net,
+        rounding_ulps=rounding_ulps,
+        relative_floor=relative_floor,
+        lower_bound=lower_bound,
+    )
+    return _search_along_adam(
+        line_search, param_labels, b1=b1, b2=b2, eps=eps, momentum=momentum
+    )
+
+
+def _search_along_adam(
+    line_search: optax.GradientTransformationExtraArgs,
+    param_labels: ParamLabels,
+    *,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    momentum: Momentum,
+) -> optax.GradientTransformationExtraArgs:
+    """Gives Adam's directions to a line search."""
+    check_range("b1", b1, at_least=0, below=1)
+    check_range("b2", b2, at_least=0, below=1)
+    check_range("eps", eps, above=0)
+    check_choice("momentum", momentum, ("none", "kept", "searched"))
+
+    def init_fn(params: Any) -> tuple[optax.ScaleByAdamState, Any]:
+        grouping = group_leaves(param_labels, params)
+        moments = _adam.init_moments(grouping, params, momentum)
+        return moments, line_search.init(params)
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, tuple[optax.ScaleByAdamState, Any]]:
+        check_given(params=params, value=value, value_fn=value_fn)
+        value = check_loss("value", value)
+        moments, search_state = state
+        grouping = group_leaves(param_labels, params)
+        grads = grouping.trainable(updates)
+        is_good = _adam.is_good_batch(value, grads)
+        moments = _adam.update_moments(grouping, moments, grads, is_good, b1=b1, b2=b2)
+        direction = _adam.directions(
+            grouping, moments, grads, momentum=momentum, b1=b1, b2=b2, eps=eps
+        )
+        updates, search_state = line_search.update(
+            direction.kept,
+            search_state,
+            params,
+            value=jnp.where(is_good, value, jnp.nan),
+            grad=updates if grad is None else grad,
+            value_fn=value_fn,
+            search_direction=direction.searched,
+            **extra_args,
+        )
+        return updates, (moments, search_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

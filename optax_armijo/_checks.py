@@ -1,0 +1,57 @@
+"""Checks of arguments: each message has the name, the allowed range and the value."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jax.core import Tracer
+
+
+def check_range(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+) -> None:
+    """Raises ValueError unless the number lies in the range.
+
+    A traced value, as ``optax.inject_hyperparams`` gives, is not known yet and passes.
+    """
+    if isinstance(value, Tracer):
+        return
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number; got {value!r}") from error
+    if not (
+        math.isfinite(number)
+        and above < number < below
+        and at_least <= number <= at_most
+    ):
+        left, low = ("(", above) if above > at_least else ("[", at_least)
+        right, high = (")", below) if below < at_most else ("]", at_most)
+        raise ValueError(
+            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}; "
+            f"got {value!r}"
+        )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises ValueError unless the value is one of the choices."""
+    if value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {allowed}; got {value!r}")
+
+
+def check_order(low_name: str, low: Any, high_name: str, high: Any) -> None:
+    """Raises ValueError when ``low > high``."""
+    if isinstance(low, Tracer) or isinstance(high, Tracer):
+        return
+    if low > high:
+        raise ValueError(
+            f"{low_name} must not be above {high_name}; got {low_name}={low!r} and "
+            f"{high_name}={high!r}"
+        )

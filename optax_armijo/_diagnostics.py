@@ -1,0 +1,165 @@
+"""`armijo_info`: what the line search did, read from anywhere in a state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from optax_armijo._state import ArmijoState, decode_labels
+
+
+class ArmijoInfo(NamedTuple):
+    """What the line search did in the last step; printed, a table.
+
+    All are arrays, by group (G of them) unless said otherwise, inside ``jit`` too.
+
+    Attributes:
+      label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
+      step_size: what the group will step by.  # f[G]
+      applied_step_size: the step size that it last moved by, 0 if unmoved.  # f[G]
+      searched: whether it was searched.  # bool[G]
+      accepted: whether its search accepted a trial.  # bool[G]
+      num_trials: loss evaluations of the searches that moved it.  # i32[G]
+      total_trials: the same, over all steps.  # i32[G]
+      predicted_decrease: step size times slope of the accepted trial.  # f[G]
+      actual_decrease: of the loss, by the accepted trial.  # f[G]
+      net_factor: by what the net shrank the whole step.  # f[]
+      num_evaluations: loss evaluations of all searches and the net.  # i32[]
+      total_evaluations: the same, over all steps.  # i32[]
+    """
+
+    label_codes: jax.Array
+    step_size: jax.Array
+    applied_step_size: jax.Array
+    searched: jax.Array
+    accepted: jax.Array
+    num_trials: jax.Array
+    total_trials: jax.Array
+    predicted_decrease: jax.Array
+    actual_decrease: jax.Array
+    net_factor: jax.Array
+    num_evaluations: jax.Array
+    total_evaluations: jax.Array
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The groups' labels, in the order of the arrays; outside ``jit`` only."""
+        if isinstance(self.label_codes, Tracer):
+            raise TypeError(
+                "labels can be read outside jit only: return the info from the "
+                "jitted function and read them there."
+            )
+        return decode_labels(np.asarray(self.label_codes))
+
+    def __str__(self) -> str:
+        if isinstance(self.label_codes, Tracer) or self.step_size.ndim != 1:
+            return repr(self)
+        return _table(self)
+
+
+def armijo_info(opt_state: Any) -> ArmijoInfo:
+    """Returns what the line search did in the last step.
+
+    Args:
+      opt_state: a state that holds one `ArmijoState`, however deep: of
+        `armijo_adam`, of an ``optax.chain``, of ``optax.inject_hyperparams``.
+
+    Returns:
+      An `ArmijoInfo`.
+
+    Raises:
+      ValueError: when the state holds no `ArmijoState`, or several.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_armijo
+      >>> f = lambda p: (p["a"] - 1.0) ** 2 + p["b"] ** 2
+      >>> params = {"a": jnp.array(0.0), "b": jnp.array(1.0)}
+      >>> grads = {"a": jnp.array(-2.0), "b": jnp.array(2.0)}
+      >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"}, max_trials=9)
+      >>> _, state = tx.update(
+      ...     grads, tx.init(params), params, value=f(params), value_fn=f)
+      >>> info = armijo_info(state)
+      >>> info.labels, info.searched.tolist(), info.accepted.tolist()
+      (('first', 'last'), [True, True], [True, True])
+      >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
+      True
+      >>> print(str(info).splitlines()[0].split())
+      ['group', 'step', 'size', 'applied', 'searched', 'accepted', 'trials', 'all', \
+'predicted', 'actual']
+    """
+
+    def is_state(node: Any) -> bool:
+        return isinstance(node, ArmijoState)
+
+    states = list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
+    if len(states) != 1:
+        raise ValueError(
+            "opt_state must hold one ArmijoState, of armijo_adam, armijo_adamw or "
+            f"scale_by_armijo; this one holds {len(states)}. Give armijo_info the "
+            "part of the state that belongs to one of them."
+        )
+    (state,) = states
+    last = state.last
+    return ArmijoInfo(
+        label_codes=state.label_codes,
+        step_size=state.step_size,
+        applied_step_size=last.applied_step_size,
+        searched=last.searched,
+        accepted=last.accepted,
+        num_trials=last.num_trials,
+        total_trials=state.total_trials,
+        predicted_decrease=last.predicted_decrease,
+        actual_decrease=last.actual_decrease,
+        net_factor=last.net_factor,
+        num_evaluations=last.num_evaluations,
+        total_evaluations=state.total_evaluations,
+    )
+
+
+def _table(info: ArmijoInfo) -> str:
+    header = (
+        "group",
+        "step size",
+        "applied",
+        "searched",
+        "accepted",
+        "trials",
+        "all",
+        "predicted",
+        "actual",
+    )
+    columns = zip(
+        info.labels,
+        _numbers(info.step_size),
+        _numbers(info.applied_step_size),
+        _flags(info.searched),
+        _flags(info.accepted),
+        map(str, np.asarray(info.num_trials)),
+        map(str, np.asarray(info.total_trials)),
+        _numbers(info.predicted_decrease),
+        _numbers(info.actual_decrease),
+        strict=True,
+    )
+    rows = [header, *columns]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    foot = (
+        f"whole step x {float(info.net_factor):g}; {int(info.num_evaluations)} loss "
+        f"evaluations beside the gradient's, {int(info.total_evaluations)} in all"
+    )
+    return "\n".join([*lines, foot])
+
+
+def _numbers(values: jax.Array) -> list[str]:
+    return [f"{value:.2e}" for value in np.asarray(values, np.float64)]
+
+
+def _flags(values: jax.Array) -> list[str]:
+    return ["yes" if value else "-" for value in np.asarray(values)]

@@ -1,0 +1,30 @@
+"""Scalars that are safe to compare: their dtype, their rounding, NaN as infinity."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def search_dtype(leaves: Sequence[jax.Array]) -> np.dtype:
+    """Returns the dtype of losses, slopes and step sizes: float32 or wider."""
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+
+
+def nan_to_inf(value: jax.Array) -> jax.Array:
+    """Turns NaN into +inf, so that every comparison that means "better" fails."""
+    return jnp.where(jnp.isnan(value), jnp.inf, value)
+
+
+def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.Array:
+    """Returns ``ulps * eps * |value|``, eps being that of the coarsest of `dtypes`."""
+    eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+    return ulps * jnp.asarray(eps, value.dtype) * jnp.abs(value)
+
+
+def safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Returns ``numerator / denominator``, and +inf where the latter is not > 0."""
+    positive = denominator > 0
+    quotient = numerator / jnp.where(positive, denominator, 1)
+    return jnp.where(positive, quotient, jnp.inf)

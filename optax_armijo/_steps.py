@@ -1,0 +1,64 @@
+"""Between step sizes by group and trees: slopes, updates and the loss after them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._grouping import Grouping
+from optax_armijo._numerics import search_dtype
+
+
+def slopes(
+    grouping: Grouping, grads: Sequence[jax.Array], direction: Sequence[jax.Array]
+) -> jax.Array:
+    r"""Returns :math:`-\langle g, d \rangle` by group: the fall a unit step, [G]."""
+    dtype = search_dtype([*grads, *direction])
+    # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
+    return grouping.sum(
+        [
+            -jnp.sum(g.astype(dtype) * d.astype(dtype))
+            for g, d in zip(grads, direction, strict=True)
+        ]
+    )
+
+
+def scale_direction(
+    grouping: Grouping,
+    step_size: jax.Array,
+    direction: Sequence[jax.Array],
+    params: Sequence[jax.Array],
+) -> list[jax.Array]:
+    """Returns the updates ``step_size[label] * direction``, in the params' dtypes.
+
+    A group whose step size is 0 gets zeros, whatever its direction holds.
+    """
+    updates = []
+    for group, d, p in zip(grouping.trainable_ids, direction, params, strict=True):
+        eta = step_size[group]
+        update = jnp.where(eta > 0, eta * d.astype(eta.dtype), 0)
+        updates.append(update.astype(p.dtype))
+    return updates
+
+
+def loss_after_step(
+    loss_fn: Callable[[Any], jax.Array],
+    grouping: Grouping,
+    params: Any,
+    direction: Sequence[jax.Array],
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns the function from step sizes, [G], to the loss after that step, [].
+
+    The point it evaluates is, bit for bit, the one that ``optax.apply_updates``
+    reaches with these step sizes.
+    """
+    leaves = grouping.trainable(params)
+    frozen = grouping.treedef.flatten_up_to(params)
+
+    def evaluate(step_size: jax.Array) -> jax.Array:
+        updates = scale_direction(grouping, step_size, direction, leaves)
+        moved = [p + u for p, u in zip(leaves, updates, strict=True)]
+        return loss_fn(grouping.merge(moved, frozen))
+
+    return evaluate
