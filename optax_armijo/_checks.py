@@ -31,8 +31,9 @@ def check_range(
         and above < number < below
         and at_least <= number <= at_most
     ):
-        left, low = ("(", above) if above > at_least else ("[", at_least)
-        right, high = (")", below) if below < at_most else ("]", at_most)
+        low, high = max(above, at_least), min(below, at_most)
+        left = "[" if math.isfinite(at_least) else "("
+        right = "]" if math.isfinite(at_most) else ")"
         raise ValueError(
             f"{name} must be a finite number in {left}{low:g}, {high:g}{right}; "
             f"got {value!r}"

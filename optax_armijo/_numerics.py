@@ -9,7 +9,8 @@ import numpy as np
 
 def search_dtype(leaves: Sequence[jax.Array]) -> np.dtype:
     """Returns the dtype of losses, slopes and step sizes: float32 or wider."""
-    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+    dtypes = [np.dtype(np.float32), *(leaf.dtype for leaf in leaves)]
+    return max(dtypes, key=lambda dtype: dtype.itemsize)
 
 
 def nan_to_inf(value: jax.Array) -> jax.Array:

@@ -113,9 +113,8 @@ def search_rays(
         )
         passed_value = jnp.where(is_pass, trial_value, passed_value)
         ray = _backtracking.advance(ray, is_pass, settings.decrease_factor)
-        is_done = _backtracking.is_settled(ray) | (
-            ray.num_trials >= settings.max_trials
-        )
+        is_spent = ray.num_trials >= settings.max_trials
+        is_done = _backtracking.is_settled(ray) | is_spent
         found = _record(found, problem, ray, passed_value, moved & is_done)
         next_index = next_ray(turns.pending, index)
         return _select(

@@ -1,0 +1,145 @@
+"""What is traced and compiled: once, and no more for more groups."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import LABELS, network_loss, network_params
+
+from optax_armijo import armijo_adam, armijo_info, one_group
+
+
+def make_step(tx, traces, donate=False):
+    def counted_loss(params, step):
+        traces.append(1)
+        return network_loss(params, step)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1) if donate else ())
+    def step_fn(params, state, step):
+        def f(params):
+            return counted_loss(params, step)
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    return step_fn
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"search": "cycle"}, 3),
+        ({"search": "each"}, 3),
+        ({"search": "each", "momentum": "searched"}, 3),
+        ({"search": "joint", "momentum": "kept"}, 3),
+        ({"search": "joint"}, 2),
+        ({"search": "each", "net": "off"}, 2),
+        ({"param_labels": one_group}, 2),
+    ],
+)
+def test_the_loss_is_traced_for_gradient_search_and_net(options, expected):
+    traces = []
+    tx = armijo_adam(**({"param_labels": LABELS} | options))
+    step_fn = make_step(tx, traces)
+    params = network_params()
+    state = tx.init(params)
+    for step in range(8):
+        params, state = step_fn(params, state, jnp.asarray(step))
+    assert len(traces) == expected
+
+
+def many_leaves(num_leaves):
+    return [jnp.full(4, 0.1 * i) for i in range(num_leaves)]
+
+
+def step_text(num_groups, num_leaves=64):
+    """The step's program before XLA, with the leaves split into groups."""
+    labels = [i * num_groups // num_leaves for i in range(num_leaves)]
+    tx = armijo_adam(labels, search="each")
+
+    def f(params):
+        return sum(jnp.sum((leaf - 1) ** 2) for leaf in params)
+
+    def step_fn(params, state):
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    params = many_leaves(num_leaves)
+    return jax.jit(step_fn).lower(params, tx.init(params)).as_text()
+
+
+def test_the_program_does_not_grow_with_the_number_of_groups():
+    lines = {groups: step_text(groups).count("\n") for groups in (2, 8, 64)}
+    assert lines[64] <= 1.02 * lines[2]
+    assert lines[8] <= 1.02 * lines[2]
+
+
+def test_the_program_has_one_loop_for_the_search_and_one_for_the_net():
+    assert step_text(8).count("stablehlo.while") == 2
+
+
+def test_params_and_state_may_be_donated_from_the_first_step():
+    tx = armijo_adam(LABELS, momentum="kept")
+    step_fn = make_step(tx, [], donate=True)
+    params = network_params()
+    state = tx.init(params)
+    old = state
+    for step in range(4):
+        params, state = step_fn(params, state, jnp.asarray(step))
+    assert old[1].step_size.is_deleted()
+    assert np.all(np.isfinite(armijo_info(state).step_size))
+
+
+@pytest.mark.parametrize("where", ["init", "eager update", "jitted update"])
+def test_no_two_leaves_of_the_state_share_a_buffer(where):
+    tx = armijo_adam(LABELS, momentum="kept")
+    params = network_params()
+    state = tx.init(params)
+    if where != "init":
+        value, grads = jax.value_and_grad(network_loss)(params)
+
+        def update(state):
+            return tx.update(grads, state, params, value=value, value_fn=network_loss)
+
+        _, state = (jax.jit(update) if where == "jitted update" else update)(state)
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_the_first_search_takes_fewer_than_twelve_evaluations_from_any_start():
+    for start in (1e-8, 1e-5, 1e-2, 1.0, 1e3):
+        tx = armijo_adam(LABELS, init_step_size=start, max_step_size=1e3)
+        params = network_params()
+        _, state = make_step(tx, [])(params, tx.init(params), jnp.asarray(0))
+        info = armijo_info(state)
+        assert bool(info.accepted.all())
+        assert int(info.num_evaluations) < 12
+
+
+def test_no_search_costs_no_evaluation():
+    """Nothing to search: the compiled step evaluates the loss not once more."""
+    calls = []
+
+    def counted(params):
+        jax.debug.callback(lambda: calls.append(1))
+        return network_loss(params)
+
+    params = network_params()
+    tx = armijo_adam(LABELS)
+    _, grads = jax.value_and_grad(network_loss)(params)
+    update = jax.jit(
+        lambda value, state: tx.update(
+            grads, state, params, value=value, value_fn=counted
+        )
+    )
+    update(jnp.nan, tx.init(params))
+    jax.effects_barrier()
+    assert calls == []
+    _, state = update(network_loss(params), tx.init(params))
+    jax.effects_barrier()
+    assert len(calls) == int(armijo_info(state).num_evaluations) > 0

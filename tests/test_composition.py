@@ -1,0 +1,185 @@
+"""Inside optax's wrappers and JAX's control flow, on any good direction."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import LABELS, network_loss, network_params, run
+
+from optax_armijo import armijo_adam, armijo_adamw, armijo_info, scale_by_armijo
+
+OPTIMIZERS = {
+    "armijo_adam": armijo_adam,
+    "armijo_adamw": armijo_adamw,
+    "momentum kept": functools.partial(armijo_adam, momentum="kept"),
+    "scale_by_armijo": lambda labels: optax.chain(
+        optax.sgd(1.0), scale_by_armijo(labels)
+    ),
+}
+
+WRAPPERS = {
+    "first in a chain": lambda tx: optax.chain(tx, optax.scale(1.0)),
+    "last in a chain": lambda tx: optax.chain(optax.clip_by_global_norm(10.0), tx),
+    "in a nested chain": lambda tx: optax.chain(optax.chain(optax.identity(), tx)),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+}
+
+
+@pytest.fixture(scope="module")
+def plain_runs():
+    return {
+        name: run(make(LABELS), network_params(), num_steps=10)
+        for name, make in OPTIMIZERS.items()
+    }
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("optimizer", ["armijo_adam", "scale_by_armijo"])
+def test_a_wrapper_that_does_nothing_changes_nothing(optimizer, wrapper, plain_runs):
+    tx = WRAPPERS[wrapper](OPTIMIZERS[optimizer](LABELS))
+    history = run(tx, network_params(), num_steps=10)
+    expected = plain_runs[optimizer]
+    chex.assert_trees_all_close(
+        history[-1].params, expected[-1].params, rtol=1e-4, atol=1e-5
+    )
+    info, plain = armijo_info(history[-1].state), armijo_info(expected[-1].state)
+    np.testing.assert_allclose(info.step_size, plain.step_size, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [armijo_adam, armijo_adamw, scale_by_armijo])
+def test_inject_hyperparams(make):
+    direction = optax.sgd(1.0) if make is scale_by_armijo else optax.identity()
+    tx = optax.chain(direction, make(LABELS, c=0.3, max_trials=7))
+    injected = optax.chain(
+        direction, optax.inject_hyperparams(make)(LABELS, c=0.3, max_trials=7)
+    )
+    expected = run(tx, network_params(), num_steps=6)[-1]
+    history = run(injected, network_params(), num_steps=6)
+    chex.assert_trees_all_close(history[-1].params, expected.params, rtol=1e-5)
+    assert history[-1].state[1].hyperparams["c"] == np.float32(0.3)
+
+
+def test_inject_hyperparams_takes_schedules_and_default_labels():
+    tx = optax.inject_hyperparams(armijo_adam)(c=optax.linear_schedule(0.1, 0.5, 5))
+    history = run(tx, network_params(), num_steps=6)
+    assert history[-1].value < history[0].value
+
+
+def test_inject_hyperparams_with_a_label_function_named_static():
+    def param_labels(params):
+        return {name: name for name in params}
+
+    tx = optax.inject_hyperparams(armijo_adam, static_args="param_labels")(param_labels)
+    state = run(tx, network_params(), num_steps=2)[-1].state
+    assert armijo_info(state).labels == ("embed", "head", "layers")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_scan(optimizer, plain_runs):
+    tx = OPTIMIZERS[optimizer](LABELS)
+    params = network_params()
+
+    def body(carry, step):
+        params, state = carry
+
+        def f(params):
+            return network_loss(params, step)
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=f
+        )
+        return (optax.apply_updates(params, updates), state), value
+
+    _, values = jax.lax.scan(body, (params, tx.init(params)), jnp.arange(10))
+    expected = [entry.value for entry in plain_runs[optimizer]]
+    np.testing.assert_allclose(values, np.stack(expected), rtol=1e-4)
+
+
+def test_cond():
+    """Both branches of a cond return the same types: the state never drifts."""
+    tx = armijo_adam(LABELS)
+    params = network_params()
+    value, grads = jax.value_and_grad(network_loss)(params)
+
+    @jax.jit
+    def maybe(do_it, state):
+        def update():
+            return tx.update(grads, state, params, value=value, value_fn=network_loss)
+
+        def skip():
+            return jax.tree.map(jnp.zeros_like, params), state
+
+        return jax.lax.cond(do_it, update, skip)
+
+    state = tx.init(params)
+    _, skipped = maybe(False, state)
+    chex.assert_trees_all_equal(skipped, state)
+    updates, _ = maybe(True, state)
+    assert jnp.any(updates["head"]["w"] != 0)
+
+
+@pytest.mark.parametrize("search", ["cycle", "each"])
+def test_vmap_is_one_run_after_the_other(search):
+    tx = armijo_adam(LABELS, search=search, num_joint_steps=1)
+    runs = [network_params(seed=seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+    states = jax.vmap(tx.init)(stacked)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
+    def step_fn(params, state, step):
+        def f(params):
+            return network_loss(params, step)
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        return optax.apply_updates(params, updates), state
+
+    for step in range(5):
+        stacked, states = step_fn(stacked, states, jnp.asarray(step))
+    evaluations = armijo_info(states).total_evaluations
+    for i, params in enumerate(runs):
+        history = run(tx, params, num_steps=5)
+        last = jax.tree.map(jnp.add, history[-1].params, history[-1].updates)
+        together = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        chex.assert_trees_all_close(together, last, rtol=1e-3, atol=1e-5)
+        assert evaluations[i] == armijo_info(history[-1].state).total_evaluations
+
+
+def test_grad_is_what_the_search_tests_and_updates_what_adam_takes():
+    """After a clip that scales by 1000 the slope is that of the true gradient."""
+    params = network_params()
+    value, grads = jax.value_and_grad(network_loss)(params)
+    scaled = jax.tree.map(lambda g: g / 1000, grads)
+    tx = armijo_adam(eps=1e-12)
+    infos = []
+    for grad in (grads, None):
+        _, state = tx.update(
+            scaled, tx.init(params), params, value=value, grad=grad,
+            value_fn=network_loss,
+        )  # fmt: skip
+        infos.append(armijo_info(state))
+    ratios = [info.predicted_decrease / info.applied_step_size for info in infos]
+    np.testing.assert_allclose(ratios[0], 1000 * ratios[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [
+        optax.sgd(1.0),
+        optax.sgd(1.0, momentum=0.9),
+        optax.adam(1.0),
+        optax.lion(1.0),
+        optax.adabelief(1.0),
+    ],
+    ids=["sgd", "momentum", "adam", "lion", "adabelief"],
+)
+def test_any_direction(direction):
+    tx = optax.chain(direction, scale_by_armijo(LABELS))
+    history = run(tx, network_params(), num_steps=40)
+    assert np.mean([x.value for x in history[-4:]]) < 0.8 * history[0].value

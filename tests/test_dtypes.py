@@ -1,0 +1,79 @@
+"""Any floating dtype, alone or mixed: in each leaf's dtype, searched in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import LABELS, network_params, run
+
+from optax_armijo import armijo_adam, armijo_adamw, armijo_info
+
+DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32}
+
+
+def check_dtypes(entry, params, scalar_dtype):
+    for update, param in zip(
+        jax.tree.leaves(entry.updates), jax.tree.leaves(params), strict=True
+    ):
+        assert update.dtype == param.dtype
+    info = armijo_info(entry.state)
+    floats = (info.step_size, info.predicted_decrease, info.net_factor)
+    assert all(x.dtype == scalar_dtype for x in floats)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("momentum", ["none", "kept"])
+def test_one_dtype(dtype, momentum):
+    params = network_params(DTYPES[dtype])
+    history = run(armijo_adamw(LABELS, momentum=momentum), params, num_steps=60)
+    check_dtypes(history[-1], params, jnp.float32)
+    last = [float(entry.value) for entry in history[-4:]]
+    assert np.mean(last) < 0.6 * float(history[0].value)
+
+
+def test_mixed_tree():
+    params = network_params()
+    params["embed"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["embed"])
+    params["head"] = jax.tree.map(lambda x: x.astype(jnp.float16), params["head"])
+
+    def loss_fn(params, step):
+        del step
+        return sum(
+            jnp.mean((leaf.astype(jnp.float32) - 0.5) ** 2)
+            for leaf in jax.tree.leaves(params)
+        )
+
+    history = run(armijo_adam(LABELS), params, loss_fn, num_steps=40)
+    check_dtypes(history[-1], params, jnp.float32)
+    assert history[-1].value < 0.1 * history[0].value
+
+
+def test_float64(x64):
+    params = network_params(jnp.float64)
+    history = run(armijo_adam(LABELS), params, num_steps=60)
+    check_dtypes(history[-1], params, jnp.float64)
+    assert history[-1].value < 0.2 * history[0].value
+
+
+def test_float64_among_float32(x64):
+    params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.float64)}
+
+    def loss_fn(params, step):
+        del step
+        return jnp.sum(params["a"] ** 2) + jnp.sum(params["b"] ** 2)
+
+    history = run(armijo_adam({"a": "a", "b": "b"}), params, loss_fn, num_steps=3)
+    check_dtypes(history[-1], params, jnp.float64)
+
+
+def test_step_sizes_grow_in_bfloat16_too():
+    """Growth of 1.05 rounds away in bfloat16: step sizes are float32 (trap 7)."""
+    params = jnp.full(4, 100.0, jnp.bfloat16)
+
+    def loss_fn(params, step):
+        del step
+        return jnp.sum(jnp.sqrt(1 + params.astype(jnp.float32) ** 2))
+
+    history = run(armijo_adam(increase_factor=1.001), params, loss_fn, num_steps=6)
+    sizes = [float(armijo_info(x.state).step_size[0]) for x in history[1:]]
+    np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 1.001, rtol=1e-5)

@@ -1,0 +1,118 @@
+"""The state: a plain pytree that is saved, restored and read."""
+
+import pickle
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import LABELS, network_loss, network_params
+
+from optax_armijo import ArmijoState, armijo_adam, armijo_info
+
+TX = optax.chain(optax.clip_by_global_norm(5.0), armijo_adam(LABELS, momentum="kept"))
+
+
+@jax.jit
+def step_fn(params, state, step):
+    def f(params):
+        return network_loss(params, step)
+
+    value, grads = jax.value_and_grad(f)(params)
+    updates, state = TX.update(grads, state, params, value=value, value_fn=f)
+    return optax.apply_updates(params, updates), state
+
+
+def train(params, state, steps):
+    for step in steps:
+        params, state = step_fn(params, state, jnp.asarray(step))
+    return params, state
+
+
+def through_pickle(tree, path):
+    del path
+    return jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.device_get(tree))))
+
+
+def through_flax(tree, path):
+    del path
+    serialization = pytest.importorskip("flax.serialization")
+    saved = serialization.to_bytes(tree)
+    template = jax.tree.map(jnp.zeros_like, tree)
+    return jax.tree.map(jnp.asarray, serialization.from_bytes(template, saved))
+
+
+def through_orbax(tree, path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    with checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "checkpoint", tree)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path / "checkpoint", tree)
+
+
+@pytest.mark.parametrize("save", [through_pickle, through_flax, through_orbax])
+def test_a_resumed_run_continues_bit_for_bit(save, tmp_path):
+    params = network_params()
+    whole = train(params, TX.init(params), range(12))
+    half = train(params, TX.init(params), range(7))
+    resumed = train(*save(half, tmp_path), range(7, 12))
+    chex.assert_trees_all_equal(resumed, whole)
+
+
+def test_the_state_is_arrays_of_the_size_of_the_groups():
+    params = network_params()
+    *_, state = jax.tree.leaves(
+        armijo_adam(LABELS).init(params), is_leaf=lambda x: isinstance(x, ArmijoState)
+    )
+    assert isinstance(state, ArmijoState)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 100
+
+
+def test_without_momentum_there_is_no_first_moment():
+    params = network_params()
+    num_leaves = [
+        len(jax.tree.leaves(armijo_adam(momentum=momentum).init(params)[0]))
+        for momentum in ("none", "kept", "searched")
+    ]
+    assert num_leaves == [7, 13, 13]
+
+
+def test_armijo_info_adds_up():
+    params = network_params()
+    state = TX.init(params)
+    trials, evaluations = 0, 0
+    for step in range(10):
+        params, state = train(params, state, [step])
+        info = armijo_info(state)
+        trials = trials + np.asarray(info.num_trials)
+        evaluations += int(info.num_evaluations)
+    np.testing.assert_array_equal(info.total_trials, trials)
+    assert int(info.total_evaluations) == evaluations
+
+
+def test_armijo_info_prints_a_table_outside_jit_and_gives_arrays_inside():
+    params, state = train(network_params(), TX.init(network_params()), range(3))
+    lines = str(armijo_info(state)).splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["embed", "head", "layers"]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert "loss evaluations" in lines[4]
+
+    @jax.jit
+    def inside(state):
+        info = armijo_info(state)
+        assert "Tracer" in str(info)
+        with pytest.raises(TypeError, match="outside jit only"):
+            _ = info.labels
+        return info.step_size
+
+    np.testing.assert_array_equal(inside(state), armijo_info(state).step_size)
+
+
+def test_labels_survive_unicode_and_vmap():
+    labels = {"embed": "Einbettung ü", "layers": "層", "head": "h"}
+    params = network_params()
+    state = armijo_adam(labels).init(params)
+    assert set(armijo_info(state).labels) == set(labels.values())

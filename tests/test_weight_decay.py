@@ -1,0 +1,80 @@
+"""Decoupled weight decay: by the step size a group moved by, where the mask allows."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import LABELS, network_loss, network_params
+
+from optax_armijo import FROZEN, armijo_adam, armijo_adamw, armijo_info
+
+
+def one_update(tx, params):
+    value, grads = jax.value_and_grad(network_loss)(params)
+    return tx.update(grads, tx.init(params), params, value=value, value_fn=network_loss)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        None,
+        {"embed": True, "layers": False, "head": True},
+        lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+    ],
+    ids=["none", "prefix", "function"],
+)
+def test_decay_is_step_size_times_weight_decay_times_params(mask):
+    params = jax.tree.map(lambda leaf: leaf + 0.1, network_params())
+    plain, _ = one_update(armijo_adam(LABELS), params)
+    decayed, state = one_update(
+        armijo_adamw(LABELS, weight_decay=0.3, mask=mask), params
+    )
+    info = armijo_info(state)
+    for name in params:
+        eta = info.applied_step_size[info.labels.index(name)]
+        for leaf in ("w", "b"):
+            on = {
+                "none": True,
+                "prefix": name != "layers",
+                "function": leaf == "w",
+            }[_kind(mask)]
+            expected = plain[name][leaf] - on * 0.3 * eta * params[name][leaf]
+            np.testing.assert_allclose(decayed[name][leaf], expected, rtol=1e-5)
+
+
+def _kind(mask):
+    if mask is None:
+        return "none"
+    return "function" if callable(mask) else "prefix"
+
+
+def test_no_decay_is_armijo_adam():
+    params = network_params()
+    plain, _ = one_update(armijo_adam(LABELS), params)
+    decayed, _ = one_update(armijo_adamw(LABELS, weight_decay=0.0), params)
+    chex.assert_trees_all_equal(plain, decayed)
+
+
+def test_decay_never_turns_a_weight_round():
+    params = network_params()
+    tx = armijo_adamw(LABELS, weight_decay=1e9)
+    plain, _ = one_update(armijo_adam(LABELS), params)
+    decayed, _ = one_update(tx, params)
+    chex.assert_trees_all_close(
+        decayed, jax.tree.map(lambda u, p: u - p, plain, params), rtol=1e-5
+    )
+
+
+def test_frozen_leaves_and_unmoved_groups_do_not_decay():
+    params = network_params()
+    labels = LABELS | {"embed": FROZEN}
+    updates, _ = one_update(armijo_adamw(labels, weight_decay=0.5), params)
+    assert jnp.all(updates["embed"]["w"] == 0)
+
+    tx = armijo_adamw(LABELS, weight_decay=0.5)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(
+        grads, tx.init(params), params, value=jnp.nan, value_fn=network_loss
+    )
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))

@@ -1,0 +1,84 @@
+"""Small problems to run the optimizers on, and the loop that runs them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+GROUPS = ("embed", "layers", "head")
+
+
+def network_params(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
+    """A 3-layer tanh network, 8 -> 8 -> 8 -> 3, one top-level entry a layer."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    sizes = [(8, 8), (8, 8), (8, 3)]
+    return {
+        name: {
+            "w": (0.4 * jax.random.normal(key, size)).astype(dtype),
+            "b": jnp.zeros(size[1], dtype),
+        }
+        for name, key, size in zip(GROUPS, keys, sizes, strict=True)
+    }
+
+
+LABELS = {name: name for name in GROUPS}
+
+
+_RNG = np.random.default_rng(1)
+_X = _RNG.normal(size=(64, 8))
+_Y = np.argmax(_X[:, :3] + _X[:, 3:6] ** 2, axis=1)
+
+
+def network_loss(params: Any, step: Any = 0) -> jax.Array:
+    """Mean cross entropy on 16 of 64 rows, others at each step."""
+    rows = (16 * jnp.asarray(step) + jnp.arange(16)) % 64
+    h = jnp.asarray(_X, params["embed"]["w"].dtype)[rows]
+    for name in GROUPS:
+        h = h @ params[name]["w"] + params[name]["b"]
+        h = h if name == "head" else jnp.tanh(h)
+    targets = jnp.asarray(_Y)[rows]
+    return optax.softmax_cross_entropy_with_integer_labels(h, targets).mean()
+
+
+class Step(NamedTuple):
+    """What `run` records at each step."""
+
+    params: Any
+    value: jax.Array
+    updates: Any
+    state: Any
+
+
+def run(
+    tx: optax.GradientTransformationExtraArgs,
+    params: Any,
+    loss_fn: Callable[..., jax.Array] = network_loss,
+    num_steps: int = 20,
+) -> list[Step]:
+    """Trains with a jitted step; `loss_fn(params, step)` is the loss of a batch.
+
+    Each entry holds params and loss before its step, and updates and state after it.
+    """
+
+    @jax.jit
+    def step_fn(params: Any, state: Any, step: jax.Array) -> tuple[Any, Step]:
+        def batch_loss(params: Any) -> jax.Array:
+            return loss_fn(params, step)
+
+        value, grads = jax.value_and_grad(batch_loss)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=batch_loss
+        )
+        new_params = optax.apply_updates(params, updates)
+        return new_params, Step(params, value, updates, state)
+
+    history = []
+    state = tx.init(params)
+    for step in range(num_steps):
+        params, entry = step_fn(params, state, jnp.asarray(step))
+        state = entry.state
+        history.append(entry)
+    return history
