@@ -129,8 +129,8 @@ def search_rays(
 
 def _moved(problem: Problem, turns: Turns, index: jax.Array) -> jax.Array:
     """Returns the groups that ray `index` moves, bool[G]."""
-    is_own = jnp.arange(problem.slopes.shape[0]) == index
-    return problem.searchable & (turns.joint | is_own)
+    groups = jnp.arange(problem.slopes.shape[0], dtype=jnp.int32)
+    return problem.searchable & (turns.joint | (groups == index))
 
 
 def _start(problem: Problem, settings: Settings, moved: jax.Array) -> Ray:

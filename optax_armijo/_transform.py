@@ -102,11 +102,14 @@ def scale_by_armijo(
       >>> tx = optax.chain(optax.sgd(1.0), optax_armijo.scale_by_armijo())
       >>> w = jnp.zeros(2)
       >>> state = tx.init(w)
-      >>> for _ in range(20):
+      >>> @jax.jit
+      ... def step(w, state):
       ...   value, grad = jax.value_and_grad(f)(w)
       ...   updates, state = tx.update(
       ...       grad, state, w, value=value, grad=grad, value_fn=f)
-      ...   w = optax.apply_updates(w, updates)
+      ...   return optax.apply_updates(w, updates), state
+      >>> for _ in range(20):
+      ...   w, state = step(w, state)
       >>> bool(f(w) < 1e-6)
       True
 

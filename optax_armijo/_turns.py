@@ -41,7 +41,7 @@ def take_turns(
       The turns. A ray that would move no searchable group is not pending.
     """
     num_groups = searchable.shape[0]
-    groups = jnp.arange(num_groups)
+    groups = jnp.arange(num_groups, dtype=jnp.int32)
     if search == "joint" or num_groups == 1:
         joint = jnp.ones([], jnp.bool_)
     else:

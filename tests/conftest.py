@@ -1,10 +1,13 @@
-"""Eight host devices, for the sharding tests; set before JAX starts."""
+"""What must be set before JAX starts, and what tests share."""
 
 import os
 
 import pytest
 
+# The sharding tests want eight devices.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Nearly all of the tests' time is compilation of programs that run for an instant.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture

