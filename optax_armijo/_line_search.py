@@ -104,9 +104,10 @@ def step(
         turns,
         _settings(options, state.step_size.dtype),
     )
-    # A group that is not searched moves with the step size it has; one whose search
-    # found nothing stays where it is.
-    moves = problem.searchable & (found.accepted | ~found.searched)
+    # A group whose search found nothing stays where it is; one that is not searched
+    # moves by what an earlier search found, and not before its first.
+    was_searched = state.total_trials > 0
+    moves = problem.searchable & jnp.where(found.searched, found.accepted, was_searched)
     step_size = problem.step_size * found.factor
     applied = jnp.where(moves, step_size, 0)
 

@@ -174,11 +174,10 @@ def _record(
 ) -> Found:
     """Writes the outcome of a ray into the groups `done`, none while it goes on."""
     is_pass = ray.passed > 0
-    # Bracketing that finds nothing at any scale says nothing about the step size.
-    failed_factor = jnp.where(ray.bracketing, 1, ray.factor)
     step_size = jnp.where(done, problem.step_size, 0)
     outcome = Found(
-        factor=jnp.where(is_pass, ray.passed, failed_factor),
+        # Where nothing passed, go on below the last trial.
+        factor=jnp.where(is_pass, ray.passed, ray.factor),
         searched=jnp.ones([], jnp.bool_),
         accepted=is_pass,
         settled=_backtracking.is_settled(ray),

@@ -67,7 +67,8 @@ def scale_by_armijo(
         least 1.
       search: which groups are searched at a step. ``"cycle"``: one in turn (arXiv
         2403.18506); ``"joint"``: all, with a common factor; ``"each"``: every group
-        by itself. Groups not searched move with the step size they have.
+        by itself. Groups not searched move with the step size they have, from their
+        first search on.
       num_joint_steps: that many first steps are joint in any mode, at least 0.
       net: the test of the whole step, which is halved until it passes. ``"no_rise"``:
         the loss does not rise; ``"average"``: it does not rise above the larger of
@@ -192,6 +193,7 @@ def _check_options(options: Options) -> None:
     low, start, high = "min_step_size", "init_step_size", "max_step_size"
     check_order(low, options.min_step_size, high, options.max_step_size)
     check_order(low, options.min_step_size, start, options.init_step_size)
+    check_order(start, options.init_step_size, high, options.max_step_size)
     check_range("max_trials", options.max_trials, at_least=1)
     check_range("num_joint_steps", options.num_joint_steps, at_least=0)
     check_range("rounding_ulps", options.rounding_ulps, at_least=0)

@@ -53,6 +53,7 @@ class Search(NamedTuple):
 
     step_size: np.ndarray  # f[G]
     bracketed: np.ndarray  # bool[G]
+    known: np.ndarray  # bool[G], searched before
     average: float  # of the losses at params, infinite before the first good one
     num_steps: int  # on bad batches too
 
@@ -130,6 +131,7 @@ def init_search(options: Options, num_groups: int) -> Search:
     return Search(
         step_size=np.full(num_groups, options.init_step_size),
         bracketed=np.zeros(num_groups, bool),
+        known=np.zeros(num_groups, bool),
         average=np.inf,
         num_steps=0,
     )
@@ -264,7 +266,7 @@ def bracket(
             t *= 4.0 ** -len(trials)
         settled = passed > 0 and failed <= 2.1 * passed
     accepted = passed > 0
-    return Ray(ray, True, trials, passed if accepted else 1.0, accepted, settled)
+    return Ray(ray, True, trials, passed if accepted else t, accepted, settled)
 
 
 def cast_net(
@@ -348,7 +350,9 @@ def search_step(
         accepted[ray.moved] = ray.accepted
         num_trials[ray.moved] = len(ray.trials)
 
-    applied = np.where(searchable & ~(searched & ~accepted), found, 0.0)
+    # What is not searched now moves by what an earlier search found.
+    moves = searchable & np.where(searched, accepted, search.known)
+    applied = np.where(moves, found, 0.0)
     tested_already = directions.same and is_joint(options, search.num_steps, num_groups)
     net_factor, net = 1.0, []
     if options.net != "off" and not tested_already and np.any(applied > 0):
@@ -377,7 +381,9 @@ def search_step(
         net_factor=net_factor,
         num_evaluations=sum(len(ray.trials) for ray in rays) + len(net),
     )
-    return applied, Search(step_size, bracketed, average, search.num_steps + 1), record
+    known = search.known | searched
+    state = Search(step_size, bracketed, known, average, search.num_steps + 1)
+    return applied, state, record
 
 
 def armijo_adamw_step(

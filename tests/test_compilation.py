@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params
+from toys import LABELS, init, network_loss, network_params
 
 from optax_armijo import armijo_adam, armijo_info, one_group
 
@@ -87,7 +87,7 @@ def test_params_and_state_may_be_donated_from_the_first_step():
     tx = armijo_adam(LABELS, momentum="kept")
     step_fn = make_step(tx, [], donate=True)
     params = network_params()
-    state = tx.init(params)
+    state = init(tx, params)
     old = state
     for step in range(4):
         params, state = step_fn(params, state, jnp.asarray(step))

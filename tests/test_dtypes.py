@@ -38,10 +38,11 @@ def test_mixed_tree():
 
     def loss_fn(params, step):
         del step
-        return sum(
+        losses = [
             jnp.mean((leaf.astype(jnp.float32) - 0.5) ** 2)
             for leaf in jax.tree.leaves(params)
-        )
+        ]
+        return jnp.sum(jnp.stack(losses))
 
     history = run(armijo_adam(LABELS), params, loss_fn, num_steps=40)
     check_dtypes(history[-1], params, jnp.float32)

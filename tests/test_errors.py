@@ -18,6 +18,7 @@ BAD_OPTIONS = [
     ("init_step_size", 1e-12, "min_step_size=1e-10 and init_step_size=1e-12"),
     ("init_step_size", float("nan"), "init_step_size .* got nan"),
     ("min_step_size", 0.0, r"min_step_size .* \(0, inf\); got 0.0"),
+    ("max_step_size", 1e-4, "init_step_size=0.001 and max_step_size=0.0001"),
     ("max_step_size", 1e-11, "min_step_size=1e-10 and max_step_size=1e-11"),
     ("max_step_size", float("inf"), "max_step_size must be a finite number"),
     ("max_trials", 0, r"max_trials .* \[1, inf\); got 0"),

@@ -1,5 +1,8 @@
 """Label functions: layers found from paths alone, in any kind of tree."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -16,7 +19,7 @@ def leaf():
     return jnp.zeros(2)
 
 
-def bert_like(num_layers, key=str):
+def bert_like(num_layers: int, key: Callable[[int], Any] = str) -> dict[str, Any]:
     def layer():
         attention = {
             name: {"kernel": leaf(), "bias": leaf()}

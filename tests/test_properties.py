@@ -1,5 +1,7 @@
 """What holds of every step, whatever the problem and the settings."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import LABELS, network_loss, network_params, run
+from toys import LABELS, init, network_loss, network_params, run
 
 import optax_armijo
 from optax_armijo import armijo_adam, armijo_info
@@ -195,7 +197,7 @@ def test_frozen_leaves_never_move_and_cost_no_state():
     history = run(tx, params, num_steps=10)
     assert_trees_all_equal(history[-1].params["embed"], params["embed"])
     assert total_decrease(history) > 0.1
-    moments, _ = tx.init(params)
+    moments, _ = init(tx, params)
     assert jax.tree.leaves(moments.nu["embed"]) == []
     assert jax.tree.leaves(moments.mu["embed"]) == []
 
@@ -203,7 +205,7 @@ def test_frozen_leaves_never_move_and_cost_no_state():
 def test_frozen_leaves_may_be_of_any_dtype_and_lack_a_gradient():
     params = {"w": jnp.ones(3), "table": jnp.arange(3), "z": jnp.ones(2, jnp.complex64)}
     labels = {"w": "w", "table": optax_armijo.FROZEN, "z": optax_armijo.FROZEN}
-    tx = armijo_adam(labels)
+    tx: Any = armijo_adam(labels)
 
     def f(params):
         return jnp.sum((params["w"] - params["table"]) ** 2)
@@ -230,3 +232,14 @@ def test_no_group_falls_far_behind_the_median(floor):
     for entry in run(tx, params, loss_fn, num_steps=20):
         step_size = armijo_info(entry.state).step_size
         assert np.min(step_size) >= 0.999 * floor * np.min(np.sort(step_size)[1])
+
+
+def test_a_group_does_not_move_before_its_first_search():
+    """Without joint steps, groups wait for their turn: 1e3 is never stepped by."""
+    tx = armijo_adam(
+        LABELS, num_joint_steps=0, net="off", init_step_size=1e3, max_step_size=1e3
+    )
+    history = run(tx, network_params(), num_steps=3)
+    moved = [armijo_info(x.state).applied_step_size > 0 for x in history]
+    assert np.stack(moved).tolist() == np.tri(3, dtype=bool).tolist()
+    assert history[-1].value < 2 * history[0].value

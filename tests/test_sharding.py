@@ -1,6 +1,7 @@
 """Sharded params under jit and in explicit mode: trap 8."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -24,7 +25,7 @@ def mesh_of(axis_type):
     return jax.make_mesh((8,), ("data",), axis_types=(getattr(types, axis_type),))
 
 
-def train(params, num_steps):
+def train(params: Any, num_steps: int) -> tuple[Any, Any]:
     tx = armijo_adamw(LABELS, momentum="kept", search="each", num_joint_steps=1)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params
+from toys import LABELS, init, network_loss, network_params
 
 from optax_armijo import ArmijoState, armijo_adam, armijo_info
 
@@ -57,7 +57,8 @@ def test_a_resumed_run_continues_bit_for_bit(save, tmp_path):
     params = network_params()
     whole = train(params, TX.init(params), range(12))
     half = train(params, TX.init(params), range(7))
-    resumed = train(*save(half, tmp_path), range(7, 12))
+    params, state = save(half, tmp_path)
+    resumed = train(params, state, range(7, 12))
     chex.assert_trees_all_equal(resumed, whole)
 
 
@@ -74,7 +75,7 @@ def test_the_state_is_arrays_of_the_size_of_the_groups():
 def test_without_momentum_there_is_no_first_moment():
     params = network_params()
     num_leaves = [
-        len(jax.tree.leaves(armijo_adam(momentum=momentum).init(params)[0]))
+        len(jax.tree.leaves(init(armijo_adam(momentum=momentum), params)[0]))
         for momentum in ("none", "kept", "searched")
     ]
     assert num_leaves == [7, 13, 13]
@@ -83,14 +84,14 @@ def test_without_momentum_there_is_no_first_moment():
 def test_armijo_info_adds_up():
     params = network_params()
     state = TX.init(params)
-    trials, evaluations = 0, 0
+    infos = []
     for step in range(10):
         params, state = train(params, state, [step])
-        info = armijo_info(state)
-        trials = trials + np.asarray(info.num_trials)
-        evaluations += int(info.num_evaluations)
-    np.testing.assert_array_equal(info.total_trials, trials)
-    assert int(info.total_evaluations) == evaluations
+        infos.append(armijo_info(state))
+    trials = sum(np.asarray(info.num_trials) for info in infos)
+    np.testing.assert_array_equal(infos[-1].total_trials, trials)
+    evaluations = sum(int(info.num_evaluations) for info in infos)
+    assert int(infos[-1].total_evaluations) == evaluations
 
 
 def test_armijo_info_prints_a_table_outside_jit_and_gives_arrays_inside():

@@ -6,18 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params, run
+from toys import LABELS, network_loss, network_params, one_step, run
 
 import optax_armijo
 from optax_armijo import armijo_adam, armijo_info, scale_by_armijo
-
-
-def one_step(tx, params, loss_fn, **extra_args):
-    value, grads = jax.value_and_grad(loss_fn)(params)
-    state = tx.init(params)
-    return tx.update(
-        grads, state, params, value=value, grad=grads, value_fn=loss_fn, **extra_args
-    )
 
 
 def test_trap_1_a_step_size_never_sticks_at_zero():

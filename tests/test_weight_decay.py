@@ -5,14 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import LABELS, network_loss, network_params
+from toys import LABELS, network_loss, network_params, one_step
 
 from optax_armijo import FROZEN, armijo_adam, armijo_adamw, armijo_info
-
-
-def one_update(tx, params):
-    value, grads = jax.value_and_grad(network_loss)(params)
-    return tx.update(grads, tx.init(params), params, value=value, value_fn=network_loss)
 
 
 @pytest.mark.parametrize(
@@ -26,10 +21,8 @@ def one_update(tx, params):
 )
 def test_decay_is_step_size_times_weight_decay_times_params(mask):
     params = jax.tree.map(lambda leaf: leaf + 0.1, network_params())
-    plain, _ = one_update(armijo_adam(LABELS), params)
-    decayed, state = one_update(
-        armijo_adamw(LABELS, weight_decay=0.3, mask=mask), params
-    )
+    plain, _ = one_step(armijo_adam(LABELS), params)
+    decayed, state = one_step(armijo_adamw(LABELS, weight_decay=0.3, mask=mask), params)
     info = armijo_info(state)
     for name in params:
         eta = info.applied_step_size[info.labels.index(name)]
@@ -51,16 +44,16 @@ def _kind(mask):
 
 def test_no_decay_is_armijo_adam():
     params = network_params()
-    plain, _ = one_update(armijo_adam(LABELS), params)
-    decayed, _ = one_update(armijo_adamw(LABELS, weight_decay=0.0), params)
+    plain, _ = one_step(armijo_adam(LABELS), params)
+    decayed, _ = one_step(armijo_adamw(LABELS, weight_decay=0.0), params)
     chex.assert_trees_all_equal(plain, decayed)
 
 
 def test_decay_never_turns_a_weight_round():
     params = network_params()
     tx = armijo_adamw(LABELS, weight_decay=1e9)
-    plain, _ = one_update(armijo_adam(LABELS), params)
-    decayed, _ = one_update(tx, params)
+    plain, _ = one_step(armijo_adam(LABELS), params)
+    decayed, _ = one_step(tx, params)
     chex.assert_trees_all_close(
         decayed, jax.tree.map(lambda u, p: u - p, plain, params), rtol=1e-5
     )
@@ -69,7 +62,7 @@ def test_decay_never_turns_a_weight_round():
 def test_frozen_leaves_and_unmoved_groups_do_not_decay():
     params = network_params()
     labels = LABELS | {"embed": FROZEN}
-    updates, _ = one_update(armijo_adamw(labels, weight_decay=0.5), params)
+    updates, _ = one_step(armijo_adamw(labels, weight_decay=0.5), params)
     assert jnp.all(updates["embed"]["w"] == 0)
 
     tx = armijo_adamw(LABELS, weight_decay=0.5)

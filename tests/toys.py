@@ -43,6 +43,24 @@ def network_loss(params: Any, step: Any = 0) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(h, targets).mean()
 
 
+def init(tx: optax.GradientTransformation, params: Any) -> Any:
+    """Returns ``tx.init(params)``: optax's own type hides what a state holds."""
+    return tx.init(params)
+
+
+def one_step(
+    tx: optax.GradientTransformation,
+    params: Any,
+    loss_fn: Callable[..., jax.Array] = network_loss,
+    **extra_args: Any,
+) -> tuple[Any, Any]:
+    """Returns updates and state of a first step, not jitted."""
+    value, grads = jax.value_and_grad(loss_fn)(params)
+    arguments = {"value": value, "grad": grads, "value_fn": loss_fn} | extra_args
+    with_extra_args = optax.with_extra_args_support(tx)
+    return with_extra_args.update(grads, tx.init(params), params, **arguments)
+
+
 class Step(NamedTuple):
     """What `run` records at each step."""
 
