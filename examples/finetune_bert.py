@@ -18,6 +18,7 @@ import jax
 import metrics
 from errors import UserError
 from job import Job, prepare, run_epoch
+from optimizers import last_step
 from plot import plot_run
 from pretrained import load_pretrained
 from report import Report
@@ -70,6 +71,7 @@ def run(settings: Settings) -> None:
             for epoch in range(done, settings.epochs):
                 state = run_epoch(job, state, epoch, report, metrics_path)
                 checkpoint.save(checkpoints, epoch + 1, state, settings.of_the_run())
+            report.say(last_step(job.optimizer, state.opt_state))
     finish(job, report, metrics_path)
 
 

@@ -59,6 +59,12 @@ def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def last_step(optimizer: Optimizer, opt_state: Any) -> str:
+    """A table of what the search did in the last step; empty for a schedule."""
+    has_search = optimizer.schedule is None
+    return str(optax_armijo.armijo_info(opt_state)) if has_search else ""
+
+
 def step_facts(optimizer: Optimizer, opt_state: Any, step: int) -> dict[str, Any]:
     """Tells of the step just made, as JSON can hold it.
 

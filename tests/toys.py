@@ -54,11 +54,16 @@ def one_step(
     loss_fn: Callable[..., jax.Array] = network_loss,
     **extra_args: Any,
 ) -> tuple[Any, Any]:
-    """Returns updates and state of a first step, not jitted."""
+    """Returns updates and state of a first step."""
     value, grads = jax.value_and_grad(loss_fn)(params)
     arguments = {"value": value, "grad": grads, "value_fn": loss_fn} | extra_args
     with_extra_args = optax.with_extra_args_support(tx)
-    return with_extra_args.update(grads, tx.init(params), params, **arguments)
+
+    @jax.jit
+    def update(state: Any) -> tuple[Any, Any]:
+        return with_extra_args.update(grads, state, params, **arguments)
+
+    return update(tx.init(params))
 
 
 class Step(NamedTuple):
