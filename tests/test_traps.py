@@ -206,7 +206,7 @@ def test_trap_11_strict_dtype_promotion(momentum, dtype):
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         tx = optax_armijo.armijo_adamw(
-            {"a": "a", "b": "b"}, momentum=momentum, num_joint_steps=0
+            {"a": "a", "b": "b"}, momentum=momentum, search="each", num_joint_steps=0
         )
         updates, _ = one_step(tx, params, f)
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))

@@ -13,14 +13,14 @@ GROUPS = ("embed", "layers", "head")
 
 def network_params(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
     """A 3-layer tanh network, 8 -> 8 -> 8 -> 3, one top-level entry a layer."""
-    keys = jax.random.split(jax.random.key(seed), 3)
+    rng = np.random.default_rng(seed)
     sizes = [(8, 8), (8, 8), (8, 3)]
     return {
         name: {
-            "w": (0.4 * jax.random.normal(key, size)).astype(dtype),
+            "w": jnp.asarray(0.4 * rng.normal(size=size), dtype),
             "b": jnp.zeros(size[1], dtype),
         }
-        for name, key, size in zip(GROUPS, keys, sizes, strict=True)
+        for name, size in zip(GROUPS, sizes, strict=True)
     }
 
 
