@@ -27,7 +27,6 @@ COLUMNS = {
     "accuracy": "accuracy",
     "log_loss": "log loss",
     "evaluations_per_step": "evaluations a step",
-    "seconds": "seconds",
 }
 
 
@@ -69,7 +68,7 @@ def run(
     return {
         "method": name,
         "seed": seed,
-        **{key: summary[key] for key in (*COLUMNS, "compile_seconds")},
+        **{key: summary[key] for key in (*COLUMNS, "seconds", "compile_seconds")},
         "accuracy_by_epoch": [x["accuracy"] for x in epochs],
         "train_loss_by_epoch": [x["train_loss"] for x in epochs],
         "versions": by_kind["run"][0]["versions"],
@@ -93,7 +92,7 @@ def table(runs: list[dict[str, Any]]) -> str:
     """Returns a Markdown table: means over seeds, and the spread of accuracy."""
     seeds = len({x["seed"] for x in runs})
     lines = [
-        f"| method, mean of {seeds} seeds | " + " | ".join(COLUMNS.values()) + " |",
+        f"| method, {seeds} seeds | " + " | ".join(COLUMNS.values()) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for name in METHODS:
@@ -107,7 +106,7 @@ def cell(key: str, values: list[float]) -> str:
     mean = statistics.fmean(values)
     if key == "accuracy" and len(values) > 1:
         return f"{mean:.3f} ± {statistics.stdev(values):.3f}"
-    return f"{mean:.0f}" if key == "seconds" else f"{mean:.3f}"
+    return f"{mean:.3f}"
 
 
 def commit() -> str:
