@@ -67,7 +67,9 @@ def init(grouping: Grouping, params: Any, options: Options) -> ArmijoState:
 
     init_step_size = jnp.asarray(options.init_step_size, dtype)
     return ArmijoState(
-        label_codes=jnp.asarray(encode_labels(grouping.labels)),
+        # Not `asarray`: before JAX 0.10 its type under an explicit mesh was not the one
+        # that `update` returns, and the second step was traced again.
+        label_codes=jnp.array(encode_labels(grouping.labels)),
         num_steps=zeros((), jnp.int32),
         loss_average=jnp.full((), jnp.inf, dtype),
         step_size=jnp.full(shape, init_step_size, dtype),

@@ -25,11 +25,6 @@ def mesh_of(axis_type):
     return jax.make_mesh((8,), ("data",), axis_types=(getattr(types, axis_type),))
 
 
-def type_of(leaf: jax.Array) -> str:
-    """Shape, dtype and sharding, as in ``float32[8@data,2]``."""
-    return str(jax.typeof(leaf))
-
-
 def train(params: Any, num_steps: int) -> tuple[Any, Any]:
     tx = armijo_adamw(LABELS, momentum="kept", search="each", num_joint_steps=1)
 
@@ -77,7 +72,7 @@ def test_trap_8_explicit_sharding():
 
         tx = armijo_adamw({"a": "a", "b": "b"}, momentum="searched", num_joint_steps=1)
         state = tx.init(params)
-        before = jax.tree.map(type_of, state)
+        before = jax.tree.map(jax.typeof, state)
 
         @jax.jit
         def step_fn(params, state):
@@ -88,6 +83,6 @@ def test_trap_8_explicit_sharding():
         start = f(params)
         for _ in range(4):
             params, state = step_fn(params, state)
-            assert jax.tree.map(type_of, state) == before
+            assert jax.tree.map(jax.typeof, state) == before
         assert f(params) < start
         assert bool(armijo_info(state).accepted.any())
