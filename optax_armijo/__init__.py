@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from optax_armijo import policies as policies
 from optax_armijo._armijo_adam import armijo_adam as armijo_adam
 from optax_armijo._armijo_adamw import armijo_adamw as armijo_adamw
 from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
@@ -12,7 +13,14 @@ from optax_armijo._label_functions import by_depth as by_depth
 from optax_armijo._label_functions import by_layer as by_layer
 from optax_armijo._label_functions import by_pattern as by_pattern
 from optax_armijo._label_functions import one_group as one_group
+from optax_armijo._plasls import adamsls as adamsls
+from optax_armijo._plasls import plasls as plasls
+from optax_armijo._salsa import kensls as kensls
+from optax_armijo._salsa import salsa as salsa
 from optax_armijo._state import ArmijoState as ArmijoState
+from optax_armijo._stochastic_line_searches import amsgrad_sls as amsgrad_sls
+from optax_armijo._stochastic_line_searches import ponos as ponos
+from optax_armijo._stochastic_line_searches import sls as sls
 from optax_armijo._transform import scale_by_armijo as scale_by_armijo
 
 __version__ = _version("optax-armijo")

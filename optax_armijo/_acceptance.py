@@ -1,31 +1,84 @@
-"""When is a trial good enough?"""
+"""When is a trial good enough? Tests that look at this step alone."""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from optax_armijo._numerics import nan_to_inf
+from optax_armijo._checks import check_range
+from optax_armijo._policies import Acceptance, Trial, no_state, unchanged
 
 
-def armijo(
-    value: jax.Array,
-    trial_value: jax.Array,
-    required_decrease: jax.Array,
-    tolerance: jax.Array,
-) -> jax.Array:
-    r"""Tells whether a trial decreases the loss sufficiently.
+def armijo() -> Acceptance:
+    r"""The test of sufficient decrease.
 
-    .. math:: f(w + \eta d) \le f(w) - c\,\eta\,s + \tau
+    .. math:: f(w + u) \le f(w) - c \sum_l \eta_l s_l + \tau
 
-    with :math:`s = -\langle \nabla f(w), d \rangle` the slope and :math:`\tau` the
-    part of a difference of losses that is their own rounding (Armijo 1966; equation
-    2 of arXiv 2403.18506, which has no :math:`\tau`).
+    with :math:`u` the step of the groups that move, :math:`\eta_l` their step sizes,
+    :math:`s_l = -\langle \nabla f(w), d_l \rangle` their slopes and :math:`\tau` the
+    part of a difference of losses that is their own rounding (Armijo 1966; equation 2
+    of arXiv 2403.18506, which has no :math:`\tau`).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> trial = Trial(value=1.0, trial_value=0.8, step_size=jnp.array([0.5]),
+      ...     slopes=jnp.array([0.75]), c=0.5, tolerance=0.0)
+      >>> bool(armijo().accept((), trial))
+      True
+      >>> bool(armijo().accept((), trial._replace(c=0.6)))
+      False
+    """
+    return Acceptance(no_state, unchanged, _armijo, unchanged)
+
+
+def approximate(epsilon: float = 1e-6) -> Acceptance:
+    r"""Armijo's test, or its approximate form where losses cannot tell any more.
+
+    A trial is accepted, too, when it does not raise the loss visibly and its own slope
+    says that the decrease was sufficient:
+
+    .. math::
+      f(w + u) \le f(w) + \epsilon\,|f(w)| \quad \text{and} \quad
+      \langle \nabla f(w + u), u \rangle \le (1 - 2c) \sum_l \eta_l s_l
+
+    On a quadratic the second is Armijo's test exactly, and it does not suffer when the
+    difference of the losses drowns in their rounding (Hager and Zhang 2005, equation
+    4.2). The slope at the trial is a forward-mode derivative, so that a trial costs
+    about two evaluations; the loss must allow ``jax.jvp``.
 
     Args:
-      value: :math:`f(w)`, shape [].
-      trial_value: :math:`f(w + \eta d)`, shape []; NaN counts as +inf.
-      required_decrease: :math:`c\,\eta\,s`, shape [].
-      tolerance: :math:`\tau \ge 0`, shape [].
+      epsilon: by what part of itself the loss may seem to rise, at least 0.
 
-    Returns:
-      bool, shape [].
+    Raises:
+      ValueError: `epsilon` outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> trial = Trial(value=1.0, trial_value=1.0000001, step_size=jnp.array([1e-9]),
+      ...     slopes=jnp.array([1.0]), c=0.25, tolerance=0.0, slope=-1e-9)
+      >>> bool(armijo().accept((), trial)), bool(approximate().accept((), trial))
+      (False, True)
+      >>> bool(approximate().accept((), trial._replace(slope=0.6e-9)))
+      False
     """
-    return nan_to_inf(trial_value) <= value - required_decrease + tolerance
+    check_range("epsilon", epsilon, at_least=0)
+
+    def accept(state: Any, trial: Trial) -> jax.Array:
+        assert trial.slope is not None
+        predicted = jnp.sum(trial.step_size * trial.slopes)
+        slack = epsilon * jnp.abs(trial.value)
+        is_low = trial.trial_value <= trial.value + slack
+        is_falling = trial.slope <= (1 - 2 * trial.c) * predicted
+        return _armijo(state, trial) | (is_low & is_falling)
+
+    return Acceptance(no_state, unchanged, accept, unchanged, needs_slope=True)
+
+
+def _armijo(_: Any, trial: Trial) -> jax.Array:
+    return below_line(trial, trial.value)
+
+
+def below_line(trial: Trial, reference: jax.Array) -> jax.Array:
+    """Tells whether a trial lies sufficiently below `reference`, bool[]."""
+    required = trial.c * jnp.sum(trial.step_size * trial.slopes)
+    return trial.trial_value <= reference - required + trial.tolerance

@@ -1,16 +1,20 @@
 """`armijo_adam`: Adam's direction, then the search."""
 
-from typing import Any
-
-import jax.numpy as jnp
 import optax
 
-from optax_armijo import _adam
-from optax_armijo._checks import check_choice, check_range
-from optax_armijo._grouping import group_leaves
-from optax_armijo._transform import check_given, scale_by_armijo
-from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, Search
-from optax_armijo._value_fn import check_loss
+from optax_armijo._adam import adam
+from optax_armijo._assembly import search_along
+from optax_armijo._choices import choose_policies
+from optax_armijo._options import Options
+from optax_armijo._policies import (
+    Acceptance,
+    Frequency,
+    Merging,
+    Selection,
+    Shrink,
+    Start,
+)
+from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, ScalarOrSchedule
 
 
 def armijo_adam(
@@ -25,14 +29,19 @@ def armijo_adam(
     increase_factor: Scalar = 1.05,
     init_step_size: Scalar = 1e-3,
     min_step_size: Scalar = 1e-10,
-    max_step_size: Scalar = 10.0,
+    max_step_size: ScalarOrSchedule = 10.0,
     max_trials: Scalar = 10,
-    search: Search = "cycle",
     num_joint_steps: Scalar = 6,
     net: Net = "no_rise",
     rounding_ulps: Scalar = 4.0,
     relative_floor: Scalar = 0.01,
     lower_bound: Scalar | None = 0.0,
+    acceptance: str | Acceptance = "armijo",
+    start: str | Start = "grow",
+    shrink: str | Shrink = "constant",
+    search: str | Selection = "cycle",
+    frequency: str | Frequency = "every",
+    merging: str | Merging = "separate",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adam that finds its step sizes, one for each part of the network.
 
@@ -61,20 +70,28 @@ def armijo_adam(
         is applied is then tested by the net alone. ``"searched"``: trial and step
         both go along the momentum direction; in a group where that does not descend
         on this batch, :math:`\langle g_l, P_l m_l \rangle \le 0`, both go along
-        :math:`-P g` for this step.
+        :math:`-P g` for this step. ``"unsearched"``: groups that are searched go to
+        the trial along :math:`-P g`, the others along momentum (arXiv 2407.20650).
       c: see `scale_by_armijo`, as for all that follow.
       decrease_factor: in (0, 1).
       increase_factor: at least 1.
       init_step_size: in [`min_step_size`, `max_step_size`].
       min_step_size: above 0.
-      max_step_size: at least `min_step_size`.
+      max_step_size: at least `min_step_size`; may be an ``optax.Schedule``.
       max_trials: at least 1.
-      search: ``"cycle"``, ``"joint"`` or ``"each"``.
       num_joint_steps: at least 0.
       net: ``"no_rise"``, ``"average"`` or ``"off"``.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
       lower_bound: a number below the loss, or None.
+      acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
+        ``"approximate"``, or an `Acceptance` from `optax_armijo.policies`.
+      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``, or a
+        `Start`.
+      shrink: ``"constant"``, ``"quadratic"``, or a `Shrink`.
+      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`.
+      frequency: ``"every"``, ``"adaptive"``, or a `Frequency`.
+      merging: ``"separate"``, ``"combine"``, or a `Merging`.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, value_fn,
@@ -116,77 +133,29 @@ def armijo_adam(
       D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
     """
-    line_search = scale_by_armijo(
+    return search_along(
+        adam(b1=b1, b2=b2, eps=eps, momentum=momentum),
         param_labels,
-        c=c,
-        decrease_factor=decrease_factor,
-        increase_factor=increase_factor,
-        init_step_size=init_step_size,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-        max_trials=max_trials,
-        search=search,
-        num_joint_steps=num_joint_steps,
-        net=net,
-        rounding_ulps=rounding_ulps,
-        relative_floor=relative_floor,
-        lower_bound=lower_bound,
+        Options(
+            policies=choose_policies(
+                acceptance=acceptance,
+                start=start,
+                shrink=shrink,
+                search=search,
+                frequency=frequency,
+                merging=merging,
+            ),
+            c=c,
+            decrease_factor=decrease_factor,
+            increase_factor=increase_factor,
+            init_step_size=init_step_size,
+            min_step_size=min_step_size,
+            max_step_size=max_step_size,
+            max_trials=max_trials,
+            num_joint_steps=num_joint_steps,
+            net=net,
+            rounding_ulps=rounding_ulps,
+            relative_floor=relative_floor,
+            lower_bound=lower_bound,
+        ),
     )
-    return _search_along_adam(
-        line_search, param_labels, b1=b1, b2=b2, eps=eps, momentum=momentum
-    )
-
-
-def _search_along_adam(
-    line_search: optax.GradientTransformationExtraArgs,
-    param_labels: ParamLabels,
-    *,
-    b1: Scalar,
-    b2: Scalar,
-    eps: Scalar,
-    momentum: Momentum,
-) -> optax.GradientTransformationExtraArgs:
-    """Gives Adam's directions to a line search."""
-    check_range("b1", b1, at_least=0, below=1)
-    check_range("b2", b2, at_least=0, below=1)
-    check_range("eps", eps, above=0)
-    check_choice("momentum", momentum, ("none", "kept", "searched"))
-
-    def init_fn(params: Any) -> tuple[optax.ScaleByAdamState, Any]:
-        grouping = group_leaves(param_labels, params)
-        moments = _adam.init_moments(grouping, params, momentum)
-        return moments, line_search.init(params)
-
-    def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: Any = None,
-        **extra_args: Any,
-    ) -> tuple[Any, tuple[optax.ScaleByAdamState, Any]]:
-        check_given(params=params, value=value, value_fn=value_fn)
-        value = check_loss("value", value)
-        moments, search_state = state
-        grouping = group_leaves(param_labels, params)
-        grads = grouping.trainable(updates)
-        is_good = _adam.is_good_batch(value, grads)
-        moments = _adam.update_moments(grouping, moments, grads, is_good, b1=b1, b2=b2)
-        direction = _adam.directions(
-            grouping, moments, grads, momentum=momentum, b1=b1, b2=b2, eps=eps
-        )
-        updates, search_state = line_search.update(
-            direction.kept,
-            search_state,
-            params,
-            value=jnp.where(is_good, value, jnp.nan),
-            grad=updates if grad is None else grad,
-            value_fn=value_fn,
-            search_direction=direction.searched,
-            **extra_args,
-        )
-        return updates, (moments, search_state)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -5,12 +5,19 @@ from typing import Any
 
 import optax
 
-from optax_armijo._armijo_adam import armijo_adam
-from optax_armijo._checks import check_range
-from optax_armijo._diagnostics import armijo_info
-from optax_armijo._grouping import group_leaves
-from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, Search
-from optax_armijo._weight_decay import decay_weights
+from optax_armijo._adam import adam
+from optax_armijo._assembly import search_along
+from optax_armijo._choices import choose_policies
+from optax_armijo._options import Options
+from optax_armijo._policies import (
+    Acceptance,
+    Frequency,
+    Merging,
+    Selection,
+    Shrink,
+    Start,
+)
+from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, ScalarOrSchedule
 
 
 def armijo_adamw(
@@ -18,6 +25,7 @@ def armijo_adamw(
     *,
     weight_decay: Scalar = 1e-4,
     mask: Any | Callable[[Any], Any] | None = None,
+    decay_in_trial: bool = False,
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
@@ -27,14 +35,19 @@ def armijo_adamw(
     increase_factor: Scalar = 1.05,
     init_step_size: Scalar = 1e-3,
     min_step_size: Scalar = 1e-10,
-    max_step_size: Scalar = 10.0,
+    max_step_size: ScalarOrSchedule = 10.0,
     max_trials: Scalar = 10,
-    search: Search = "cycle",
     num_joint_steps: Scalar = 6,
     net: Net = "no_rise",
     rounding_ulps: Scalar = 4.0,
     relative_floor: Scalar = 0.01,
     lower_bound: Scalar | None = 0.0,
+    acceptance: str | Acceptance = "armijo",
+    start: str | Start = "grow",
+    shrink: str | Shrink = "constant",
+    search: str | Selection = "cycle",
+    frequency: str | Frequency = "every",
+    merging: str | Merging = "separate",
 ) -> optax.GradientTransformationExtraArgs:
     r"""`armijo_adam` with decoupled weight decay.
 
@@ -47,11 +60,17 @@ def armijo_adamw(
     The decay stands beside the search: no trial sees it, for the loss that is tested
     does not hold it, and a group that does not move does not decay.
 
+    With `decay_in_trial` trials see it (released code of arXiv 2407.20650): they depart
+    from where the weights are after a decay by the step sizes of the step before,
+    :math:`(1 - \min(\eta_l \lambda, 1))\, w_l`, and must make up for what that costs
+    in loss. What is applied is then what was tested.
+
     Args:
       param_labels: how the leaves are grouped; None groups `by_layer`.
       weight_decay: :math:`\lambda`, at least 0.
       mask: a pytree of bools that is a prefix of params' tree, or a function from
         params to one, as in ``optax.adamw``: where False there is no decay.
+      decay_in_trial: whether trials see the decay.
       b1: see `armijo_adam`, as for all that follow.
       b2: in [0, 1).
       eps: above 0.
@@ -61,14 +80,21 @@ def armijo_adamw(
       increase_factor: at least 1.
       init_step_size: in [`min_step_size`, `max_step_size`].
       min_step_size: above 0.
-      max_step_size: at least `min_step_size`.
+      max_step_size: at least `min_step_size`; may be an ``optax.Schedule``.
       max_trials: at least 1.
-      search: ``"cycle"``, ``"joint"`` or ``"each"``.
       num_joint_steps: at least 0.
       net: ``"no_rise"``, ``"average"`` or ``"off"``.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
       lower_bound: a number below the loss, or None.
+      acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
+        ``"approximate"``, or an `Acceptance` from `optax_armijo.policies`.
+      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``, or a
+        `Start`.
+      shrink: ``"constant"``, ``"quadratic"``, or a `Shrink`.
+      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`.
+      frequency: ``"every"``, ``"adaptive"``, or a `Frequency`.
+      merging: ``"separate"``, ``"combine"``, or a `Merging`.
 
     Returns:
       A transformation with the same ``update`` and state as `armijo_adam`.
@@ -92,37 +118,32 @@ def armijo_adamw(
       I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization*, 2017,
       `arXiv 1711.05101 <https://arxiv.org/abs/1711.05101>`_.
     """
-    check_range("weight_decay", weight_decay, at_least=0)
-    adam = armijo_adam(
+    return search_along(
+        adam(b1=b1, b2=b2, eps=eps, momentum=momentum),
         param_labels,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        momentum=momentum,
-        c=c,
-        decrease_factor=decrease_factor,
-        increase_factor=increase_factor,
-        init_step_size=init_step_size,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-        max_trials=max_trials,
-        search=search,
-        num_joint_steps=num_joint_steps,
-        net=net,
-        rounding_ulps=rounding_ulps,
-        relative_floor=relative_floor,
-        lower_bound=lower_bound,
+        Options(
+            policies=choose_policies(
+                acceptance=acceptance,
+                start=start,
+                shrink=shrink,
+                search=search,
+                frequency=frequency,
+                merging=merging,
+            ),
+            c=c,
+            decrease_factor=decrease_factor,
+            increase_factor=increase_factor,
+            init_step_size=init_step_size,
+            min_step_size=min_step_size,
+            max_step_size=max_step_size,
+            max_trials=max_trials,
+            num_joint_steps=num_joint_steps,
+            net=net,
+            rounding_ulps=rounding_ulps,
+            relative_floor=relative_floor,
+            lower_bound=lower_bound,
+            weight_decay=weight_decay,
+            decay_mask=mask,
+            decay_in_trial=decay_in_trial,
+        ),
     )
-
-    def update_fn(
-        updates: Any, state: Any, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, Any]:
-        updates, state = adam.update(updates, state, params, **extra_args)
-        applied_step_size = armijo_info(state).applied_step_size
-        grouping = group_leaves(param_labels, params)
-        updates = decay_weights(
-            updates, params, grouping, applied_step_size, weight_decay, mask
-        )
-        return updates, state
-
-    return optax.GradientTransformationExtraArgs(adam.init, update_fn)

@@ -5,8 +5,7 @@ It knows neither trees nor groups. A trial is a factor :math:`t > 0`; the point
 whether the test was passed. There are two ways to go:
 
 * **backtracking**, when the step is known to be of the right size: start a little
-  above it and shrink by a constant factor until a trial passes (Algorithm 1 of
-  arXiv 2403.18506);
+  above it and shrink until a trial passes (Algorithm 1 of arXiv 2403.18506);
 * **bracketing**, when nothing is known of the step's size. The test can pass only
   below :math:`t_{max} = (f(w) - f_{low}) / (c s)`. Climb a ladder of rungs a factor
   of 4 apart from far below :math:`t_{max}` until a trial fails, then halve the gap
@@ -80,8 +79,14 @@ def start_bracketing(factor: jax.Array, largest: jax.Array) -> Ray:
     )
 
 
-def advance(ray: Ray, is_pass: jax.Array, decrease_factor: jax.Array) -> Ray:
-    """Takes in whether the trial at ``ray.factor`` passed; chooses the next one."""
+def advance(ray: Ray, is_pass: jax.Array, shrink_factor: jax.Array) -> Ray:
+    """Takes in whether the trial at ``ray.factor`` passed; chooses the next one.
+
+    Args:
+      ray: the search so far.
+      is_pass: shape [].
+      shrink_factor: of a backtracking search, in (0, 1), shape [].
+    """
     passed = jnp.where(is_pass, ray.factor, ray.passed)
     failed = jnp.where(is_pass, ray.failed, ray.factor)
     num_trials = ray.num_trials + 1
@@ -89,7 +94,7 @@ def advance(ray: Ray, is_pass: jax.Array, decrease_factor: jax.Array) -> Ray:
     fall = ray.factor * LADDER_FACTOR ** -num_trials.astype(ray.factor.dtype)
     bracket = jnp.where(passed > 0, climb, fall)
     return Ray(
-        factor=jnp.where(ray.bracketing, bracket, ray.factor * decrease_factor),
+        factor=jnp.where(ray.bracketing, bracket, ray.factor * shrink_factor),
         passed=passed,
         failed=failed,
         num_trials=num_trials,

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from optax_armijo import _backtracking
-from optax_armijo._acceptance import armijo
 from optax_armijo._backtracking import Ray
-from optax_armijo._numerics import rounding_error, safe_divide
+from optax_armijo._numerics import nan_to_inf, rounding_error, safe_divide
+from optax_armijo._options import Settings
+from optax_armijo._policies import Acceptance, PolicyState, Shrink, Trial
 from optax_armijo._turns import Turns, next_ray
 
 Evaluate = Callable[[jax.Array], jax.Array]
@@ -27,10 +28,13 @@ class Problem(NamedTuple):
     Attributes:
       value: the loss at params.  # f[]
       slopes: decrease of the loss a unit of step size, by group.  # f[G]
-      searchable: groups whose slope is positive.  # bool[G]
-      step_size: step sizes so far.  # f[G]
+      searchable: groups that may be searched.  # bool[G]
+      step_size: step sizes at which searches begin.  # f[G]
       bracketed: whether a group's step size is known to be of the right size. # bool[G]
       loss_dtype: the dtype in which the user's loss came.
+      acceptance: the test that a trial must pass.
+      acceptance_state: the test's state.
+      shrink: by what a refused trial is shrunk.
     """
 
     value: jax.Array
@@ -39,18 +43,9 @@ class Problem(NamedTuple):
     step_size: jax.Array
     bracketed: jax.Array
     loss_dtype: jnp.dtype
-
-
-class Settings(NamedTuple):
-    """The hyper-parameters of a search; `armijo_adam` documents them."""
-
-    c: jax.Array
-    decrease_factor: jax.Array
-    increase_factor: jax.Array
-    max_step_size: jax.Array
-    max_trials: jax.Array
-    rounding_ulps: jax.Array
-    lower_bound: jax.Array | None
+    acceptance: Acceptance
+    acceptance_state: PolicyState
+    shrink: Shrink
 
 
 class Found(NamedTuple):
@@ -101,18 +96,11 @@ def search_rays(
         index, ray, passed_value, found = carry
         moved = _moved(problem, turns, index)
         step_size = jnp.where(moved, ray.factor * problem.step_size, 0)
-        trial = evaluate(step_size)
-        trial_value = trial.astype(problem.value.dtype)
-        is_pass = armijo(
-            problem.value,
-            trial_value,
-            settings.c * jnp.sum(step_size * problem.slopes),
-            rounding_error(
-                problem.value, settings.rounding_ulps, problem.loss_dtype, trial.dtype
-            ),
-        )
-        passed_value = jnp.where(is_pass, trial_value, passed_value)
-        ray = _backtracking.advance(ray, is_pass, settings.decrease_factor)
+        trial = _try(evaluate, problem, settings, step_size)
+        is_pass = problem.acceptance.accept(problem.acceptance_state, trial)
+        passed_value = jnp.where(is_pass, trial.trial_value, passed_value)
+        shrink_factor = _shrink_factor(problem, settings, trial)
+        ray = _backtracking.advance(ray, is_pass, shrink_factor)
         is_spent = ray.num_trials >= settings.max_trials
         is_done = _backtracking.is_settled(ray) | is_spent
         found = _record(found, problem, ray, passed_value, moved & is_done)
@@ -129,8 +117,39 @@ def search_rays(
 
 def _moved(problem: Problem, turns: Turns, index: jax.Array) -> jax.Array:
     """Returns the groups that ray `index` moves, bool[G]."""
-    groups = jnp.arange(problem.slopes.shape[0], dtype=jnp.int32)
-    return problem.searchable & (turns.joint | (groups == index))
+    return problem.searchable & (turns.ray_of == index)
+
+
+def _try(
+    evaluate: Evaluate, problem: Problem, settings: Settings, step_size: jax.Array
+) -> Trial:
+    """Evaluates the loss after a step, and its slope there where the test asks."""
+    dtype, slope = problem.value.dtype, None
+    if problem.acceptance.needs_slope:
+        value, slope = jax.jvp(evaluate, (step_size,), (step_size,))
+        slope = slope.astype(dtype)
+    else:
+        value = evaluate(step_size)
+    return Trial(
+        value=problem.value,
+        trial_value=nan_to_inf(value.astype(dtype)),
+        step_size=step_size,
+        slopes=problem.slopes,
+        c=settings.c,
+        tolerance=rounding_error(
+            problem.value, settings.rounding_ulps, problem.loss_dtype, value.dtype
+        ),
+        slope=slope,
+    )
+
+
+def _shrink_factor(problem: Problem, settings: Settings, trial: Trial) -> jax.Array:
+    predicted = jnp.sum(trial.step_size * trial.slopes)
+    decrease = trial.value - trial.trial_value
+    is_positive = predicted > 0
+    ratio = decrease / jnp.where(is_positive, predicted, 1)
+    ratio = jnp.where(is_positive & (ratio < jnp.inf), ratio, -jnp.inf)
+    return problem.shrink.factor(ratio, settings.c, settings.decrease_factor)
 
 
 def _start(problem: Problem, settings: Settings, moved: jax.Array) -> Ray:
@@ -138,17 +157,13 @@ def _start(problem: Problem, settings: Settings, moved: jax.Array) -> Ray:
     slope = jnp.sum(step_size * problem.slopes)
     largest = safe_divide(settings.max_step_size, jnp.max(step_size))
     largest = jnp.minimum(largest, jnp.finfo(slope.dtype).max)
-    # A decrease that drowns in the loss's rounding tells nothing of the step's size:
-    # without this, step sizes would grow for ever on a loss that has come to zero.
-    required = settings.c * settings.increase_factor * slope
-    rounding = rounding_error(problem.value, settings.rounding_ulps, problem.loss_dtype)
-    growth = jnp.where(required > rounding, settings.increase_factor, 1)
-    backtracking = _backtracking.start_backtracking(jnp.minimum(growth, largest))
+    one = jnp.ones_like(slope)
+    backtracking = _backtracking.start_backtracking(jnp.minimum(one, largest))
     if settings.lower_bound is not None:
         room = problem.value - settings.lower_bound
         can_pass = jnp.where(room > 0, safe_divide(room, settings.c * slope), jnp.inf)
         largest = jnp.minimum(largest, can_pass)
-    bracketing = _backtracking.start_bracketing(jnp.ones_like(slope), largest)
+    bracketing = _backtracking.start_bracketing(one, largest)
     is_bracketed = jnp.all(problem.bracketed | ~moved)
     return _select(is_bracketed, backtracking, bracketing)
 

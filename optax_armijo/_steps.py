@@ -1,7 +1,7 @@
 """Between step sizes by group and trees: slopes, updates and the loss after them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from optax_armijo._grouping import Grouping
 from optax_armijo._numerics import search_dtype
 
+Leaves: TypeAlias = Sequence[jax.Array]
+"""One array a trainable leaf of params."""
+
 
 def slopes(
-    grouping: Grouping, grads: Sequence[jax.Array], direction: Sequence[jax.Array]
+    grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
 ) -> jax.Array:
     r"""Returns :math:`-\langle g, d \rangle` by group: the fall a unit step, [G]."""
     dtype = search_dtype([*grads, *direction])
@@ -27,8 +30,8 @@ def slopes(
 def scale_direction(
     grouping: Grouping,
     step_size: jax.Array,
-    direction: Sequence[jax.Array],
-    params: Sequence[jax.Array],
+    direction: Leaves,
+    params: Leaves,
 ) -> list[jax.Array]:
     """Returns the updates ``step_size[label] * direction``, in the params' dtypes.
 
@@ -46,19 +49,40 @@ def loss_after_step(
     loss_fn: Callable[[Any], jax.Array],
     grouping: Grouping,
     params: Any,
-    direction: Sequence[jax.Array],
+    direction: Leaves,
+    offset: Leaves | None = None,
 ) -> Callable[[jax.Array], jax.Array]:
     """Returns the function from step sizes, [G], to the loss after that step, [].
 
-    The point it evaluates is, bit for bit, the one that ``optax.apply_updates``
-    reaches with these step sizes.
+    Without an `offset`, which is added to params beside the step, the point it
+    evaluates is, bit for bit, the one that ``optax.apply_updates`` reaches with these
+    step sizes.
     """
     leaves = grouping.trainable(params)
+    if offset is not None:
+        leaves = add(leaves, offset)
     frozen = grouping.treedef.flatten_up_to(params)
 
     def evaluate(step_size: jax.Array) -> jax.Array:
         updates = scale_direction(grouping, step_size, direction, leaves)
-        moved = [p + u for p, u in zip(leaves, updates, strict=True)]
-        return loss_fn(grouping.merge(moved, frozen))
+        return loss_fn(grouping.merge(add(leaves, updates), frozen))
 
     return evaluate
+
+
+def add(xs: Leaves, ys: Leaves) -> list[jax.Array]:
+    """Adds leaf by leaf."""
+    return [x + y for x, y in zip(xs, ys, strict=True)]
+
+
+def choose(
+    grouping: Grouping,
+    condition: jax.Array,
+    if_true: Leaves,
+    if_false: Leaves,
+) -> list[jax.Array]:
+    """Takes the leaves of `if_true` in the groups where `condition`, [G], holds."""
+    return [
+        jnp.where(condition[group], x, y)
+        for group, x, y in zip(grouping.trainable_ids, if_true, if_false, strict=True)
+    ]

@@ -1,16 +1,19 @@
-"""`scale_by_armijo`: the public block, its documentation and its checks."""
-
-from typing import Any
+"""`scale_by_armijo`: the search along any direction, and all of its options."""
 
 import optax
 
-from optax_armijo import _line_search
-from optax_armijo._checks import check_choice, check_order, check_range
-from optax_armijo._grouping import Grouping, group_leaves
-from optax_armijo._line_search import Batch, Options
-from optax_armijo._state import ArmijoState
-from optax_armijo._types import Net, ParamLabels, Scalar, Search, ValueFn
-from optax_armijo._value_fn import bind_value_fn, check_loss
+from optax_armijo._assembly import search_along_updates
+from optax_armijo._choices import choose_policies
+from optax_armijo._options import Options
+from optax_armijo._policies import (
+    Acceptance,
+    Frequency,
+    Merging,
+    Selection,
+    Shrink,
+    Start,
+)
+from optax_armijo._types import Net, ParamLabels, Scalar, ScalarOrSchedule
 
 
 def scale_by_armijo(
@@ -21,14 +24,19 @@ def scale_by_armijo(
     increase_factor: Scalar = 1.05,
     init_step_size: Scalar = 1e-3,
     min_step_size: Scalar = 1e-10,
-    max_step_size: Scalar = 10.0,
+    max_step_size: ScalarOrSchedule = 10.0,
     max_trials: Scalar = 10,
-    search: Search = "cycle",
     num_joint_steps: Scalar = 6,
     net: Net = "no_rise",
     rounding_ulps: Scalar = 4.0,
     relative_floor: Scalar = 0.01,
     lower_bound: Scalar | None = 0.0,
+    acceptance: str | Acceptance = "armijo",
+    start: str | Start = "grow",
+    shrink: str | Shrink = "constant",
+    search: str | Selection = "cycle",
+    frequency: str | Frequency = "every",
+    merging: str | Merging = "separate",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales any descent direction by step sizes that an Armijo search finds.
 
@@ -58,17 +66,14 @@ def scale_by_armijo(
         labelled `FROZEN` never move.
       c: sufficient-decrease constant, in (0, 1). Larger is more cautious.
       decrease_factor: by what a refused trial is shrunk, in (0, 1).
-      increase_factor: by what a search starts above the last step size, at least 1.
+      increase_factor: by what a search begins above the last step size, at least 1.
       init_step_size: where the very first search starts, in [`min_step_size`,
         `max_step_size`]. It hardly matters: see the notes on bracketing.
       min_step_size: lower bound of every stored step size, above 0.
-      max_step_size: upper bound of every trial, at least `min_step_size`.
+      max_step_size: upper bound of every trial, at least `min_step_size`; a number, or
+        an ``optax.Schedule``, a function from the steps made to one.
       max_trials: loss evaluations that a search may make, exactly, and so the net; at
         least 1.
-      search: which groups are searched at a step. ``"cycle"``: one in turn (arXiv
-        2403.18506); ``"joint"``: all, with a common factor; ``"each"``: every group
-        by itself. Groups not searched move with the step size they have, from their
-        first search on.
       num_joint_steps: that many first steps are joint in any mode, at least 0.
       net: the test of the whole step, which is halved until it passes. ``"no_rise"``:
         the loss does not rise; ``"average"``: it does not rise above the larger of
@@ -79,6 +84,28 @@ def scale_by_armijo(
         [0, 1).
       lower_bound: the loss cannot be below this; bounds the first search. None when
         it is not known.
+      acceptance: when a trial is good enough. ``"armijo"``: the test above;
+        ``"smoothed"``: with both sides averaged; ``"zhang_hager"`` and
+        ``"window_max"``: against an average or the largest of the last losses;
+        ``"approximate"``: by the slope at the trial where losses drown in rounding.
+        Here as for all policies, a string takes a policy with its defaults;
+        `optax_armijo.policies` has the functions that make them with others.
+      start: where a search begins. ``"grow"``: `increase_factor` above the last step
+        size; ``"keep"``: at it; ``"reset"``: at `init_step_size`; ``"polyak"``: at
+        Polyak's step size; ``"quadratic"``: at the best point of the last search's
+        quadratic.
+      shrink: ``"constant"``: refused trials shrink by `decrease_factor`;
+        ``"quadratic"``: to the best point of the quadratic that they fix.
+      search: which groups are searched at a step. ``"cycle"``: one in turn (arXiv
+        2403.18506); ``"joint"``: all, with a common factor; ``"each"``: every group
+        by itself; ``"weighted"``: one, oftener those whose searches lowered the loss.
+        Groups not searched move with the step size they have, from their first search
+        on.
+      frequency: when groups are searched. ``"every"``: at every step;
+        ``"adaptive"``: as often as step sizes change (arXiv 2407.20650). A step
+        without a search evaluates no loss.
+      merging: ``"separate"``: never; ``"combine"``: groups whose step sizes collapse
+        are searched as one (arXiv 2403.18506).
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, grad,
@@ -118,97 +145,28 @@ def scale_by_armijo(
       P. Kenneweg et al., *Faster Convergence for Transformer Fine-tuning with Line
       Search Methods*, 2023, `arXiv 2403.18506 <https://arxiv.org/abs/2403.18506>`_.
     """
-    options = Options(
-        c=c,
-        decrease_factor=decrease_factor,
-        increase_factor=increase_factor,
-        init_step_size=init_step_size,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-        max_trials=max_trials,
-        search=search,
-        num_joint_steps=num_joint_steps,
-        net=net,
-        rounding_ulps=rounding_ulps,
-        relative_floor=relative_floor,
-        lower_bound=lower_bound,
-    )
-    _check_options(options)
-
-    def init_fn(params: Any) -> ArmijoState:
-        return _line_search.init(group_leaves(param_labels, params), params, options)
-
-    def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: ValueFn | None = None,
-        search_direction: Any = None,
-        **extra_args: Any,
-    ) -> tuple[Any, ArmijoState]:
-        check_given(params=params, value=value, grad=grad, value_fn=value_fn)
-        assert value_fn is not None
-        grouping = group_leaves(param_labels, params)
-        _check_groups(grouping, state)
-        kept = grouping.trainable(updates)
-        batch = Batch(
-            params=params,
-            value=check_loss("value", value),
-            loss_fn=bind_value_fn(value_fn, extra_args),
-            grads=grouping.trainable(grad),
-            kept=kept,
-            searched=(
-                kept
-                if search_direction is None
-                else grouping.trainable(search_direction)
+    return search_along_updates(
+        param_labels,
+        Options(
+            policies=choose_policies(
+                acceptance=acceptance,
+                start=start,
+                shrink=shrink,
+                search=search,
+                frequency=frequency,
+                merging=merging,
             ),
-        )
-        return _line_search.step(grouping, batch, state, options)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def check_given(**arguments: Any) -> None:
-    """Raises ValueError for arguments of ``update`` that are missing."""
-    missing = [name for name, argument in arguments.items() if argument is None]
-    if missing:
-        raise ValueError(
-            f"the line search needs {', '.join(missing)}. Write: value, grads = "
-            "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
-            "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
-            "from params to the scalar loss of the same batch."
-        )
-
-
-def _check_options(options: Options) -> None:
-    check_range("c", options.c, above=0, below=1)
-    check_range("decrease_factor", options.decrease_factor, above=0, below=1)
-    check_range("increase_factor", options.increase_factor, at_least=1)
-    check_range("min_step_size", options.min_step_size, above=0)
-    check_range("max_step_size", options.max_step_size, above=0)
-    check_range("init_step_size", options.init_step_size, above=0)
-    low, start, high = "min_step_size", "init_step_size", "max_step_size"
-    check_order(low, options.min_step_size, high, options.max_step_size)
-    check_order(low, options.min_step_size, start, options.init_step_size)
-    check_order(start, options.init_step_size, high, options.max_step_size)
-    check_range("max_trials", options.max_trials, at_least=1)
-    check_range("num_joint_steps", options.num_joint_steps, at_least=0)
-    check_range("rounding_ulps", options.rounding_ulps, at_least=0)
-    check_range("relative_floor", options.relative_floor, at_least=0, below=1)
-    if options.lower_bound is not None:
-        check_range("lower_bound", options.lower_bound)
-    check_choice("search", options.search, ("cycle", "joint", "each"))
-    check_choice("net", options.net, ("no_rise", "average", "off"))
-
-
-def _check_groups(grouping: Grouping, state: ArmijoState) -> None:
-    num_groups = state.step_size.shape[-1]
-    if num_groups != grouping.num_groups:
-        raise ValueError(
-            f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
-            f"the state was made for {num_groups}. Call init again, or use the "
-            "labels that the state was made with."
-        )
+            c=c,
+            decrease_factor=decrease_factor,
+            increase_factor=increase_factor,
+            init_step_size=init_step_size,
+            min_step_size=min_step_size,
+            max_step_size=max_step_size,
+            max_trials=max_trials,
+            num_joint_steps=num_joint_steps,
+            net=net,
+            rounding_ulps=rounding_ulps,
+            relative_floor=relative_floor,
+            lower_bound=lower_bound,
+        ),
+    )

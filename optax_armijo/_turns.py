@@ -5,54 +5,59 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_armijo._types import Search
+from optax_armijo._policies import PolicyState, Selection
 
 
 class Turns(NamedTuple):
     """The rays to search at a step.
 
-    Ray `i` moves group `i` alone, but when `joint` is set the one ray moves all.
-
     Attributes:
+      ray_of: the ray that moves each group.  # i32[G]
       pending: which rays are to be searched.  # bool[G]
-      joint: whether all groups move along one ray.  # bool[]
+      is_joint: whether one ray moves all groups.  # bool[]
+      is_due: whether any group was due for a search.  # bool[]
     """
 
+    ray_of: jax.Array
     pending: jax.Array
-    joint: jax.Array
+    is_joint: jax.Array
+    is_due: jax.Array
 
 
 def take_turns(
-    search: Search,
-    count: jax.Array,
-    num_joint_steps: jax.Array,
+    selection: Selection,
+    state: PolicyState,
+    *,
+    is_joint: jax.Array,
+    due: jax.Array,
+    merged: jax.Array,
     searchable: jax.Array,
-) -> Turns:
-    """Chooses the rays of step `count`.
+) -> tuple[Turns, PolicyState]:
+    """Chooses the rays of a step.
 
     Args:
-      search: ``"cycle"``, one group in turn; ``"joint"``, all with a common factor;
-        ``"each"``, every group by itself.
-      count: steps made before this one, shape [].
-      num_joint_steps: that many first steps are joint in any mode, shape [].
-      searchable: groups whose direction descends, shape [G].
+      selection: which of the groups that are due are searched by themselves.
+      state: the selection's.
+      is_joint: whether this step moves all groups along one ray, shape [].
+      due: groups that are due for a search, shape [G].
+      merged: under whose number each group is searched, shape [G].
+      searchable: groups whose direction can be searched, shape [G].
 
     Returns:
-      The turns. A ray that would move no searchable group is not pending.
+      The turns and the selection's next state. A ray that would move no searchable
+      group has had its turn, but is not pending.
     """
-    num_groups = searchable.shape[0]
-    groups = jnp.arange(num_groups, dtype=jnp.int32)
-    if search == "joint" or num_groups == 1:
-        joint = jnp.ones([], jnp.bool_)
-    else:
-        joint = count < num_joint_steps
-    if search == "cycle":
-        turn = jnp.maximum(count - num_joint_steps, 0) % num_groups
-        alone = searchable & (groups == turn)
-    else:
-        alone = searchable
-    together = jnp.any(searchable) & (groups == 0)
-    return Turns(pending=jnp.where(joint, together, alone), joint=joint)
+    groups = jnp.arange(due.shape[0], dtype=jnp.int32)
+    is_due = jnp.any(due)
+    eligible = any_on_ray(due, merged) & (merged == groups)
+    chosen, next_state = selection.choose(state, eligible)
+    next_state = jax.tree.map(
+        lambda new, old: jnp.where(is_joint, old, new), next_state, state
+    )
+    ray_of = jnp.where(is_joint, 0, merged)
+    chosen = jnp.where(is_joint, is_due & (groups == 0), chosen)
+    pending = chosen & any_on_ray(searchable, ray_of)
+    return Turns(ray_of, pending, is_joint, is_due), next_state
 
 
 def next_ray(pending: jax.Array, after: jax.Array) -> jax.Array:
@@ -60,3 +65,13 @@ def next_ray(pending: jax.Array, after: jax.Array) -> jax.Array:
     num_rays = pending.shape[0]
     rays = jnp.arange(num_rays, dtype=jnp.int32)
     return jnp.min(rays, where=pending & (rays > after), initial=num_rays)
+
+
+def sum_on_ray(values: jax.Array, ray_of: jax.Array) -> jax.Array:
+    """Returns for each group the sum over all that its ray moves, shape [G]."""
+    return jnp.zeros_like(values).at[ray_of].add(values)[ray_of]
+
+
+def any_on_ray(flags: jax.Array, ray_of: jax.Array) -> jax.Array:
+    """Returns for each group whether any that its ray moves is flagged, bool[G]."""
+    return jnp.zeros_like(flags).at[ray_of].max(flags)[ray_of]

@@ -18,6 +18,8 @@ ValueFn: TypeAlias = Callable[..., jax.Array]
 Scalar: TypeAlias = float | ArrayLike
 """A hyper-parameter: a Python number, or an array under ``inject_hyperparams``."""
 
-Search: TypeAlias = Literal["cycle", "joint", "each"]
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], jax.Array]
+"""A hyper-parameter, or a function from the number of steps made to one."""
+
 Net: TypeAlias = Literal["no_rise", "average", "off"]
-Momentum: TypeAlias = Literal["none", "kept", "searched"]
+Momentum: TypeAlias = Literal["none", "kept", "searched", "unsearched"]

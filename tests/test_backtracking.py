@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optax_armijo import _backtracking
-from optax_armijo._acceptance import armijo
 
 C = 0.5
 
@@ -97,19 +96,3 @@ def test_max_trials_is_exact(max_trials):
     ray = _backtracking.start_backtracking(jnp.float32(1))
     ray, trials = drive(ray, lambda _: False, max_trials=max_trials)
     assert len(trials) == max_trials
-
-
-@pytest.mark.parametrize(
-    ("trial_value", "tolerance", "expected"),
-    [
-        (0.5, 0.0, True),
-        (0.51, 0.0, False),
-        (0.51, 0.02, True),
-        (math.nan, 9.0, False),
-        (math.inf, 9.0, False),
-        (-math.inf, 0.0, True),
-    ],
-)
-def test_armijo(trial_value, tolerance, expected):
-    arguments = map(jnp.float32, (1.0, trial_value, 0.5, tolerance))
-    assert bool(armijo(*arguments)) is expected

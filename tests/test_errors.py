@@ -26,7 +26,7 @@ BAD_OPTIONS = [
     ("rounding_ulps", -1.0, r"rounding_ulps .* got -1.0"),
     ("relative_floor", 1.0, r"relative_floor .* \[0, 1\); got 1.0"),
     ("lower_bound", float("-inf"), "lower_bound must be a finite number"),
-    ("search", "all", "search must be one of 'cycle', 'joint', 'each'; got 'all'"),
+    ("search", "all", "search must be one of 'cycle', .* Selection from .*; got 'all'"),
     ("net", None, "net must be one of 'no_rise', 'average', 'off'; got None"),
 ]
 

@@ -1,0 +1,119 @@
+"""Where direction and search meet: gradient transformations made of the two."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from optax_armijo._directions import Direction, Directions, is_good_batch
+from optax_armijo._grouping import Grouping, group_leaves
+from optax_armijo._line_search import step
+from optax_armijo._options import Options, check_options
+from optax_armijo._situation import Batch
+from optax_armijo._state import ArmijoState, init_state
+from optax_armijo._types import ParamLabels
+from optax_armijo._value_fn import bind_value_fn, check_loss
+
+
+def search_along_updates(
+    param_labels: ParamLabels, options: Options
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the search along whatever direction comes in as updates."""
+    check_options(options)
+
+    def init_fn(params: Any) -> ArmijoState:
+        return init_state(group_leaves(param_labels, params), params, options)
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ArmijoState]:
+        _check_given(params=params, value=value, grad=grad, value_fn=value_fn)
+        grouping = group_leaves(param_labels, params)
+        _check_groups(grouping, state)
+        direction = grouping.trainable(updates)
+        batch = Batch(
+            params=params,
+            value=check_loss("value", value),
+            loss_fn=bind_value_fn(value_fn, extra_args),
+            grads=grouping.trainable(grad),
+            directions=Directions(kept=direction, searched=direction),
+        )
+        return step(grouping, options, batch, state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def search_along(
+    direction: Direction, param_labels: ParamLabels, options: Options
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the search along a direction of its own; updates come in as gradients.
+
+    On a batch whose loss or gradient is not finite, neither part learns or moves.
+    """
+    check_options(options)
+
+    def init_fn(params: Any) -> tuple[Any, ArmijoState]:
+        grouping = group_leaves(param_labels, params)
+        search_state = init_state(grouping, params, options)
+        return direction.init(grouping, params), search_state
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, tuple[Any, ArmijoState]]:
+        _check_given(params=params, value=value, value_fn=value_fn)
+        value = check_loss("value", value)
+        direction_state, search_state = state
+        grouping = group_leaves(param_labels, params)
+        _check_groups(grouping, search_state)
+        grads = grouping.trainable(updates)
+        is_good = is_good_batch(value, grads)
+        directions, direction_state = direction.update(
+            grouping, direction_state, grads, is_good
+        )
+        batch = Batch(
+            params=params,
+            value=jnp.where(is_good, value, jnp.nan),
+            loss_fn=bind_value_fn(value_fn, extra_args),
+            grads=grads if grad is None else grouping.trainable(grad),
+            directions=directions,
+        )
+        updates, search_state = step(grouping, options, batch, search_state)
+        return updates, (direction_state, search_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_given(**arguments: Any) -> None:
+    """Raises ValueError for arguments of ``update`` that are missing."""
+    missing = [name for name, argument in arguments.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"the line search needs {', '.join(missing)}. Write: value, grads = "
+            "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
+            "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
+            "from params to the scalar loss of the same batch."
+        )
+
+
+def _check_groups(grouping: Grouping, state: ArmijoState) -> None:
+    num_groups = state.step_size.shape[-1]
+    if num_groups != grouping.num_groups:
+        raise ValueError(
+            f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
+            f"the state was made for {num_groups}. Call init again, or use the "
+            "labels that the state was made with."
+        )

@@ -1,0 +1,103 @@
+"""When is a trial good enough? Measured against more than this step's own loss."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._acceptance import below_line
+from optax_armijo._checks import check_range
+from optax_armijo._policies import Acceptance, Trial, unchanged
+
+
+class AverageState(NamedTuple):
+    """Zhang and Hager's average.
+
+    Attributes:
+      average: of the losses so far.  # f[]
+      weight: the sum of their weights.  # f[]
+    """
+
+    average: jax.Array
+    weight: jax.Array
+
+
+def zhang_hager(decay: float = 1.0) -> Acceptance:
+    r"""Armijo's test against an average of the losses so far, when that is higher.
+
+    .. math::
+      Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k \\
+      f_k(w_k + u) \le \max(C_k, f_k(w_k)) - c \textstyle\sum_l \eta_l s_l + \tau
+
+    (Zhang and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
+
+    Args:
+      decay: :math:`\xi`, in [0, 1]: 0 is Armijo's own test, 1 the mean of all losses.
+
+    Raises:
+      ValueError: `decay` outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> test = zhang_hager()
+      >>> state = test.observe(test.init(1, jnp.float32), jnp.array(3.0))
+      >>> state = test.observe(state, jnp.array(1.0))  # the average is 2
+      >>> trial = Trial(value=1.0, trial_value=1.5, step_size=jnp.array([1.0]),
+      ...     slopes=jnp.array([0.8]), c=0.5, tolerance=0.0)
+      >>> bool(test.accept(state, trial))
+      True
+    """
+    check_range("decay", decay, at_least=0, at_most=1)
+
+    def init(_: int, dtype: jnp.dtype) -> AverageState:
+        return AverageState(jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+    def observe(state: AverageState, value: jax.Array) -> AverageState:
+        weight = decay * state.weight + 1
+        total = decay * state.weight * state.average + value
+        return AverageState(total / weight, weight)
+
+    def accept(state: AverageState, trial: Trial) -> jax.Array:
+        return below_line(trial, jnp.maximum(state.average, trial.value))
+
+    return Acceptance(init, observe, accept, unchanged)
+
+
+def window_max(size: int = 10) -> Acceptance:
+    r"""Armijo's test against the largest of the last losses.
+
+    .. math:: f_k(w_k + u) \le \max_{0 \le j < W} f_{k-j}(w_{k-j}) - c
+      \textstyle\sum_l \eta_l s_l + \tau
+
+    (Grippo, Lampariello and Lucidi 1986).
+
+    Args:
+      size: :math:`W`, this step's loss included, at least 1; 1 is Armijo's own test.
+
+    Raises:
+      ValueError: `size` outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> test = window_max(2)
+      >>> state = test.init(1, jnp.float32)
+      >>> for loss in (5.0, 3.0, 1.0):
+      ...   state = test.observe(state, jnp.array(loss))
+      >>> trial = Trial(value=1.0, trial_value=2.5, step_size=jnp.array([1.0]),
+      ...     slopes=jnp.array([0.8]), c=0.5, tolerance=0.0)
+      >>> bool(test.accept(state, trial)), bool(
+      ...     test.accept(state, trial._replace(trial_value=3.5)))
+      (True, False)
+    """
+    check_range("size", size, at_least=1)
+
+    def init(_: int, dtype: jnp.dtype) -> jax.Array:
+        return jnp.full((size,), -jnp.inf, dtype)
+
+    def observe(losses: jax.Array, value: jax.Array) -> jax.Array:
+        return jnp.concatenate([losses[1:], value.astype(losses.dtype)[None]])
+
+    def accept(losses: jax.Array, trial: Trial) -> jax.Array:
+        return below_line(trial, jnp.maximum(jnp.max(losses), trial.value))
+
+    return Acceptance(init, observe, accept, unchanged)

@@ -1,0 +1,90 @@
+"""What is known of a step before anything is searched."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._directions import Directions
+from optax_armijo._grouping import Grouping
+from optax_armijo._options import Options, Settings, settings_at
+from optax_armijo._state import ArmijoState
+from optax_armijo._steps import slopes
+
+
+class Batch(NamedTuple):
+    """What a step is made of.
+
+    Attributes:
+      params: the whole params.
+      value: the loss at params, in the dtype that the user's loss has.  # []
+      loss_fn: from params to the loss of the same batch.
+      grads: one gradient a trainable leaf.
+      directions: where to search and where to go.
+    """
+
+    params: Any
+    value: jax.Array
+    loss_fn: Callable[[Any], jax.Array]
+    grads: Sequence[jax.Array]
+    directions: Directions
+
+
+class Situation(NamedTuple):
+    """What a step sets out from.
+
+    Attributes:
+      grouping: which leaf belongs to which group.
+      options: of the search.
+      settings: their numbers at this step.
+      batch: what the step is made of.
+      state: the search's, before the step.
+      value: the loss at params, in the search's dtype.  # f[]
+      slopes: decrease of the loss a unit of step size, by group.  # f[G]
+      is_finite: whether loss, gradient and direction all are.  # bool[]
+      searchable: groups along whose direction a search makes sense.  # bool[G]
+    """
+
+    grouping: Grouping
+    options: Options
+    settings: Settings
+    batch: Batch
+    state: ArmijoState
+    value: jax.Array
+    slopes: jax.Array
+    is_finite: jax.Array
+    searchable: jax.Array
+
+    @property
+    def leaves(self) -> list[jax.Array]:
+        """The trainable leaves of params."""
+        return self.grouping.trainable(self.batch.params)
+
+
+def look(
+    grouping: Grouping, options: Options, batch: Batch, state: ArmijoState
+) -> Situation:
+    """Works out what loss, gradient and direction say."""
+    dtype = state.step_size.dtype
+    value = batch.value.astype(dtype)
+    kept, searched = batch.directions.kept, batch.directions.searched
+    fall = slopes(grouping, batch.grads, searched).astype(dtype)
+    # Any NaN or infinity in a gradient or a direction makes its slope one.
+    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(fall))
+    if kept is not searched:
+        is_finite &= jnp.all(jnp.isfinite(slopes(grouping, batch.grads, kept)))
+    descends = fall > 0
+    if not options.policies.acceptance.needs_descent:
+        descends = jnp.ones_like(descends)
+    return Situation(
+        grouping=grouping,
+        options=options,
+        settings=settings_at(options, state.num_steps, dtype),
+        batch=batch,
+        state=state,
+        value=value,
+        slopes=fall,
+        is_finite=is_finite,
+        searchable=is_finite & descends,
+    )
