@@ -85,7 +85,7 @@ def _start(
     # without this, step sizes would grow for ever on a loss that has come to zero.
     required = here.settings.c * _sum_moved(here, turns, start * here.slopes)
     ulps, loss_dtype = here.settings.rounding_ulps, here.batch.value.dtype
-    is_visible = required > rounding_error(here.value, ulps, loss_dtype)
+    is_visible = jnp.abs(required) > rounding_error(here.value, ulps, loss_dtype)
     start = jnp.where(is_visible, start, jnp.minimum(start, step_size))
     # What is to be bracketed begins where it is.
     brackets = any_on_ray(here.searchable & ~here.state.bracketed, turns.ray_of)

@@ -18,7 +18,7 @@ ValueFn: TypeAlias = Callable[..., jax.Array]
 Scalar: TypeAlias = float | ArrayLike
 """A hyper-parameter: a Python number, or an array under ``inject_hyperparams``."""
 
-ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], jax.Array]
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[Any], Any]
 """A hyper-parameter, or a function from the number of steps made to one."""
 
 Net: TypeAlias = Literal["no_rise", "average", "off"]

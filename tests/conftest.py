@@ -12,7 +12,11 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 EXAMPLES_NEED = ("flax", "matplotlib", "orbax", "rich", "safetensors", "transformers")
 MISSING = [name for name in EXAMPLES_NEED if find_spec(name) is None]
-collect_ignore_glob = ["test_bert.py", "test_examples*.py"] if MISSING else []
+NEED_THEM = ["test_bert.py", "test_examples*.py", "example_runs.py"]
+collect_ignore_glob = NEED_THEM if MISSING else []
+
+# Their assertions are to show values, as those of test files do.
+pytest.register_assert_rewrite("example_runs", "twin_checks", "twin_library")
 
 
 def pytest_report_header() -> str:
@@ -30,3 +34,11 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a run of `finetune_bert` that takes seconds."""
+    from example_runs import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
