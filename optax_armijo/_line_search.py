@@ -11,7 +11,7 @@ from optax_armijo._move import make_move
 from optax_armijo._options import Options, Settings
 from optax_armijo._plan import make_plan
 from optax_armijo._policies import PolicyStates
-from optax_armijo._search import Problem, search_rays
+from optax_armijo._search import Found, Problem, search_rays
 from optax_armijo._situation import Batch, Situation, look
 from optax_armijo._state import ArmijoState, LastStep, next_state
 from optax_armijo._steps import loss_after_step
@@ -44,6 +44,7 @@ def step(
         state,
         step_size=_bounded(step_size, here.settings),
         bracketed=jnp.where(found.searched, found.settled, state.bracketed),
+        bracket_limit=_bracket_limit(state, found),
         loss_average=move.loss_average,
         memory=memory._replace(merged=merged),
         last=LastStep(
@@ -66,11 +67,23 @@ def _problem(here: Situation, memory: PolicyStates, start: jax.Array) -> Problem
         searchable=here.searchable,
         step_size=start,
         bracketed=here.state.bracketed,
+        bracket_limit=here.state.bracket_limit,
         loss_dtype=here.batch.value.dtype,
         acceptance=here.options.policies.acceptance,
         acceptance_state=memory.acceptance,
         shrink=here.options.policies.shrink,
     )
+
+
+def _bracket_limit(state: ArmijoState, found: Found) -> jax.Array:
+    """After a search has failed the next ones do not go beyond where it began.
+
+    Without this a batch on which nothing passes would be followed by the largest step
+    that passes on some batch, found by one search from nothing.
+    """
+    has_failed = found.searched & ~found.accepted & state.bracketed
+    limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
+    return jnp.where(found.accepted, jnp.inf, limit)
 
 
 def _bounded(step_size: jax.Array, settings: Settings) -> jax.Array:

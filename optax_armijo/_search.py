@@ -31,6 +31,7 @@ class Problem(NamedTuple):
       searchable: groups that may be searched.  # bool[G]
       step_size: step sizes at which searches begin.  # f[G]
       bracketed: whether a group's step size is known to be of the right size. # bool[G]
+      bracket_limit: step sizes beyond which bracketing does not go.  # f[G]
       loss_dtype: the dtype in which the user's loss came.
       acceptance: the test that a trial must pass.
       acceptance_state: the test's state.
@@ -42,6 +43,7 @@ class Problem(NamedTuple):
     searchable: jax.Array
     step_size: jax.Array
     bracketed: jax.Array
+    bracket_limit: jax.Array
     loss_dtype: jnp.dtype
     acceptance: Acceptance
     acceptance_state: PolicyState
@@ -163,6 +165,8 @@ def _start(problem: Problem, settings: Settings, moved: jax.Array) -> Ray:
         room = problem.value - settings.lower_bound
         can_pass = jnp.where(room > 0, safe_divide(room, settings.c * slope), jnp.inf)
         largest = jnp.minimum(largest, can_pass)
+    limit = problem.bracket_limit / jnp.where(moved, problem.step_size, 1)
+    largest = jnp.minimum(largest, jnp.min(limit, where=moved, initial=jnp.inf))
     bracketing = _backtracking.start_bracketing(one, largest)
     is_bracketed = jnp.all(problem.bracketed | ~moved)
     return _select(is_bracketed, backtracking, bracketing)

@@ -47,6 +47,8 @@ class ArmijoState(NamedTuple):
       loss_average: running average of the losses at params, +inf before.  # f[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
+      bracket_limit: bracketing does not go beyond; +inf unless a search has failed
+        since one found the right size.  # f[G]
       total_trials: loss evaluations so far, by group.  # i32[G]
       total_evaluations: loss evaluations so far.  # i32[]
       memory: what the policies remember.
@@ -58,6 +60,7 @@ class ArmijoState(NamedTuple):
     loss_average: jax.Array
     step_size: jax.Array
     bracketed: jax.Array
+    bracket_limit: jax.Array
     total_trials: jax.Array
     total_evaluations: jax.Array
     memory: PolicyStates
@@ -82,6 +85,7 @@ def init_state(grouping: Grouping, params: Any, options: Options) -> ArmijoState
         loss_average=jnp.full((), jnp.inf, dtype),
         step_size=jnp.full((num_groups,), init_step_size, dtype),
         bracketed=jnp.full((num_groups,), not policies.start.brackets_first, jnp.bool_),
+        bracket_limit=jnp.full((num_groups,), jnp.inf, dtype),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
         memory=PolicyStates(
@@ -109,6 +113,7 @@ def next_state(
     *,
     step_size: jax.Array,
     bracketed: jax.Array,
+    bracket_limit: jax.Array,
     loss_average: jax.Array,
     memory: PolicyStates,
     last: LastStep,
@@ -120,6 +125,7 @@ def next_state(
         loss_average=loss_average,
         step_size=step_size,
         bracketed=bracketed,
+        bracket_limit=bracket_limit,
         total_trials=state.total_trials + last.num_trials,
         total_evaluations=state.total_evaluations + last.num_evaluations,
         memory=memory,

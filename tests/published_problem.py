@@ -1,7 +1,7 @@
 """The problem of the published trajectories, twice: in NumPy, and in JAX.
 
-A 3-layer tanh network with softmax cross entropy, its gradients by hand in NumPy; step t
-sees 16 of 64 rows.
+A 3-layer tanh network with softmax cross entropy, its gradients by hand in NumPy.
+Step t sees 16 of 64 rows.
 """
 
 import json

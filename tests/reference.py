@@ -79,11 +79,18 @@ def search_step(
         rays.append(search_ray(options, line, value, search, slopes, ray))
 
     found, bracketed = search.step_size.copy(), search.bracketed.copy()
+    limit = search.limit.copy()
     searched, accepted = np.zeros((2, num_groups), bool)
     num_trials = np.zeros(num_groups, int)
     for ray in rays:
         found[ray.moved] *= ray.factor
         bracketed[ray.moved] = ray.settled
+        if ray.accepted:
+            limit[ray.moved] = np.inf
+        else:
+            # A size that was right before bounds the searches after it has failed.
+            right = ray.moved & search.bracketed
+            limit[right] = search.step_size[right]
         searched[ray.moved] = True
         accepted[ray.moved] = ray.accepted
         num_trials[ray.moved] = len(ray.trials)
@@ -120,7 +127,7 @@ def search_step(
         num_evaluations=sum(len(ray.trials) for ray in rays) + len(net),
     )
     known = search.known | searched
-    state = Search(step_size, bracketed, known, average, search.num_steps + 1)
+    state = Search(step_size, bracketed, limit, known, average, search.num_steps + 1)
     return applied, state, record
 
 

@@ -49,6 +49,7 @@ class Search(NamedTuple):
 
     step_size: np.ndarray  # f[G]
     bracketed: np.ndarray  # bool[G]
+    limit: np.ndarray  # f[G], of bracketing: where the search that failed began
     known: np.ndarray  # bool[G], searched before
     average: float  # of the losses at params, infinite before the first good one
     num_steps: int  # on bad batches too

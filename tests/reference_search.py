@@ -12,6 +12,7 @@ def init_search(options: Options, num_groups: int) -> Search:
     return Search(
         step_size=np.full(num_groups, options.init_step_size),
         bracketed=np.zeros(num_groups, bool),
+        limit=np.full(num_groups, np.inf),
         known=np.zeros(num_groups, bool),
         average=np.inf,
         num_steps=0,
@@ -59,6 +60,7 @@ def search_ray(
     largest = cap
     if options.lower_bound is not None and value > options.lower_bound:
         largest = min(cap, (value - options.lower_bound) / (options.c * slope))
+    largest = min(largest, float(np.min((search.limit / search.step_size)[ray])))
     return bracket(options, trial, ray, largest)
 
 

@@ -225,3 +225,37 @@ def test_a_negative_loss_is_searched_without_the_bound():
 
     history = run(armijo_adam(), jnp.zeros(2), loss_fn, num_steps=60)
     assert history[-1].value < -49.9
+
+
+@pytest.mark.parametrize("labels", [None, LABELS], ids=["one group", "by layer"])
+def test_after_a_failed_search_steps_are_no_longer_than_before(labels):
+    """Bracketing from nothing takes what one batch allows: here a far longer step."""
+    tx = optax.chain(
+        optax.sgd(1.0), scale_by_armijo(labels, c=0.1, search="joint", net="off")
+    )
+
+    @jax.jit
+    def step_fn(params, state, step, all_trials_fail):
+        def loss_fn(params):
+            return network_loss(params, step)
+
+        def value_fn(params):
+            return jnp.where(all_trials_fail, jnp.inf, loss_fn(params))
+
+        value, grads = jax.value_and_grad(loss_fn)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
+        return optax.apply_updates(params, updates), state
+
+    params = network_params()
+    state = tx.init(params)
+    largest = []
+    for step in range(14):
+        fails = step in (8, 9)
+        params, state = step_fn(params, state, jnp.asarray(step), jnp.asarray(fails))
+        info = armijo_info(state)
+        assert bool(jnp.all(info.accepted)) != fails
+        largest.append(float(jnp.max(info.step_size)))
+    assert largest[10] <= largest[7] * (1 + 1e-6)
+    assert largest[10] >= 0.2 * largest[7]
