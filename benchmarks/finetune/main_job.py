@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from provenance import RESULTS, commit  # noqa: E402
+
 EXAMPLE = ROOT / "examples" / "finetune_bert.py"
-RESULTS = ROOT / "benchmarks" / "results"
 
 METHODS = {
     "armijo_adam, by layer": ["--optimizer", "armijo_adam", "--groups", "layer"],
@@ -107,12 +110,6 @@ def cell(key: str, values: list[float]) -> str:
     if key == "accuracy" and len(values) > 1:
         return f"{mean:.3f} ± {statistics.stdev(values):.3f}"
     return f"{mean:.3f}"
-
-
-def commit() -> str:
-    """Returns the commit that the runs were made from, marked when it was changed."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -9,21 +9,21 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
+for folder in ("benchmarks", "examples"):
+    sys.path.insert(0, str(ROOT / folder))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax  # noqa: E402
 import job as main_job  # noqa: E402
-from metrics import run_record  # noqa: E402
 from optimizers import step_facts  # noqa: E402
 from pretrained import load_pretrained  # noqa: E402
+from provenance import RESULTS, environment  # noqa: E402
 from settings import parse_settings  # noqa: E402
 from text_data import Sizes, load_data  # noqa: E402
 from training import TrainState  # noqa: E402
@@ -51,12 +51,11 @@ def main() -> None:
     for row in rows:
         row["ratio"] = row["median_step_seconds"] / rows[0]["median_step_seconds"]
     result = {
-        "commit": commit(),
         "timed_steps": steps,
-        **run_record({"options": METHODS}),
+        **environment({"options": METHODS}),
         "rows": rows,
     }
-    path = ROOT / "benchmarks" / "results" / "step_time.json"
+    path = RESULTS / "step_time.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print("| method | step / AdamW's | evaluations a step | compile, s |")
     print("|---|---|---|---|")
@@ -99,11 +98,6 @@ def summary(
         "evaluations": statistics.fmean(x["evaluations"] for x in records),
         "compile_seconds": job.train_step.seconds,
     }
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
