@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -22,6 +23,7 @@ def search_along_updates(
     check_options(options)
 
     def init_fn(params: Any) -> ArmijoState:
+        params = _as_arrays(params)
         return init_state(group_leaves(param_labels, params), params, options)
 
     def update_fn(
@@ -35,6 +37,7 @@ def search_along_updates(
         **extra_args: Any,
     ) -> tuple[Any, ArmijoState]:
         _check_given(params=params, value=value, grad=grad, value_fn=value_fn)
+        updates, params, grad = _as_arrays((updates, params, grad))
         grouping = group_leaves(param_labels, params)
         _check_groups(grouping, state)
         direction = grouping.trainable(updates)
@@ -60,6 +63,7 @@ def search_along(
     check_options(options)
 
     def init_fn(params: Any) -> tuple[Any, ArmijoState]:
+        params = _as_arrays(params)
         grouping = group_leaves(param_labels, params)
         search_state = init_state(grouping, params, options)
         return direction.init(grouping, params), search_state
@@ -75,6 +79,7 @@ def search_along(
         **extra_args: Any,
     ) -> tuple[Any, tuple[Any, ArmijoState]]:
         _check_given(params=params, value=value, value_fn=value_fn)
+        updates, params, grad = _as_arrays((updates, params, grad))
         value = check_loss("value", value)
         direction_state, search_state = state
         grouping = group_leaves(param_labels, params)
@@ -95,6 +100,11 @@ def search_along(
         return updates, (direction_state, search_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _as_arrays(tree: Any) -> Any:
+    """Turns Python numbers, which optax takes for params, into arrays."""
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, tree)
 
 
 def _check_given(**arguments: Any) -> None:

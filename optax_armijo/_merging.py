@@ -10,7 +10,15 @@ from optax_armijo._policies import Merging
 
 
 def separate() -> Merging:
-    """Searches every group by itself, always."""
+    """Merges nothing: every group keeps its own turn and step size.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> merging = separate()
+      >>> merged, _ = merging.update(merging.init(3), jnp.array([1e-30, 1e-30, 1.0]))
+      >>> merged.tolist()
+      [0, 1, 2]
+    """
     return Merging(_alone, _as_they_are)
 
 

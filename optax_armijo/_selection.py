@@ -43,12 +43,31 @@ def cycle() -> Selection:
 
 
 def joint() -> Selection:
-    """All groups by a common factor: one search a step."""
+    """All groups by a common factor: one search a step (arXiv 2403.18506, section 2).
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> f = lambda p: p["a"] ** 2 + p["b"] ** 2
+      >>> params, grads = {"a": 3.0, "b": 4.0}, {"a": 6.0, "b": 8.0}
+      >>> tx = optax_armijo.armijo_adam({"a": "a", "b": "b"}, search=joint())
+      >>> _, state = tx.update(
+      ...     grads, tx.init(params), params, value=f(params), value_fn=f)
+      >>> info = optax_armijo.armijo_info(state)
+      >>> bool(info.num_evaluations == info.num_trials[0] == info.num_trials[1])
+      True
+    """
     return Selection(no_state, _all, unchanged, is_joint=True)
 
 
 def each() -> Selection:
-    """Every group by itself: as many searches a step as groups are due."""
+    """Every group by itself: as many searches a step as groups are due.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> chosen, _ = each().choose((), jnp.array([True, False, True]))
+      >>> chosen.tolist()
+      [True, False, True]
+    """
     return Selection(no_state, _all, unchanged)
 
 

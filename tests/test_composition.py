@@ -10,7 +10,13 @@ import optax
 import pytest
 from toys import LABELS, network_loss, network_params, run
 
-from optax_armijo import armijo_adam, armijo_adamw, armijo_info, scale_by_armijo
+from optax_armijo import (
+    armijo_adam,
+    armijo_adamw,
+    armijo_info,
+    one_group,
+    scale_by_armijo,
+)
 
 OPTIMIZERS = {
     "armijo_adam": armijo_adam,
@@ -183,3 +189,15 @@ def test_any_direction(direction):
     tx = optax.chain(direction, scale_by_armijo(LABELS))
     history = run(tx, network_params(), num_steps=40)
     assert np.mean([x.value for x in history[-4:]]) < 0.8 * history[0].value
+
+
+def test_params_may_be_python_numbers():
+    params, grads = {"a": 3.0, "b": -4.0}, {"a": 6.0, "b": -8.0}
+    direction = {"a": -6.0, "b": 8.0}
+    extra = {"value": 25.0, "value_fn": lambda p: p["a"] ** 2 + p["b"] ** 2}
+    for tx, updates, more in (
+        (armijo_adam(one_group), grads, {}),
+        (scale_by_armijo(one_group), direction, {"grad": grads}),
+    ):
+        updates, _ = tx.update(updates, tx.init(params), params, **extra, **more)
+        assert extra["value_fn"](optax.apply_updates(params, updates)) < 25.0
