@@ -13,6 +13,9 @@ from optax_armijo._label_functions import by_depth as by_depth
 from optax_armijo._label_functions import by_layer as by_layer
 from optax_armijo._label_functions import by_pattern as by_pattern
 from optax_armijo._label_functions import one_group as one_group
+from optax_armijo._loss_scale import LossScaleState as LossScaleState
+from optax_armijo._loss_scale import dynamic_loss_scale as dynamic_loss_scale
+from optax_armijo._loss_scale import loss_scale as loss_scale
 from optax_armijo._plasls import adamsls as adamsls
 from optax_armijo._plasls import plasls as plasls
 from optax_armijo._salsa import kensls as kensls
@@ -22,5 +25,7 @@ from optax_armijo._stochastic_line_searches import amsgrad_sls as amsgrad_sls
 from optax_armijo._stochastic_line_searches import ponos as ponos
 from optax_armijo._stochastic_line_searches import sls as sls
 from optax_armijo._transform import scale_by_armijo as scale_by_armijo
+from optax_armijo.training import TrainMetrics as TrainMetrics
+from optax_armijo.training import make_train_step as make_train_step
 
 __version__ = _version("optax-armijo")

@@ -88,11 +88,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       ['group', 'step', 'size', 'applied', 'searched', 'accepted', 'trials', 'all', \
 'predicted', 'actual']
     """
-
-    def is_state(node: Any) -> bool:
-        return isinstance(node, ArmijoState)
-
-    states = list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
+    states = _search_states(opt_state)
     if len(states) != 1:
         raise ValueError(
             "opt_state must hold one ArmijoState, of armijo_adam, armijo_adamw or "
@@ -115,6 +111,18 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
         num_evaluations=last.num_evaluations,
         total_evaluations=state.total_evaluations,
     )
+
+
+def has_info(opt_state: Any) -> bool:
+    """Tells whether a state is of a line search."""
+    return bool(_search_states(opt_state))
+
+
+def _search_states(opt_state: Any) -> list[ArmijoState]:
+    def is_state(node: Any) -> bool:
+        return isinstance(node, ArmijoState)
+
+    return list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
 
 
 def _table(info: ArmijoInfo) -> str:

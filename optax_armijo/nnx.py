@@ -1,0 +1,102 @@
+"""Flax NNX: one line a step, for any module, its state and dropout included."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from optax_armijo._checks import check_range
+from optax_armijo._microbatches import Whole, is_key
+from optax_armijo.training import TrainMetrics, build_objective, info_of
+
+
+def make_train_step(
+    loss_fn: Callable[..., Any],
+    *,
+    has_aux: bool = False,
+    num_microbatches: int = 1,
+    microbatch_argnums: Sequence[int] | None = None,
+    weight_fn: Callable[..., Any] | None = None,
+    axis_name: Any = None,
+    donate: bool = True,
+) -> Callable[..., TrainMetrics]:
+    """Returns ``step(model, optimizer, *batch) -> metrics``, jitted.
+
+    `model` is an ``nnx.Module`` and `optimizer` an ``nnx.Optimizer`` of it; both are
+    updated in place. State that is not trained, such as batch statistics and the
+    counts of random streams, moves on in the gradient's pass alone: all trials of a
+    step begin with the state that this pass began with, so that they see the same
+    dropout masks, and leave no trace.
+
+    Args:
+      loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the
+        model's state.
+      has_aux: see `optax_armijo.make_train_step`, as for all that follow.
+      num_microbatches: with more than one, state that is floating point becomes the
+        average over the microbatches, and each microbatch has dropout masks of its own.
+      microbatch_argnums: counted after `model` and `optimizer`, from 0.
+      weight_fn: ``(*microbatch) -> weight``.
+      axis_name: the mapped axis, or axes, over which the batch is split.
+      donate: whether the arrays of model and optimizer are donated.
+
+    Returns:
+      The step; its metrics are `TrainMetrics`.
+
+    Raises:
+      ValueError: as `optax_armijo.make_train_step`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> from flax import nnx
+      >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.Optimizer(model, optax_armijo.armijo_adam(), wrt=nnx.Param)
+      >>> step = make_train_step(lambda model, x, y: jnp.mean((model(x) - y) ** 2))
+      >>> x, y = jnp.eye(4), jnp.arange(4.0)[:, None]
+      >>> losses = [float(step(model, optimizer, x, y).loss) for _ in range(20)]
+      >>> losses[-1] < 0.1 * losses[0]
+      True
+    """
+    check_range("num_microbatches", num_microbatches, at_least=1)
+    if microbatch_argnums is not None:
+        microbatch_argnums = [i + 1 for i in microbatch_argnums]
+    weigh = weight_fn  # the first argument of a batch is the state, see `pure_loss`
+    make_objective = functools.partial(
+        build_objective,
+        num_microbatches=num_microbatches,
+        microbatch_argnums=microbatch_argnums,
+        weight_fn=None if weigh is None else lambda _, *batch: weigh(*batch),
+        axis_name=axis_name,
+    )
+
+    @functools.partial(nnx.jit, donate_argnums=(0, 1) if donate else ())
+    def step(model: Any, optimizer: nnx.Optimizer, *batch: Any) -> TrainMetrics:
+        graphdef, params, rest = nnx.split(model, optimizer.wrt, ...)
+
+        def pure_loss(params: Any, rest: Whole, *batch: Any) -> Any:
+            merged = nnx.merge(graphdef, params, rest.tree)
+            loss = loss_fn(merged, *batch)
+            loss, aux = loss if has_aux else (loss, None)
+            _, _, new_rest = nnx.split(merged, optimizer.wrt, ...)
+            return loss, (aux, new_rest)
+
+        whole = make_objective(pure_loss, optimizer.opt_state)
+        (loss, (aux, new_rest)), grads = whole.value_and_grad(
+            params, Whole(rest), *batch
+        )
+        optimizer.update(
+            model,
+            grads,
+            value=loss,
+            grad=grads,
+            value_fn=lambda params: whole.value(params, Whole(rest), *batch),
+        )
+        # Keys stay: microbatches have numbers folded into theirs.
+        new_rest = jax.tree.map(
+            lambda new, old: old if is_key(old) else new, new_rest, rest
+        )
+        nnx.update(model, new_rest)
+        return TrainMetrics(loss, aux, info_of(nnx.as_pure(optimizer.opt_state)))
+
+    return step
