@@ -7,11 +7,11 @@ from optax_armijo._armijo_adam import armijo_adam as armijo_adam
 from optax_armijo._armijo_adamw import armijo_adamw as armijo_adamw
 from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
 from optax_armijo._diagnostics import armijo_info as armijo_info
-from optax_armijo._grouping import FROZEN as FROZEN
 from optax_armijo._label_functions import by_attention as by_attention
 from optax_armijo._label_functions import by_depth as by_depth
 from optax_armijo._label_functions import by_layer as by_layer
 from optax_armijo._label_functions import by_pattern as by_pattern
+from optax_armijo._label_functions import by_stacked_layer as by_stacked_layer
 from optax_armijo._label_functions import one_group as one_group
 from optax_armijo._loss_scale import LossScaleState as LossScaleState
 from optax_armijo._loss_scale import dynamic_loss_scale as dynamic_loss_scale
@@ -20,6 +20,8 @@ from optax_armijo._plasls import adamsls as adamsls
 from optax_armijo._plasls import plasls as plasls
 from optax_armijo._salsa import kensls as kensls
 from optax_armijo._salsa import salsa as salsa
+from optax_armijo._special_labels import FROZEN as FROZEN
+from optax_armijo._special_labels import Stacked as Stacked
 from optax_armijo._state import ArmijoState as ArmijoState
 from optax_armijo._stochastic_line_searches import amsgrad_sls as amsgrad_sls
 from optax_armijo._stochastic_line_searches import ponos as ponos

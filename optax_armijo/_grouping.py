@@ -1,6 +1,6 @@
-"""From the user's labels to a static grouping of the leaves, with its checks."""
+"""From the user's labels to a static grouping of the leaves."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,23 +9,44 @@ import numpy as np
 import optax
 
 from optax_armijo import _label_functions
+from optax_armijo._label_checks import (
+    broadcast_prefix,
+    check_leaf,
+    check_stacks,
+    check_whole,
+)
 from optax_armijo._paths import natural_key, path_parts
+from optax_armijo._special_labels import FROZEN, Stacked
 from optax_armijo._types import Label, ParamLabels
 
-FROZEN = "__frozen__"
-"""The label of leaves that never move: they cost no state and no time.
 
-The loss still sees the full params.
+class Member(NamedTuple):
+    """Which groups a leaf that moves belongs to.
 
-Example:
-  >>> import jax.numpy as jnp, optax_armijo
-  >>> tx = optax_armijo.armijo_adam({"body": optax_armijo.FROZEN, "head": "head"})
-  >>> state = tx.init({"body": jnp.ones(1000), "head": jnp.ones(3)})
-  >>> optax_armijo.armijo_info(state).labels
-  ('head',)
-"""
+    Attributes:
+      groups: its one group, or, of a leaf that is `Stacked`, that of each layer in it.
+      axis: along which the layers lie; None for a leaf of one group.
+      ndim: of the leaf.
+    """
 
-_FROZEN_ID = -1
+    groups: tuple[int, ...]
+    axis: int | None
+    ndim: int
+
+    def spread(self, values: jax.Array) -> jax.Array:
+        """Lays out one number a group, [G], so that it broadcasts against the leaf."""
+        if self.axis is None:
+            return values[self.groups[0]]
+        shape = [1] * self.ndim
+        shape[self.axis] = len(self.groups)
+        return values[np.asarray(self.groups)].reshape(shape)
+
+    def sum(self, array: jax.Array) -> jax.Array:
+        """Adds up an array shaped like the leaf by group: [1], or one a layer."""
+        if self.axis is None:
+            return jnp.sum(array)[None]
+        others = tuple(i for i in range(self.ndim) if i != self.axis)
+        return jnp.sum(array, axis=others)
 
 
 class Grouping(NamedTuple):
@@ -33,13 +54,13 @@ class Grouping(NamedTuple):
 
     Attributes:
       treedef: the structure of params.
-      ids: the group of each leaf, in tree order; -1 for a frozen one.
+      members: of each leaf, in tree order; None for a frozen one.
       labels: the label of each group, in natural order (``layer_2`` before
         ``layer_10``), which is also the order of the groups' turns.
     """
 
     treedef: Any
-    ids: tuple[int, ...]
+    members: tuple[Member | None, ...]
     labels: tuple[Label, ...]
 
     @property
@@ -47,14 +68,14 @@ class Grouping(NamedTuple):
         return len(self.labels)
 
     @property
-    def trainable_ids(self) -> tuple[int, ...]:
-        """The group of each leaf that `trainable` returns."""
-        return tuple(i for i in self.ids if i != _FROZEN_ID)
+    def moving(self) -> tuple[Member, ...]:
+        """The groups of each leaf that `trainable` returns."""
+        return tuple(member for member in self.members if member is not None)
 
     def trainable(self, tree: Any) -> list[Any]:
         """The leaves of `tree` (structured like params) that are not frozen."""
         leaves = self.treedef.flatten_up_to(tree)
-        return [x for x, i in zip(leaves, self.ids, strict=True) if i != _FROZEN_ID]
+        return [x for x, m in zip(leaves, self.members, strict=True) if m is not None]
 
     def merge(self, leaves: Sequence[Any], frozen: Sequence[Any]) -> Any:
         """The tree with `leaves` where params move and `frozen` everywhere else.
@@ -65,19 +86,25 @@ class Grouping(NamedTuple):
         """
         moving = iter(leaves)
         merged = [
-            rest if i == _FROZEN_ID else next(moving)
-            for i, rest in zip(self.ids, frozen, strict=True)
+            rest if member is None else next(moving)
+            for member, rest in zip(self.members, frozen, strict=True)
         ]
         return self.treedef.unflatten(merged)
 
     def masked(self, leaves: Sequence[Any]) -> Any:
         """The tree with `leaves` where params move, and no leaf where frozen."""
-        return self.merge(leaves, [optax.MaskedNode()] * len(self.ids))
+        return self.merge(leaves, [optax.MaskedNode()] * len(self.members))
 
-    def sum(self, leaf_values: Sequence[jax.Array]) -> jax.Array:
-        """Adds up one scalar a trainable leaf into one a group, shape [G]."""
-        totals = jnp.zeros(self.num_groups, leaf_values[0].dtype)
-        return totals.at[np.asarray(self.trainable_ids)].add(jnp.stack(leaf_values))
+    def spread(self, values: jax.Array) -> list[jax.Array]:
+        """Lays out one number a group, [G], beside each trainable leaf."""
+        return [member.spread(values) for member in self.moving]
+
+    def sum(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """Adds up arrays shaped like the trainable leaves by group, shape [G]."""
+        sums = [m.sum(leaf) for m, leaf in zip(self.moving, leaves, strict=True)]
+        groups = [group for member in self.moving for group in member.groups]
+        totals = jnp.zeros(self.num_groups, leaves[0].dtype)
+        return totals.at[np.asarray(groups)].add(jnp.concatenate(sums))
 
 
 def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
@@ -89,15 +116,21 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
       TypeError: a label that cannot be hashed, or a trainable leaf that is not real
         floating point.
     """
-    _check_whole(params)
+    check_whole(params)
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if param_labels is None:
         param_labels = _label_functions.by_layer
     labels = param_labels(params) if callable(param_labels) else param_labels
     leaf_labels = broadcast_prefix("param_labels", labels, params)
-    for (path, leaf), label in zip(paths_and_leaves, leaf_labels, strict=True):
-        _check_leaf("/".join(path_parts(path)), leaf, label)
-    groups = sorted({x for x in leaf_labels if x != FROZEN}, key=natural_key)
+    leaves = [leaf for _, leaf in paths_and_leaves]
+    paths = ["/".join(path_parts(path)) for path, _ in paths_and_leaves]
+    for path, leaf, label in zip(paths, leaves, leaf_labels, strict=True):
+        check_leaf(path, leaf, label)
+    check_stacks(paths, leaves, leaf_labels)
+    labels_of = [
+        _labels_of(leaf, label) for leaf, label in zip(leaves, leaf_labels, strict=True)
+    ]
+    groups = sorted({x for each in labels_of for x in each}, key=natural_key)
     if not groups:
         raise ValueError(
             "param_labels leaves nothing to train: params has "
@@ -105,61 +138,22 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
             "one leaf another label."
         )
     index = {label: i for i, label in enumerate(groups)}
-    ids = tuple(index.get(label, _FROZEN_ID) for label in leaf_labels)
-    return Grouping(treedef, ids, tuple(groups))
-
-
-def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
-    """Returns the entry of `prefix` for each leaf of `params`, in tree order.
-
-    Raises:
-      ValueError: `prefix`, called `name` in the message, is no prefix of params' tree.
-    """
-    try:
-        full = jax.tree.map(
-            lambda entry, part: jax.tree.map(lambda _: _Boxed(entry), part),
-            prefix,
-            params,
+    members = [
+        Member(
+            groups=tuple(index[x] for x in names),
+            axis=label.axis if isinstance(label, Stacked) else None,
+            ndim=jnp.ndim(leaf),
         )
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name} must be a pytree that is a prefix of params' tree, or a function "
-            f"from params to one; this one does not fit. {name}: "
-            f"{jax.tree.structure(prefix)}; params: {jax.tree.structure(params)}."
-        ) from error
-    return [box.entry for box in jax.tree.leaves(full)]
+        if names
+        else None
+        for leaf, label, names in zip(leaves, leaf_labels, labels_of, strict=True)
+    ]
+    return Grouping(treedef, tuple(members), tuple(groups))
 
 
-class _Boxed:
-    """Keeps an entry a leaf, whatever its type."""
-
-    def __init__(self, entry: Any):
-        self.entry = entry
-
-
-def _check_whole(params: Any) -> None:
-    def is_hole(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
-    if any(map(is_hole, jax.tree.leaves(params, is_leaf=is_hole))):
-        raise ValueError(
-            "a line search evaluates the loss, which needs the whole params, but got "
-            "params with optax.MaskedNode in them. Do not wrap it in optax.masked or "
-            "optax.partition: label what must not move optax_armijo.FROZEN in "
-            "param_labels, and what must move apart with labels of its own."
-        )
-
-
-def _check_leaf(path: str, leaf: Any, label: Label) -> None:
-    if not isinstance(label, Hashable):
-        raise TypeError(
-            f"param_labels gives leaf '{path}' the label {label!r}, which cannot be "
-            "hashed. Use strings."
-        )
-    if label != FROZEN and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-        raise TypeError(
-            f"leaf '{path}' has dtype {jnp.result_type(leaf)}; only real floating "
-            "point leaves can be searched. Label it optax_armijo.FROZEN, or split a "
-            "complex leaf into its real and imaginary part "
-            "(optax.contrib.split_real_and_imaginary)."
-        )
+def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:
+    """Returns the labels of all groups in a leaf; none for a frozen one."""
+    if isinstance(label, Stacked):
+        num_layers = jnp.shape(leaf)[label.axis]
+        return tuple(label.of_layer(i) for i in range(num_layers))
+    return () if label == FROZEN else (label,)

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from optax_armijo._layers import NO_LAYERS, label_layers
+from optax_armijo._layers import NO_LAYERS, label_layers, outside_label
 from optax_armijo._paths import Path, natural_key, path_parts
+from optax_armijo._special_labels import Stacked
 
 
 def one_group(params: Any) -> Any:
@@ -138,6 +139,49 @@ def by_pattern(
         return next(matches, default)
 
     return lambda params: _label_paths(params, lambda paths: map(label_path, paths))
+
+
+def by_stacked_layer(
+    pattern: str = r"(^|/)(layers|blocks)(/|$)", *, label: str = "layer", axis: int = 0
+) -> Callable[[Any], Any]:
+    """Labels each layer of a model that scans over its layers, and what is outside.
+
+    Args:
+      pattern: regular expression, searched for in a leaf's path, whose parts are
+        joined by ``/``: the leaves that hold all layers.
+      label: of their groups, ``label_0``, ``label_1``, ...
+      axis: of those leaves, along which the layers lie; MaxText has 1.
+
+    Returns:
+      A label function: `Stacked` where the pattern matches, elsewhere
+      ``"embeddings"`` and ``"output"`` as `by_layer` tells them.
+
+    Raises:
+      ValueError: a pattern that does not compile; when traced, one that matches no
+        leaf.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> params = {"embed": jnp.ones(2), "layers": {"w": jnp.ones((3, 2))}}
+      >>> tx = optax_armijo.armijo_adam(by_stacked_layer())
+      >>> optax_armijo.armijo_info(tx.init(params)).labels
+      ('embeddings', 'layer_0', 'layer_1', 'layer_2')
+    """
+    regex, stacked = _compile(label, pattern), Stacked(label, axis)
+
+    def label_paths(paths: Sequence[Path]) -> list[Any]:
+        labels = [
+            stacked if regex.search("/".join(path)) else outside_label(path)
+            for path in paths
+        ]
+        if stacked not in labels:
+            raise ValueError(
+                f"pattern must match the path of a leaf; got {pattern!r}, and the "
+                f"paths are {', '.join(map('/'.join, paths))}"
+            )
+        return labels
+
+    return lambda params: _label_paths(params, label_paths)
 
 
 def _compile(label: str, regex: str) -> re.Pattern[str]:

@@ -30,7 +30,7 @@ def label_layers(paths: Sequence[Path]) -> list[str]:
     if not families:
         return [NO_LAYERS] * len(paths)
     return [
-        _outside_label(path)
+        outside_label(path)
         if layer is None
         else f"{'layer' if len(families) == 1 else _name(layer.family)}_{layer.number}"
         for path, layer in zip(paths, layers, strict=True)
@@ -57,7 +57,8 @@ def _largest_family(layers: list[_Layer], members: Counter[Path]) -> _Layer | No
     return largest if members[largest.family] >= 2 else None
 
 
-def _outside_label(path: Path) -> str:
+def outside_label(path: Path) -> str:
+    """Returns the label of a leaf outside every layer."""
     before = any(_OUTSIDE_BEFORE.search(part) for part in path)
     return "embeddings" if before else "output"
 

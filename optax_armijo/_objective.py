@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_armijo._collectives import mean_over, varying
+from optax_armijo._value_fn import check_loss
 
 LossFn = Callable[..., Any]
 """From params and the batch's arrays to the loss, or to loss and aux."""
@@ -25,10 +26,29 @@ class Objective(NamedTuple):
 
 
 def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
-    """Returns the loss function that always gives ``(loss, aux)``, aux None if none."""
-    if has_aux:
-        return loss_fn
-    return lambda *args: (loss_fn(*args), None)
+    """Returns the loss function that always gives ``(loss, aux)``, aux None if none.
+
+    Raises:
+      ValueError: when traced, a loss that is not one real number.
+    """
+
+    def loss_and_aux(*args: Any) -> tuple[jax.Array, Any]:
+        result = loss_fn(*args)
+        if not has_aux:
+            if isinstance(result, tuple):
+                raise ValueError(
+                    f"loss_fn must give a scalar loss; got a tuple of {len(result)}. "
+                    "Say has_aux=True for one that gives (loss, aux)."
+                )
+            result = (result, None)
+        elif not (isinstance(result, tuple) and len(result) == 2):
+            raise ValueError(
+                f"with has_aux=True loss_fn must give (loss, aux); got {type(result)}"
+            )
+        loss, aux = result
+        return check_loss("loss_fn's result", loss), aux
+
+    return loss_and_aux
 
 
 def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective:

@@ -21,7 +21,7 @@ def slopes(
     # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
     return grouping.sum(
         [
-            -jnp.sum(g.astype(dtype) * d.astype(dtype))
+            -(g.astype(dtype) * d.astype(dtype))
             for g, d in zip(grads, direction, strict=True)
         ]
     )
@@ -38,8 +38,7 @@ def scale_direction(
     A group whose step size is 0 gets zeros, whatever its direction holds.
     """
     updates = []
-    for group, d, p in zip(grouping.trainable_ids, direction, params, strict=True):
-        eta = step_size[group]
+    for eta, d, p in zip(grouping.spread(step_size), direction, params, strict=True):
         update = jnp.where(eta > 0, eta * d.astype(eta.dtype), 0)
         updates.append(update.astype(p.dtype))
     return updates
@@ -83,6 +82,8 @@ def choose(
 ) -> list[jax.Array]:
     """Takes the leaves of `if_true` in the groups where `condition`, [G], holds."""
     return [
-        jnp.where(condition[group], x, y)
-        for group, x, y in zip(grouping.trainable_ids, if_true, if_false, strict=True)
+        jnp.where(is_true, x, y)
+        for is_true, x, y in zip(
+            grouping.spread(condition), if_true, if_false, strict=True
+        )
     ]

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optax_armijo._grouping import Grouping, broadcast_prefix
+from optax_armijo._grouping import Grouping
+from optax_armijo._label_checks import broadcast_prefix
 from optax_armijo._types import Scalar
 
 
@@ -32,11 +33,9 @@ def decay_updates(
     # No decay turns a weight round, however large the step.
     rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
     return [
-        -(rates[group] * p.astype(dtype)).astype(p.dtype)
-        if is_decayed
-        else jnp.zeros_like(p)
-        for group, is_decayed, p in zip(
-            grouping.trainable_ids,
+        -(rate * p.astype(dtype)).astype(p.dtype) if is_decayed else jnp.zeros_like(p)
+        for rate, is_decayed, p in zip(
+            grouping.spread(rates),
             grouping.trainable(grouping.treedef.unflatten(decays)),
             grouping.trainable(params),
             strict=True,

@@ -73,13 +73,14 @@ def make_train_step(
     @functools.partial(nnx.jit, donate_argnums=(0, 1) if donate else ())
     def step(model: Any, optimizer: nnx.Optimizer, *batch: Any) -> TrainMetrics:
         graphdef, params, rest = nnx.split(model, optimizer.wrt, ...)
+        rest = _arrays(rest)
 
         def pure_loss(params: Any, rest: Whole, *batch: Any) -> Any:
             merged = nnx.merge(graphdef, params, rest.tree)
             loss = loss_fn(merged, *batch)
             loss, aux = loss if has_aux else (loss, None)
             _, _, new_rest = nnx.split(merged, optimizer.wrt, ...)
-            return loss, (aux, new_rest)
+            return loss, (aux, _arrays(new_rest))
 
         whole = make_objective(pure_loss, optimizer.opt_state)
         (loss, (aux, new_rest)), grads = whole.value_and_grad(
@@ -97,6 +98,15 @@ def make_train_step(
             lambda new, old: old if is_key(old) else new, new_rest, rest
         )
         nnx.update(model, new_rest)
-        return TrainMetrics(loss, aux, info_of(nnx.as_pure(optimizer.opt_state)))
+        return TrainMetrics(loss, aux, info_of(_arrays(optimizer.opt_state)))
 
     return step
+
+
+def _arrays(state: Any) -> Any:
+    """Returns a state of arrays instead of variables, which belong to one trace."""
+    return jax.tree.map(
+        lambda x: x[...] if isinstance(x, nnx.Variable) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, nnx.Variable),
+    )
