@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._directions import Direction, Directions, is_good_batch
-from optax_armijo._grouping import Grouping, group_leaves
+from optax_armijo._grouping import group_leaves
 from optax_armijo._line_search import step
 from optax_armijo._options import Options, check_options
+from optax_armijo._refusals import (
+    check_given,
+    check_groups,
+    check_not_in_multi_steps,
+)
 from optax_armijo._situation import Batch
 from optax_armijo._state import ArmijoState, init_state
 from optax_armijo._types import ParamLabels
@@ -23,6 +28,7 @@ def search_along_updates(
     check_options(options)
 
     def init_fn(params: Any) -> ArmijoState:
+        check_not_in_multi_steps()
         params = _as_arrays(params)
         return init_state(group_leaves(param_labels, params), params, options)
 
@@ -36,10 +42,11 @@ def search_along_updates(
         value_fn: Any = None,
         **extra_args: Any,
     ) -> tuple[Any, ArmijoState]:
-        _check_given(params=params, value=value, grad=grad, value_fn=value_fn)
+        check_not_in_multi_steps()
+        check_given(params=params, value=value, grad=grad, value_fn=value_fn)
         updates, params, grad = _as_arrays((updates, params, grad))
         grouping = group_leaves(param_labels, params)
-        _check_groups(grouping, state)
+        check_groups(grouping, state)
         direction = grouping.trainable(updates)
         batch = Batch(
             params=params,
@@ -63,6 +70,7 @@ def search_along(
     check_options(options)
 
     def init_fn(params: Any) -> tuple[Any, ArmijoState]:
+        check_not_in_multi_steps()
         params = _as_arrays(params)
         grouping = group_leaves(param_labels, params)
         search_state = init_state(grouping, params, options)
@@ -78,12 +86,13 @@ def search_along(
         value_fn: Any = None,
         **extra_args: Any,
     ) -> tuple[Any, tuple[Any, ArmijoState]]:
-        _check_given(params=params, value=value, value_fn=value_fn)
+        check_not_in_multi_steps()
+        check_given(params=params, value=value, value_fn=value_fn)
         updates, params, grad = _as_arrays((updates, params, grad))
         value = check_loss("value", value)
         direction_state, search_state = state
         grouping = group_leaves(param_labels, params)
-        _check_groups(grouping, search_state)
+        check_groups(grouping, search_state)
         grads = grouping.trainable(updates)
         is_good = is_good_batch(value, grads)
         directions, direction_state = direction.update(
@@ -107,25 +116,3 @@ def _as_arrays(tree: Any) -> Any:
     if not any(isinstance(leaf, float) for leaf in jax.tree.leaves(tree)):
         return tree  # the user's own, as the label function is to see it
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, tree)
-
-
-def _check_given(**arguments: Any) -> None:
-    """Raises ValueError for arguments of ``update`` that are missing."""
-    missing = [name for name, argument in arguments.items() if argument is None]
-    if missing:
-        raise ValueError(
-            f"the line search needs {', '.join(missing)}. Write: value, grads = "
-            "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
-            "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
-            "from params to the scalar loss of the same batch."
-        )
-
-
-def _check_groups(grouping: Grouping, state: ArmijoState) -> None:
-    num_groups = state.step_size.shape[-1]
-    if num_groups != grouping.num_groups:
-        raise ValueError(
-            f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
-            f"the state was made for {num_groups}. Call init again, or use the "
-            "labels that the state was made with."
-        )

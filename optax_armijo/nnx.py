@@ -82,7 +82,7 @@ def make_train_step(
             _, _, new_rest = nnx.split(merged, optimizer.wrt, ...)
             return loss, (aux, _arrays(new_rest))
 
-        whole = make_objective(pure_loss, optimizer.opt_state)
+        whole = make_objective(pure_loss, _arrays(optimizer.opt_state))
         (loss, (aux, new_rest)), grads = whole.value_and_grad(
             params, Whole(rest), *batch
         )
