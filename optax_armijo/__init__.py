@@ -18,6 +18,7 @@ from optax_armijo._loss_scale import dynamic_loss_scale as dynamic_loss_scale
 from optax_armijo._loss_scale import loss_scale as loss_scale
 from optax_armijo._plasls import adamsls as adamsls
 from optax_armijo._plasls import plasls as plasls
+from optax_armijo._restore import restore_state as restore_state
 from optax_armijo._salsa import kensls as kensls
 from optax_armijo._salsa import salsa as salsa
 from optax_armijo._special_labels import FROZEN as FROZEN

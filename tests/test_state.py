@@ -1,8 +1,5 @@
 """The state: a plain pytree that is saved, restored and read."""
 
-import pickle
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,37 +26,6 @@ def train(params, state, steps):
     for step in steps:
         params, state = step_fn(params, state, jnp.asarray(step))
     return params, state
-
-
-def through_pickle(tree, path):
-    del path
-    return jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.device_get(tree))))
-
-
-def through_flax(tree, path):
-    del path
-    serialization = pytest.importorskip("flax.serialization")
-    saved = serialization.to_bytes(tree)
-    template = jax.tree.map(jnp.zeros_like, tree)
-    return jax.tree.map(jnp.asarray, serialization.from_bytes(template, saved))
-
-
-def through_orbax(tree, path):
-    checkpoint = pytest.importorskip("orbax.checkpoint")
-    with checkpoint.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path / "checkpoint", tree)
-        checkpointer.wait_until_finished()
-        return checkpointer.restore(path / "checkpoint", tree)
-
-
-@pytest.mark.parametrize("save", [through_pickle, through_flax, through_orbax])
-def test_a_resumed_run_continues_bit_for_bit(save, tmp_path):
-    params = network_params()
-    whole = train(params, TX.init(params), range(12))
-    half = train(params, TX.init(params), range(7))
-    params, state = save(half, tmp_path)
-    resumed = train(params, state, range(7, 12))
-    chex.assert_trees_all_equal(resumed, whole)
 
 
 def test_the_state_is_arrays_of_the_size_of_the_groups():

@@ -1,0 +1,149 @@
+"""Saving and resuming: the same run, on other devices too, from older states too."""
+
+import pickle
+import warnings
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from test_state import TX, train
+from toys import network_params
+
+from optax_armijo import armijo_info, restore_state
+
+
+def through_pickle(tree, path):
+    del path
+    return jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.device_get(tree))))
+
+
+def through_flax(tree, path):
+    del path
+    serialization = pytest.importorskip("flax.serialization")
+    saved = serialization.to_bytes(tree)
+    template = jax.tree.map(jnp.zeros_like, tree)
+    return jax.tree.map(jnp.asarray, serialization.from_bytes(template, saved))
+
+
+def through_orbax(tree, path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    with checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "checkpoint", tree)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path / "checkpoint", tree)
+
+
+@pytest.mark.parametrize("save", [through_pickle, through_flax, through_orbax])
+def test_a_resumed_run_continues_bit_for_bit(save, tmp_path):
+    params = network_params()
+    whole = train(params, TX.init(params), range(12))
+    half = train(params, TX.init(params), range(7))
+    params, state = save(half, tmp_path)
+    resumed = train(params, state, range(7, 12))
+    chex.assert_trees_all_equal(resumed, whole)
+
+
+def untyped(node: Any) -> Any:
+    """Nested dicts and lists of arrays, as orbax restores them without a target."""
+    if hasattr(node, "_asdict"):
+        return {name: untyped(child) for name, child in node._asdict().items()}
+    if isinstance(node, dict):
+        return {name: untyped(child) for name, child in node.items()}
+    if isinstance(node, (tuple, list)):
+        return [untyped(child) for child in node]
+    return np.asarray(node)
+
+
+def test_a_state_without_its_types_is_read():
+    params = network_params()
+    whole = train(params, TX.init(params), range(8))
+    params, state = train(params, TX.init(params), range(5))
+    restored = restore_state(TX.init(params), untyped(state))
+    chex.assert_trees_all_equal_structs(restored, state)
+    chex.assert_trees_all_equal(train(params, restored, range(5, 8)), whole)
+
+
+def test_a_state_that_orbax_restores_without_a_target_is_read(tmp_path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    params, state = train(network_params(), TX.init(network_params()), range(3))
+    with checkpoint.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would rather be told the shardings
+        checkpointer.save(tmp_path / "checkpoint", state)
+        saved = checkpointer.restore(tmp_path / "checkpoint")
+    chex.assert_trees_all_equal(restore_state(TX.init(params), saved), state)
+
+
+def test_a_state_from_before_there_were_policies_is_read():
+    params, state = train(network_params(), TX.init(network_params()), range(3))
+    old = untyped(state)
+    for name in ("bracket_limit", "memory"):
+        del old[1][1][name]
+    restored = restore_state(TX.init(params), old)
+    _, (_, search) = restored
+    chex.assert_trees_all_equal(search.step_size, armijo_info(state).step_size)
+    assert bool(jnp.all(search.bracket_limit == jnp.inf))
+    train(params, restored, range(3, 5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s[1][1].pop("step_size"), "lacks 1/1/step_size and has nothing"),
+        (lambda s: s[1][1].update(novelty=np.ones(3)), "1/1/novelty besides"),
+        (
+            lambda s: s[1][1].update(step_size=np.ones(3, np.float16)),
+            "1/1/step_size has shape .* and float16",
+        ),
+        (
+            lambda s: s[1][1].update(label_codes=s[1][1]["label_codes"][::-1]),
+            "gives the groups .*'embed', 'head'.*has .*'layers', 'head'",
+        ),
+    ],
+    ids=["missing", "unknown", "dtype", "labels"],
+)
+def test_a_state_that_does_not_fit_is_refused_by_name(spoil, message):
+    saved = untyped(TX.init(network_params()))
+    spoil(saved)
+    with pytest.raises(ValueError, match=message):
+        restore_state(TX.init(network_params()), saved)
+
+
+def sharded(tree, num_devices):
+    """Splits what can be split over that many devices, and copies the rest to all."""
+    mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("data",))
+
+    def put(leaf):
+        fits = leaf.ndim > 0 and leaf.shape[0] % num_devices == 0
+        spec = PartitionSpec("data") if fits else PartitionSpec()
+        return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(put, tree)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 8), (4, 1)])
+def test_a_run_resumes_on_another_number_of_devices(before, after, tmp_path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    if len(jax.devices()) < 8:
+        pytest.skip("needs 8 devices: XLA_FLAGS was set before the tests could")
+    params = network_params()
+    whole, whole_state = train(params, TX.init(params), range(10))
+    start = sharded((params, TX.init(params)), before)
+    half = train(start[0], start[1], range(5))
+    target = sharded((params, TX.init(params)), after)
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target
+    )
+    with checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "checkpoint", half)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "checkpoint", abstract)
+    assert len(restored[0]["embed"]["w"].sharding.device_set) == after
+    params, state = train(restored[0], restored[1], range(5, 10))
+    chex.assert_trees_all_close(params, whole, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(
+        armijo_info(state).total_trials, armijo_info(whole_state).total_trials
+    )
