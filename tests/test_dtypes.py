@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import LABELS, network_params, run
+from toys import LABELS, network_loss, network_params, run
 
 from optax_armijo import armijo_adam, armijo_adamw, armijo_info
 
@@ -46,6 +46,21 @@ def test_mixed_tree():
 
     history = run(armijo_adam(LABELS), params, loss_fn, num_steps=40)
     check_dtypes(history[-1], params, jnp.float32)
+    assert history[-1].value < 0.1 * history[0].value
+
+
+def test_bfloat16_compute_does_not_shrink_steps_when_its_noise_is_allowed_for():
+    """The loss is float32, and as noisy as the bfloat16 that it is reduced from."""
+
+    def loss_fn(params, step):
+        half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+        return network_loss(half, step).astype(jnp.float32)
+
+    tx = armijo_adam(LABELS, rounding_ulps=2.0**16)
+    history = run(tx, network_params(), loss_fn, num_steps=200)
+    infos = [armijo_info(entry.state) for entry in history]
+    assert sum(not bool(info.accepted.any()) for info in infos) <= 6
+    assert np.min(np.median([info.step_size for info in infos], axis=0)) > 0.01
     assert history[-1].value < 0.1 * history[0].value
 
 
