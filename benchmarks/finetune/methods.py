@@ -92,13 +92,44 @@ OURS = {
     "armijo_adam-one": always(optax_armijo.armijo_adam, optax_armijo.one_group),
 }
 
-METHODS: dict[str, Method] = {**GRID, **LEARNING_RATE_FREE, **PRESETS, **OURS}
+# One change each to `armijo_adam`, by layer and as one group.
+CHANGES: dict[str, dict[str, Any]] = {
+    "average": {"net": "average"},
+    "nonet": {"net": "off"},
+    "c.1": {"c": 0.1},
+    "c.7": {"c": 0.7},
+    "smoothed": {"acceptance": "smoothed"},
+    "searched": {"momentum": "searched"},
+    "unsearched": {"momentum": "unsearched"},
+    "joint": {"search": "joint"},
+    "weighted": {"search": "weighted"},
+    "adaptive": {"frequency": "adaptive"},
+    "quadratic": {"start": "quadratic", "shrink": "quadratic"},
+}
+
+ABLATION = {
+    name + change: always(optax_armijo.armijo_adam, *labels, **options)
+    for name, labels in (
+        ("armijo_adam-", ()),
+        ("armijo_adam-one-", (optax_armijo.one_group,)),
+    )
+    for change, options in CHANGES.items()
+}
+
+METHODS: dict[str, Method] = {
+    **GRID,
+    **LEARNING_RATE_FREE,
+    **PRESETS,
+    **OURS,
+    **ABLATION,
+}
 
 FAMILIES = {
     "grid": GRID,
     "learning_rate_free": LEARNING_RATE_FREE,
     "presets": PRESETS,
     "ours": OURS,
+    "ablation": ABLATION,
     "all": METHODS,
 }
 
