@@ -1,7 +1,8 @@
 """Runs methods on tasks over seeds, as many at once as there are cores.
 
 Run ``python benchmarks/finetune/compare.py --tasks tweets-500-small --methods grid ours
---seeds 3``. Runs that exist are not made again, so it can be stopped and continued;
+--seeds 3``. Runs that exist, in the folder or in the result files, are not made again,
+so it can be stopped and continued; ``--again`` makes those of the result files anew.
 ``tables.py`` and ``plots.py`` make of the runs what one looks at.
 """
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     runs = wanted(arguments)
-    missing = [run for run in runs if not run.path(arguments.runs_dir).exists()]
+    known = set() if arguments.again else recorded(runs)
+    missing = [
+        run
+        for run in runs
+        if run not in known and not run.path(arguments.runs_dir).exists()
+    ]
     print(f"{len(runs)} runs, {len(missing)} to make, in {arguments.runs_dir}")
     make_all(missing, arguments.runs_dir, arguments.jobs)
 
@@ -43,6 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dropout", action="store_true")
     add("--compute", default="float32", help="dtype of the forward pass")
     add("--jobs", type=int, default=os.cpu_count(), help="runs at once")
+    add("--again", action="store_true", help="also what the result files have")
     add("--runs-dir", type=Path, default=RUNS)
     return parser.parse_args(argv)
 
@@ -60,6 +67,19 @@ def wanted(arguments: argparse.Namespace) -> list["Run"]:
             arguments.tasks, range(arguments.seeds), methods_of(arguments.methods)
         )
     ]
+
+
+def recorded(runs: Sequence["Run"]) -> set["Run"]:
+    """Returns those of the runs that the result files have."""
+    from provenance import RESULTS
+    from records import results
+
+    def known(task: str) -> set[tuple[str, int]]:
+        runs = results(RESULTS / "finetune" / f"{task}.json")
+        return {(run["variant"], run["seed"]) for run in runs}
+
+    by_task = {task: known(task) for task in {run.task for run in runs}}
+    return {run for run in runs if (run.variant, run.seed) in by_task[run.task]}
 
 
 def make_all(runs: Sequence["Run"], folder: Path, jobs: int) -> None:

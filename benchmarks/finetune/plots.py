@@ -85,7 +85,7 @@ def over_steps_and_time(task: str, variants: dict[str, list[Record]]) -> Any:
         runs = variants[name]
         curve = np.array([run["loss_curve"] for run in runs])
         scores = np.array([run["accuracy"] for run in runs])
-        seconds = np.mean([run["seconds"] for run in runs])
+        seconds = float(np.mean([run["seconds"] for run in runs]))
         for column, total in enumerate((1.0, seconds)):
             width = total * (len(scores[0]) if column == 0 else 1)
             band(axes[0, column], width, curve, name)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run import Run
+from tasks import Setup
 
 Record = dict[str, Any]
 
@@ -15,10 +17,20 @@ COLLAPSED_STEPS = 50  # for more than so many steps: the group is out of the gam
 
 
 def read(folder: Path, task: str) -> list[Record]:
-    """Returns the runs of a task, boiled down, by method and seed."""
+    """Returns the runs of a task, boiled down."""
     files = sorted((folder / task).glob("*.json"))
-    runs = [boil_down(json.loads(file.read_text())) for file in files]
-    return sorted(runs, key=lambda run: (run["variant"], run["seed"]))
+    return [boil_down(json.loads(file.read_text())) for file in files]
+
+
+def results(path: Path) -> list[Record]:
+    """Returns the boiled down runs of a result file; none if there is no such file."""
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """Returns all runs by method and seed, the new one where there are both."""
+    runs = {(run["variant"], run["seed"]): run for run in (*old, *new)}
+    return [runs[key] for key in sorted(runs)]
 
 
 def boil_down(record: Record) -> Record:
@@ -52,12 +64,8 @@ def block_means(values: np.ndarray) -> list[float]:
 def variant_of(record: Record) -> str:
     """Returns the method's name, with what its set-up changes of the usual one."""
     settings = record["made"]["settings"]
-    setup = settings["setup"]
-    changes = [f"batch_size={setup['batch_size']}"] * (setup["batch_size"] != 32)
-    changes += ["dropout"] * bool(setup["dropout"])
-    changes += [setup["compute"]] * (setup["compute"] != "float32")
-    changes += [f"epochs={settings['epochs']}"] * (settings["epochs"] != 5)
-    return ", ".join([record["method"], *changes])
+    setup = Setup(**settings["setup"])
+    return Run(record["task"], record["method"], 0, settings["epochs"], setup).variant
 
 
 def collapsed_groups(record: Record) -> list[str]:

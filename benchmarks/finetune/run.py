@@ -24,17 +24,21 @@ class Run(NamedTuple):
     epochs: int = 5
     setup: Setup = Setup()
 
-    def path(self, folder: Path) -> Path:
-        """``folder/task/method-variant-seed.json``; only what differs is named."""
+    @property
+    def variant(self) -> str:
+        """The method, with what epochs and set-up change of the usual ones."""
         changes = [
             f"{name}={value}"
             for name, value in self.setup._asdict().items()
             if value != Setup._field_defaults[name]
         ]
         changes += [f"epochs={self.epochs}"] * (self.epochs != 5)
-        return (
-            folder / self.task / ",".join([self.method, *changes, f"{self.seed}.json"])
-        )
+        return ", ".join([self.method, *changes])
+
+    def path(self, folder: Path) -> Path:
+        """``folder/task/variant-seed.json``."""
+        slug = self.variant.replace(", ", "-")
+        return folder / self.task / f"{slug}-{self.seed}.json"
 
 
 def make_run(run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
 from provenance import RESULTS  # noqa: E402
-from records import Record, by_variant, read  # noqa: E402
+from records import Record, by_variant, merged, read, results  # noqa: E402
 
 OURS = "armijo_adam"  # paired differences are of the others to this one
 
@@ -51,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write(path: Path, runs_dir: Path, task: str) -> None:
-    """Writes a task's runs, one a line, under what they have in common."""
+    """Adds a task's runs to its result file, one a line; new ones replace old ones."""
     first = next(iter(sorted((runs_dir / task).glob("*.json"))))
     made = json.loads(first.read_text())
     common = {key: made["made"][key] for key in ("versions", "device")}
     head = {"task": task, "num_rows": made["num_rows"], **common}
-    lines = ",\n".join("  " + json.dumps(run) for run in read(runs_dir, task))
+    runs = merged(results(path), read(runs_dir, task))
+    lines = ",\n".join("  " + json.dumps(run) for run in runs)
     path.write_text(json.dumps(head)[:-1] + f',\n "runs": [\n{lines}\n ]}}\n')
 
 

@@ -123,7 +123,7 @@ def text_task(source: str, num_train: int, size: Size, setup: Setup) -> Task:
 
     def evaluate(params: Any, num_rows: int | None) -> dict[str, float]:
         batches = eval_batches(validation[:num_rows], EVAL_BATCH_SIZE, size.max_length)
-        total = sum(np.asarray(sums(params, batch)) for batch in batches)
+        total = np.sum([sums(params, batch) for batch in batches], axis=0)
         hits, loss, rows = map(float, total)
         return {"accuracy": hits / rows, "log_loss": loss / rows}
 
