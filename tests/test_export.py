@@ -53,6 +53,6 @@ def test_a_loss_that_calls_back_is_seen_in_the_text():
 
     tx = armijo_adamw(LABELS)
     state = jax.eval_shape(tx.init, network_params())
-    step = make_train_step(loss_fn, tx)
+    step: Any = make_train_step(loss_fn, tx)
     text = step.lower(*abstract((network_params(), state, *batch()))).as_text()
     assert "callback" in text
