@@ -35,16 +35,21 @@ def join(
 
 
 def place(mesh: Mesh, tree: Any, *, is_split: bool) -> Any:
-    """Splits leaves along their first axis that the devices divide, or copies them.
+    """Puts leaves where `sharding_of` says.
 
     Each process has all of the tree and hands over what its own devices need.
     """
 
     def put(leaf: Any) -> jax.Array:
         array = np.asarray(leaf)
-        axes = [i for i, n in enumerate(array.shape) if n % mesh.size == 0]
-        where = [None] * axes[0] + ["data"] if is_split and axes else []
-        sharding = NamedSharding(mesh, PartitionSpec(*where))
+        sharding = sharding_of(mesh, array.shape, is_split=is_split)
         return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
     return jax.tree.map(put, tree)
+
+
+def sharding_of(mesh: Mesh, shape: tuple[int, ...], *, is_split: bool) -> NamedSharding:
+    """Splits an array along its first axis that the devices divide, or copies it."""
+    axes = [i for i, size in enumerate(shape) if size % mesh.size == 0]
+    where = [None] * axes[0] + ["data"] if is_split and axes else []
+    return NamedSharding(mesh, PartitionSpec(*where))

@@ -4,35 +4,16 @@ The program of `armijo_adam` is compared with that of ``optax.adam`` on the same
 and with two forward passes, the loss in the search's loop and in the net's.
 """
 
-import re
-from collections import Counter
-
 import jax
 import optax
 import pytest
+from collectives import collectives
 from many_devices import NETWORK, STACKED, batches_of, mesh_of, split, whole
 
 from optax_armijo import armijo_adam, armijo_info, make_train_step
 
 PROBLEMS = {"network": NETWORK, "stacked": STACKED}
 PLACES = {"data parallel": whole, "fully sharded": split}
-COLLECTIVE = re.compile(
-    r" = (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)"
-    r"(?:-start)?\("
-)
-ARRAY = re.compile(r"\b[a-z]+\d*\[([\d,]*)\]")
-
-
-def collectives(function, *arguments):
-    """Counts what devices send one another, by kind and the array's shape."""
-    text = function.lower(*arguments).compile().as_text()
-    found = Counter()
-    for line in text.splitlines():
-        if match := COLLECTIVE.search(line):
-            # Several arrays may go in one: (f32[], f32[8,8]).
-            for shape in ARRAY.findall(match[1]):
-                found[match[2], tuple(int(n) for n in shape.split(",") if n)] += 1
-    return found
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
