@@ -40,7 +40,10 @@ class Job(NamedTuple):
 
 
 def prepare(
-    settings: Settings, data: TextData, pretrained: Pretrained
+    settings: Settings,
+    data: TextData,
+    pretrained: Pretrained,
+    eval_batch_size: int = EVAL_BATCH_SIZE,
 ) -> tuple[Job, TrainState]:
     """Builds model, optimizer, steps and batches, and the state to begin with."""
     config, limit = pretrained.config, settings.max_length
@@ -64,7 +67,7 @@ def prepare(
         optimizer=optimizer,
         steps_per_epoch=steps_per_epoch,
         train_batches=lambda epoch: train_batches(train, size, limit, seed, epoch),
-        eval_batches=lambda: eval_batches(validation, EVAL_BATCH_SIZE, limit),
+        eval_batches=lambda: eval_batches(validation, eval_batch_size, limit),
         train_step=CompiledByShape(train_step),
         eval_step=CompiledByShape(make_eval_step(graphdef)),
     )

@@ -11,6 +11,7 @@ from optax_armijo._checks import check_choice, check_range
 from optax_armijo._directions import Direction, Directions
 from optax_armijo._grouping import Grouping
 from optax_armijo._numerics import search_dtype
+from optax_armijo._placement import build_beside
 from optax_armijo._steps import choose, slopes
 from optax_armijo._types import Momentum, Scalar
 
@@ -59,7 +60,7 @@ def adam(
                 [jnp.zeros_like(x, search_dtype([x])) for x in leaves]
             )
 
-        count = jnp.zeros([], jnp.int32)
+        count = build_beside(params, lambda: jnp.zeros([], jnp.int32))
         mu = optax.EmptyState() if momentum == "none" else zeros()
         if amsgrad:
             return optax.ScaleByAmsgradState(count, mu, zeros(), zeros())

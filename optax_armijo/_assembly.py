@@ -10,6 +10,7 @@ from optax_armijo._directions import Direction, Directions, is_good_batch
 from optax_armijo._grouping import group_leaves
 from optax_armijo._line_search import step
 from optax_armijo._options import Options, check_options
+from optax_armijo._placement import build_beside
 from optax_armijo._refusals import (
     check_given,
     check_groups,
@@ -30,7 +31,8 @@ def search_along_updates(
     def init_fn(params: Any) -> ArmijoState:
         check_not_in_multi_steps()
         params = _as_arrays(params)
-        return init_state(group_leaves(param_labels, params), params, options)
+        grouping = group_leaves(param_labels, params)
+        return build_beside(params, lambda: init_state(grouping, params, options))
 
     def update_fn(
         updates: Any,
@@ -73,7 +75,9 @@ def search_along(
         check_not_in_multi_steps()
         params = _as_arrays(params)
         grouping = group_leaves(param_labels, params)
-        search_state = init_state(grouping, params, options)
+        search_state = build_beside(
+            params, lambda: init_state(grouping, params, options)
+        )
         return direction.init(grouping, params), search_state
 
     def update_fn(

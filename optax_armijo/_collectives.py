@@ -25,7 +25,11 @@ def varying(tree: Any, axis_name: Any) -> Any:
 
 def _varies_over(x: Any) -> frozenset[Any]:
     typeof = getattr(jax, "typeof", None)
-    return frozenset() if typeof is None else getattr(typeof(x), "vma", frozenset())
+    if typeof is None:
+        return frozenset()
+    kind = getattr(typeof(x), "manual_axis_type", None)
+    # Its name before JAX 0.10 or so was vma.
+    return getattr(typeof(x), "vma", frozenset()) if kind is None else kind.varying
 
 
 def mean_over(tree: Any, axis_name: Any) -> Any:

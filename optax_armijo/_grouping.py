@@ -1,5 +1,6 @@
 """From the user's labels to a static grouping of the leaves."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -101,10 +102,24 @@ class Grouping(NamedTuple):
 
     def sum(self, leaves: Sequence[jax.Array]) -> jax.Array:
         """Adds up arrays shaped like the trainable leaves by group, shape [G]."""
-        sums = [m.sum(leaf) for m, leaf in zip(self.moving, leaves, strict=True)]
-        groups = [group for member in self.moving for group in member.groups]
-        totals = jnp.zeros(self.num_groups, leaves[0].dtype)
-        return totals.at[np.asarray(groups)].add(jnp.concatenate(sums))
+        pairs = list(zip(self.moving, leaves, strict=True))
+        plain = [(m.groups, m.sum(leaf)) for m, leaf in pairs if m.axis is None]
+        parts = [(m.groups, m.sum(leaf)) for m, leaf in pairs if m.axis is not None]
+        if plain:
+            groups, sums = zip(*plain, strict=True)
+            parts.append((sum(groups, ()), jnp.concatenate(sums)))
+        totals = [self._total(groups, sums) for groups, sums in parts]
+        return functools.reduce(jnp.add, totals)
+
+    def _total(self, groups: tuple[int, ...], sums: jax.Array) -> jax.Array:
+        """Adds up numbers, of which entry i is of group ``groups[i]``, shape [G].
+
+        Neither a scatter, which explicit sharding wants told where its result lies, nor
+        a matrix product, which is rounded to less and spreads NaN over all groups. The
+        layers of a leaf come here by themselves, since they may be sharded.
+        """
+        is_of_group = np.asarray(groups) == np.arange(self.num_groups)[:, None]
+        return jnp.sum(jnp.where(is_of_group, sums, 0), axis=1)
 
 
 def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:

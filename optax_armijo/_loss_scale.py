@@ -8,6 +8,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._directions import is_good_batch
+from optax_armijo._placement import build_beside
 
 
 class LossScaleState(NamedTuple):
@@ -83,8 +84,11 @@ def dynamic_loss_scale(
     transform = optax.with_extra_args_support(inner)
 
     def init_fn(params: Any) -> LossScaleState:
-        scale = jnp.full((), init_scale, jnp.float32)
-        return LossScaleState(scale, jnp.zeros((), jnp.int32), transform.init(params))
+        def own() -> tuple[jax.Array, jax.Array]:
+            return jnp.full((), init_scale, jnp.float32), jnp.zeros((), jnp.int32)
+
+        scale, num_good = build_beside(params, own)
+        return LossScaleState(scale, num_good, transform.init(params))
 
     def update_fn(
         updates: Any,

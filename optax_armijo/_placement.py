@@ -1,0 +1,43 @@
+"""Where the state's own arrays lie: on all devices that params lie on.
+
+A step's outputs lie where its params do. Were the state's arrays elsewhere before the
+first step, on JAX's default device, then the second step would be compiled anew for the
+place where the first one left them.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+Built = TypeVar("Built")
+
+
+def build_beside(params: Any, build: Callable[[], Built]) -> Built:
+    """Returns ``build()``, small arrays, copied to each device that params lie on."""
+    sharding = _replicated_over(jax.tree.leaves(params))
+    if sharding is None:
+        return build()
+    # Not `device_put`: it cannot reach other processes' devices, or compares what all
+    # of them hold, array by array.
+    return jax.jit(build, out_shardings=sharding)()
+
+
+def _replicated_over(leaves: list[Any]) -> Sharding | None:
+    """Returns where copies go; None where JAX is free to choose, as inside ``jit``."""
+    for leaf in leaves:
+        if isinstance(leaf, Tracer) or not _is_committed(leaf):
+            continue
+        if isinstance(leaf.sharding, NamedSharding):
+            return NamedSharding(leaf.sharding.mesh, PartitionSpec())
+        if isinstance(leaf.sharding, SingleDeviceSharding):
+            return leaf.sharding
+    return None
+
+
+def _is_committed(leaf: Any) -> bool:
+    """Tells whether the user has said where a leaf lies."""
+    # Its name before JAX 0.8 or so had an underscore.
+    return getattr(leaf, "committed", getattr(leaf, "_committed", False))
