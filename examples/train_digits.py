@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from sklearn.datasets import load_digits
+from table import Table
 
 import optax_armijo
 import optax_armijo.linen
@@ -112,8 +113,7 @@ def main(argv: Sequence[str] | None = None) -> float:
         **network.init(jax.random.key(options.seed), images[:1], train=False),
     )
     groups = optax_armijo.armijo_info(state.opt_state).labels
-    columns = ("epoch", "train loss", "test accuracy", *groups)
-    print("  ".join(f"{column:>9}" for column in columns))
+    table = Table("epoch", "train loss", "accuracy", *groups)
     tested = 0.0
     for epoch in range(1, options.epochs + 1):
         losses = []
@@ -123,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> float:
             losses.append(loss)
         tested = float(accuracy(state, images[test], digits.target[test]))
         sizes = optax_armijo.armijo_info(state.opt_state).step_size
-        cells = (f"{size:9.1e}" for size in sizes)
-        print(f"{epoch:9}  {np.mean(losses):10.4f}  {tested:13.3f}", *cells, sep="  ")
+        table.row(epoch, np.mean(losses), tested, *sizes)
     return tested
 
 
