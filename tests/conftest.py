@@ -34,7 +34,12 @@ EXAMPLES_NEED = (
     "transformers",
 )
 MISSING = [name for name in EXAMPLES_NEED if find_spec(name) is None]
-NEED_THEM = ["test_bert.py", "test_examples*.py", "example_runs.py"]
+NEED_THEM = [
+    "test_bert.py",
+    "test_benchmark*.py",
+    "test_examples*.py",
+    "example_runs.py",
+]
 collect_ignore_glob = NEED_THEM if MISSING else []
 
 # Their assertions are to show values, as those of test files do.

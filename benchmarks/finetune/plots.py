@@ -80,6 +80,8 @@ def against_rates(task: str, variants: dict[str, list[Record]]) -> Any:
 def over_steps_and_time(task: str, variants: dict[str, list[Record]]) -> Any:
     """Loss and accuracy of the best methods, with bands over seeds."""
     names = chosen(variants)
+    if not names:
+        return None
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
     for name in names:
         runs = variants[name]
