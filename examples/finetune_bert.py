@@ -24,7 +24,7 @@ from pretrained import load_pretrained
 from report import Report
 from settings import Settings, parse_settings
 from text_data import Sizes, TextData, load_data
-from training import TrainState
+from training import Scores, TrainState
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,8 +105,7 @@ def finish(job: Job, report: Report, metrics_path: Path) -> None:
     evaluations = sum(1 + step["num_evaluations"] for step in steps)
     summary = {
         "kind": "summary",
-        "accuracy": epochs[-1]["accuracy"],
-        "log_loss": epochs[-1]["log_loss"],
+        **{name: epochs[-1][name] for name in Scores._fields},
         "evaluations": evaluations,
         "evaluations_per_step": evaluations / len(steps),
         "seconds": sum(epoch["seconds"] for epoch in epochs),

@@ -94,8 +94,7 @@ def run_epoch(
         "epoch": epoch + 1,
         "step": (epoch + 1) * job.steps_per_epoch,
         "train_loss": total / sum(weights),
-        "accuracy": scores.accuracy,
-        "log_loss": scores.log_loss,
+        **scores._asdict(),
         "seconds": time.perf_counter() - start - compiling,
         "compile_seconds": compiling,
     }

@@ -20,10 +20,12 @@ class TrainState(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What validation found."""
+    """What validation found; the errors are those of means over so many rows."""
 
     accuracy: float
     log_loss: float
+    accuracy_error: float
+    log_loss_error: float
 
 
 def make_train_step(
@@ -61,14 +63,18 @@ def make_train_step(
 
 def make_eval_step(
     graphdef: nnx.GraphDef,
-) -> Callable[[nnx.State, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns ``step(params, batch) -> sums of hits, log losses, weights``, jitted."""
+) -> Callable[[nnx.State, Batch], tuple[jax.Array, ...]]:
+    """Returns ``step(params, batch)``, jitted.
+
+    It gives the sums of hits, of log losses, of their squares, and of weights.
+    """
 
     @jax.jit
-    def step(params: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def step(params: nnx.State, batch: Batch) -> tuple[jax.Array, ...]:
         logits = _logits(graphdef, params, batch, None)
         hits = (logits.argmax(axis=-1) == batch.labels) * batch.weights
-        return hits.sum(), _log_losses(logits, batch).sum(), batch.weights.sum()
+        losses = _log_losses(logits, batch)  # weights are 0 and 1
+        return hits.sum(), losses.sum(), (losses**2).sum(), batch.weights.sum()
 
     return step
 
@@ -80,10 +86,13 @@ def evaluate(
 ) -> Scores:
     """Averages accuracy and log loss over the rows of `batches`."""
     sums = [jax.device_get(eval_step(params, batch)) for batch in batches]
-    hits, log_loss, rows = (
+    hits, log_loss, squares, rows = (
         sum(map(float, column)) for column in zip(*sums, strict=True)
     )
-    return Scores(hits / rows, log_loss / rows)
+    accuracy, log_loss = hits / rows, log_loss / rows
+    variances = accuracy * (1.0 - accuracy), squares / rows - log_loss**2
+    errors = ((max(0.0, variance) / rows) ** 0.5 for variance in variances)
+    return Scores(accuracy, log_loss, *errors)
 
 
 def _logits(

@@ -26,6 +26,7 @@ if "XLA_FLAGS" not in os.environ:
 
 EXAMPLES_NEED = (
     "flax",
+    "markdown_it",
     "matplotlib",
     "orbax",
     "rich",

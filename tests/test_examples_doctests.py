@@ -7,9 +7,10 @@ import bert_weights
 import pytest
 import report
 import table
+import trial_report
 
 
-@pytest.mark.parametrize("module", [batches, bert_weights, report, table])
+@pytest.mark.parametrize("module", [batches, bert_weights, report, table, trial_report])
 def test_doctests_of_the_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
