@@ -1,7 +1,7 @@
 """Flax Linen: a `TrainState` that hands the loss on to a line search."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import optax
@@ -42,7 +42,7 @@ class TrainState(train_state.TrainState):
         value: jax.Array | None = None,
         value_fn: Callable[[Any], jax.Array] | None = None,
         **kwargs: Any,
-    ) -> "TrainState":
+    ) -> Self:
         """Returns the state after a step.
 
         Args:

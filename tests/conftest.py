@@ -24,9 +24,22 @@ if "XLA_FLAGS" not in os.environ:
     quick = "--xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = " ".join([*flags, quick] if is_known(quick) else flags)
 
-EXAMPLES_NEED = ("flax", "matplotlib", "orbax", "rich", "safetensors", "transformers")
+EXAMPLES_NEED = (
+    "flax",
+    "matplotlib",
+    "orbax",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "transformers",
+)
 MISSING = [name for name in EXAMPLES_NEED if find_spec(name) is None]
-NEED_THEM = ["test_bert.py", "test_examples*.py", "example_runs.py"]
+NEED_THEM = [
+    "test_bert.py",
+    "test_benchmark*.py",
+    "test_examples*.py",
+    "example_runs.py",
+]
 collect_ignore_glob = NEED_THEM if MISSING else []
 
 # Their assertions are to show values, as those of test files do.

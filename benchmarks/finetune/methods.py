@@ -1,0 +1,147 @@
+"""The optimizers that are compared, by name; each knows how many steps a run has."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from optax import contrib
+
+import optax_armijo
+
+LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
+DECAY = 0.01  # on matrices, not on biases and norms, wherever a method has decay
+
+
+class Method(NamedTuple):
+    """An optimizer of the comparison.
+
+    Attributes:
+      make: ``(num_steps) -> transformation``; only schedules need the number.
+      eval_params: ``(opt_state, params) -> params`` to validate with.
+    """
+
+    make: Callable[[int], optax.GradientTransformation]
+    eval_params: Callable[[Any, Any], Any] = lambda _, params: params
+
+
+def adamw(learning_rate: float) -> Method:
+    """AdamW with warm-up over a tenth of the steps and a cosine to 0."""
+
+    def make(num_steps: int) -> optax.GradientTransformation:
+        curve = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=learning_rate,
+            warmup_steps=max(1, num_steps // 10),
+            decay_steps=num_steps + 1,
+        )
+        # Neither the first nor the last step is wasted on a learning rate of 0.
+        return optax.adamw(
+            lambda count: curve(count + 1), weight_decay=DECAY, mask=matrices
+        )
+
+    return Method(make)
+
+
+def matrices(params: Any) -> Any:
+    """Marks the leaves of two axes or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def always(make: Callable[..., Any], *args: Any, **options: Any) -> Method:
+    """A method that needs not know the number of steps."""
+    return Method(lambda num_steps: make(*args, **options))
+
+
+def backtracking() -> optax.GradientTransformationExtraArgs:
+    """Adam's direction searched by optax's own backtracking, as users chain it."""
+    return optax.chain(
+        optax.scale_by_adam(),
+        optax.scale(-1.0),
+        optax.scale_by_backtracking_linesearch(max_backtracking_steps=15),
+    )
+
+
+# The grid: its best in hindsight is what a user gets who sweeps.
+GRID = {f"adamw-{rate:.0e}": adamw(rate) for rate in LEARNING_RATES}
+
+# At their documented defaults.
+LEARNING_RATE_FREE = {
+    "prodigy": always(contrib.prodigy),
+    "dadapt_adamw": always(contrib.dadapt_adamw),
+    "dog": always(contrib.dog),
+    "cocob": always(contrib.cocob),
+    "mechanic": always(lambda: contrib.mechanize(optax.adamw(1e-3))),
+    "momo_adam": always(contrib.momo_adam),
+    "schedule_free_adamw": Method(
+        lambda num_steps: contrib.schedule_free_adamw(),
+        contrib.schedule_free_eval_params,
+    ),
+    "adam_backtracking": always(backtracking),
+}
+
+PRESETS = {
+    "adamsls": always(optax_armijo.adamsls),
+    "plasls": always(optax_armijo.plasls),
+    "salsa": always(optax_armijo.salsa),
+    "ponos": always(optax_armijo.ponos),
+}
+
+OURS = {
+    "armijo_adam": always(optax_armijo.armijo_adam),
+    "armijo_adam-one": always(optax_armijo.armijo_adam, optax_armijo.one_group),
+}
+
+# One change each to `armijo_adam`, by layer and as one group.
+CHANGES: dict[str, dict[str, Any]] = {
+    "average": {"net": "average"},
+    "nonet": {"net": "off"},
+    "c.1": {"c": 0.1},
+    "c.7": {"c": 0.7},
+    "smoothed": {"acceptance": "smoothed"},
+    "searched": {"momentum": "searched"},
+    "unsearched": {"momentum": "unsearched"},
+    "joint": {"search": "joint"},
+    "weighted": {"search": "weighted"},
+    "adaptive": {"frequency": "adaptive"},
+    "quadratic": {"start": "quadratic", "shrink": "quadratic"},
+}
+
+ABLATION = {
+    name + change: always(optax_armijo.armijo_adam, *labels, **options)
+    for name, labels in (
+        ("armijo_adam-", ()),
+        ("armijo_adam-one-", (optax_armijo.one_group,)),
+    )
+    for change, options in CHANGES.items()
+}
+
+METHODS: dict[str, Method] = {
+    **GRID,
+    **LEARNING_RATE_FREE,
+    **PRESETS,
+    **OURS,
+    **ABLATION,
+}
+
+FAMILIES = {
+    "grid": GRID,
+    "learning_rate_free": LEARNING_RATE_FREE,
+    "presets": PRESETS,
+    "ours": OURS,
+    "ablation": ABLATION,
+    "all": METHODS,
+}
+
+
+def methods_of(names: Sequence[str]) -> list[str]:
+    """Returns the methods of names and names of families, each once, in order.
+
+    Raises:
+      ValueError: a name that is neither.
+    """
+    unknown = [name for name in names if name not in FAMILIES and name not in METHODS]
+    if unknown:
+        known = ", ".join([*FAMILIES, *METHODS])
+        raise ValueError(f"methods must be of {known}; got {unknown[0]!r}")
+    return list(dict.fromkeys(x for name in names for x in FAMILIES.get(name, [name])))

@@ -1,0 +1,126 @@
+"""Turns a folder of runs into result files and tables.
+
+Run ``python benchmarks/finetune/tables.py``: each task's runs go, boiled down, to
+``results/finetune/TASK.json``, and their table to ``results/finetune/README.md``.
+With ``--from-results`` the tables are made anew from the result files.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
+
+from provenance import RESULTS  # noqa: E402
+from records import Record, by_variant, merged, read, results  # noqa: E402
+
+OURS = "armijo_adam"  # paired differences are of the others to this one
+
+INTRODUCTION = """\
+# Fine-tuning: what was measured
+
+Written by `benchmarks/finetune/tables.py` from the JSON files beside it, which
+`compare.py` made. Means over seeds, ± the standard error of the mean over seeds where
+there are several. *Difference* is the accuracy at the end less that of `armijo_adam`,
+paired by seed. *log10 loss* is of the mean training loss in the last epoch.
+*Evaluations* are of the loss, a step, the gradient's included. *Time* is the median
+step beside AdamW's in the same folder of runs.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs" / "finetune")
+    parser.add_argument("--results-dir", type=Path, default=RESULTS / "finetune")
+    parser.add_argument("--from-results", action="store_true")
+    arguments = parser.parse_args(argv)
+    folder: Path = arguments.results_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    if not arguments.from_results:
+        for task in sorted(x.name for x in arguments.runs_dir.iterdir() if x.is_dir()):
+            write(folder / f"{task}.json", arguments.runs_dir, task)
+    text = "\n".join([INTRODUCTION, *map(section, sorted(folder.glob("*.json")))])
+    (folder / "README.md").write_text(text)
+    print(text)
+
+
+def write(path: Path, runs_dir: Path, task: str) -> None:
+    """Adds a task's runs to its result file, one a line; new ones replace old ones."""
+    first = next(iter(sorted((runs_dir / task).glob("*.json"))))
+    made = json.loads(first.read_text())
+    common = {key: made["made"][key] for key in ("versions", "device")}
+    head = {"task": task, "num_rows": made["num_rows"], **common}
+    runs = merged(results(path), read(runs_dir, task))
+    lines = ",\n".join("  " + json.dumps(run) for run in runs)
+    path.write_text(json.dumps(head)[:-1] + f',\n "runs": [\n{lines}\n ]}}\n')
+
+
+def section(path: Path) -> str:
+    """Returns a task's heading and table, best accuracy first."""
+    result = json.loads(path.read_text())
+    rows = [
+        row(variant, runs, result["runs"])
+        for variant, runs in by_variant(result["runs"]).items()
+    ]
+    rows.sort(key=lambda cells: -float(cells["accuracy"].split()[0]))
+    train, validation = result["num_rows"]
+    head = f"\n## {result['task']}\n\n{train} rows to train, {validation} to validate; "
+    return head + f"{result['device']}.\n\n{markdown(rows)}\n"
+
+
+def row(
+    variant: str, runs: Sequence[Record], everything: Sequence[Record]
+) -> dict[str, str]:
+    """Returns a method's cells by the names of their columns."""
+    ours = {x["seed"]: x for x in everything if x["variant"] == OURS}
+    pairs = [(x, ours[x["seed"]]) for x in runs if x["seed"] in ours]
+    differences = [x["accuracy"][-1] - y["accuracy"][-1] for x, y in pairs]
+    adamw = [x["step_seconds"] for x in everything if x["variant"].startswith("adamw-")]
+    time = np.median([x["step_seconds"] for x in runs])
+    return {
+        "method": f"`{variant}`",
+        "seeds": str(len(runs)),
+        "accuracy": with_error([x["accuracy"][-1] for x in runs]),
+        "difference": with_error(differences, "+.3f") if variant != OURS else "",
+        "after epoch 2": with_error(
+            [x["accuracy"][min(1, len(x["accuracy"]) - 1)] for x in runs]
+        ),
+        "log loss": with_error([x["log_loss"][-1] for x in runs]),
+        "log10 loss": with_error(np.log10([x["train_loss"][-1] for x in runs]), ".2f"),
+        "evaluations": f"{np.mean([x['evaluations_per_step'] for x in runs]):.2f}",
+        "time": f"{time / np.median(adamw):.2f}" if adamw else "",
+    }
+
+
+def with_error(values: Any, spec: str = ".3f") -> str:
+    """Formats a mean, with its standard error where there are two values or more.
+
+    Example:
+      >>> with_error([0.5, 0.7])
+      '0.600 ± 0.100'
+    """
+    values = np.asarray(values, float)
+    if values.size == 0:
+        return ""
+    mean = format(values.mean(), spec)
+    if values.size == 1:
+        return mean
+    error = values.std(ddof=1) / values.size**0.5
+    return f"{mean} ± {format(error, spec.lstrip('+'))}"
+
+
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Returns a Markdown table of rows with the same columns."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([x[c] for c in columns] for x in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    main()

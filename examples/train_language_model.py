@@ -1,0 +1,135 @@
+"""Trains a small language model in Flax NNX from scratch, without a learning rate.
+
+Run ``python examples/train_language_model.py``: a causal Transformer reads BBC news
+byte by byte for some minutes on two cores, and writes a little at the end.
+Shapes: B rows, L bytes, D width.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from readers import Row
+from table import Table
+from text_data import Sizes, load_data
+
+import optax_armijo
+from optax_armijo.nnx import make_train_step
+
+NUM_BYTES, NUM_HEADS, CONTEXT = 256, 4, 64
+NUM_TESTED = 128  # windows of validation text
+
+
+class Block(nnx.Module):
+    """Causal attention and a two-layer network, each added to its input."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            NUM_HEADS, width, decode=False, rngs=rngs
+        )
+        self.wide_norm = nnx.LayerNorm(width, rngs=rngs)
+        self.wide = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.narrow = nnx.Linear(4 * width, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, L, D] -> [B, L, D]."""
+        mask = nnx.make_causal_mask(x[..., 0])
+        x = x + self.attention(self.norm(x), mask=mask)
+        return x + self.narrow(nnx.gelu(self.wide(self.wide_norm(x))))
+
+
+class LanguageModel(nnx.Module):
+    """Predicts each byte from those before it."""
+
+    def __init__(self, width: int, num_layers: int, rngs: nnx.Rngs):
+        self.byte_embedding = nnx.Embed(NUM_BYTES, width, rngs=rngs)
+        self.position_embedding = nnx.Embed(CONTEXT, width, rngs=rngs)
+        # Bytes mean little alone: the layers begin with four at a time.
+        self.embedding_mix = nnx.Conv(width, width, 4, padding="CAUSAL", rngs=rngs)
+        self.blocks = nnx.List([Block(width, rngs) for _ in range(num_layers)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, NUM_BYTES, rngs=rngs)
+
+    def __call__(self, text: jax.Array) -> jax.Array:
+        """Bytes [B, L] -> logits of the bytes that follow [B, L, 256]."""
+        positions = self.position_embedding(jnp.arange(text.shape[1]))
+        x = self.embedding_mix(self.byte_embedding(text)) + positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def bits_per_byte(model: LanguageModel, windows: jax.Array) -> jax.Array:
+    """The mean over uint8 [B, L + 1], of all bytes but each row's first."""
+    logits, following = model(windows[:, :-1]), windows[:, 1:].astype(jnp.int32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, following)
+    return jnp.mean(losses) / jnp.log(2.0)
+
+
+def join(rows: Sequence[Row]) -> np.ndarray:
+    """All texts one after the other, as uint8."""
+    return np.frombuffer("\n\n".join(row.text for row in rows).encode(), np.uint8)
+
+
+def windows_at(text: np.ndarray, starts: np.ndarray) -> jax.Array:
+    """Cuts uint8 [B, CONTEXT + 1] out of a text."""
+    return jnp.asarray(text[starts[:, None] + np.arange(CONTEXT + 1)])
+
+
+def write(model: LanguageModel, prompt: str, seed: int) -> str:
+    """Goes on from a prompt, byte by byte, until the context is full."""
+    rng, predict = np.random.default_rng(seed), nnx.jit(lambda model, x: model(x))
+    text = np.zeros((1, CONTEXT), np.uint8)
+    text[0, : len(prompt)] = bytearray(prompt.encode())
+    for i in range(len(prompt), CONTEXT):
+        logits = np.asarray(predict(model, text))[0, i - 1]
+        text[0, i] = (logits + rng.gumbel(size=NUM_BYTES)).argmax()
+    return bytes(text[0]).decode(errors="replace")
+
+
+def main(argv: Sequence[str] | None = None) -> float:
+    """Runs the command line; returns the bits per byte of validation text."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--momentum", default="none", help="none, kept or searched")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    options = parser.parse_args(argv)
+
+    data = load_data("bbc", Sizes(train=None, validation=200), data_seed=0)
+    train, validation = join(data.train), join(data.validation)
+    tested = windows_at(
+        validation,
+        np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int),
+    )
+    model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
+    tx = optax_armijo.armijo_adam(momentum=options.momentum)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    step, validate = make_train_step(bits_per_byte), nnx.jit(bits_per_byte)
+
+    rng = np.random.default_rng(options.seed)
+    groups = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state)).labels
+    print("bits per byte, and the step size of each layer")
+    table = Table("step", "train", "validation", *groups)
+    result, losses = float("nan"), []
+    for number in range(1, options.steps + 1):
+        starts = rng.integers(len(train) - CONTEXT, size=options.batch_size)
+        losses.append(step(model, optimizer, windows_at(train, starts)).loss)
+        if number % max(1, options.steps // 10) == 0:
+            result = float(validate(model, tested))
+            info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
+            table.row(number, np.mean(losses), result, *info.step_size)
+            losses.clear()
+    print("\n" + write(model, "The ", options.seed))
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The fine-tuning comparison on a toy task: runs, records, result files, pictures."""
+
+import json
+
+import compare
+import jax.numpy as jnp
+import numpy as np
+import plots
+import pytest
+import records
+import run as run_module
+import tables
+from methods import GRID, METHODS, methods_of
+from run import Run, make_run, write
+from tasks import Setup, Task
+from toys import network_loss, network_params
+
+NAME = "toy-8-small"
+
+
+def toy_task(name, setup):
+    """Eight batches, of which the seed says where they begin."""
+    del name, setup
+
+    def evaluate(params, num_rows):
+        loss = float(network_loss(params, 0))
+        return {"accuracy": 1.0 / (1.0 + loss), "log_loss": loss, "rows": num_rows or 9}
+
+    return Task(
+        init=lambda seed: network_params(),
+        loss_fn=lambda params, batch, key: network_loss(params, batch),
+        batches=lambda seed, epoch: (jnp.asarray(seed + i) for i in range(4)),
+        steps_per_epoch=4,
+        evaluate=evaluate,
+        num_rows=(8, 9),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds runs of three methods on the toy task."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "make_task", toy_task)
+        for method in ("armijo_adam", "adamw-1e-03", "schedule_free_adamw"):
+            for seed in (0, 1) if method == "armijo_adam" else (0,):
+                run = Run(NAME, method, seed)
+                write(make_run(run), run.path(folder / "runs"))
+    return folder
+
+
+def test_a_record_holds_curves_and_where_it_comes_from(folder):
+    path = Run(NAME, "armijo_adam", 1).path(folder / "runs")
+    record = json.loads(path.read_text())
+    assert len(record["loss"]) == len(record["evaluations"]) == 20
+    assert np.shape(record["step_size"]) == (20, len(record["groups"]))
+    assert [x["rows"] for x in record["epochs"]] == [1000] * 4 + [
+        9
+    ]  # all rows at the end
+    assert record["made"]["settings"]["seed"] == 1
+    assert {"commit", "versions", "device"} <= record["made"].keys()
+    assert not list(folder.glob("**/*.part"))
+
+
+def test_tables_and_plots_come_from_the_folder_and_from_the_result_files(folder):
+    results = folder / "results"
+    options = ["--results-dir", str(results)]
+    tables.main(["--runs-dir", str(folder / "runs"), *options])
+    first = (results / "README.md").read_text()
+    (row,) = [x for x in first.splitlines() if x.startswith("| `armijo_adam`")]
+    runs = records.results(results / f"{NAME}.json")
+    ours = [x["accuracy"][-1] for x in runs if x["variant"].startswith("armijo")]
+    assert f"| 2 | {np.mean(ours):.3f} ± " in row
+    tables.main(["--from-results", *options])
+    assert (results / "README.md").read_text() == first
+    plots.main(options)
+    for name in ("curves", "rates", "step_sizes"):
+        assert (results / f"{NAME}-{name}.png").stat().st_size > 5_000
+
+
+def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):
+    tables.main(
+        ["--runs-dir", str(folder / "runs"), "--results-dir", str(folder / "finetune")]
+    )
+    monkeypatch.setattr("provenance.RESULTS", folder)
+    options = ["--tasks", NAME, "--methods", "ours", "--seeds", "3"]
+    wanted = compare.wanted(compare.parse(options))
+    known = compare.recorded(wanted)
+    assert {(x.method, x.seed) for x in known} == {("armijo_adam", i) for i in (0, 1)}
+    assert len(wanted) == 6
+
+
+def test_new_runs_replace_old_ones_in_a_result_file():
+    old = [{"variant": "a", "seed": 0, "x": 1}, {"variant": "a", "seed": 1, "x": 1}]
+    new = [{"variant": "a", "seed": 1, "x": 2}]
+    assert [x["x"] for x in records.merged(old, new)] == [1, 2]
+
+
+def test_a_group_far_below_the_others_for_long_is_named():
+    sizes = np.ones((60, 4))
+    sizes[5:, 1] = 1e-4  # 55 steps
+    sizes[20:, 2] = 1e-4  # 40 steps
+    record = {"step_size": sizes.tolist(), "groups": ["a", "b", "c", "d"]}
+    assert records.collapsed_groups(record) == ["b"]
+    record["step_size"] = []
+    assert records.collapsed_groups(record) == []
+
+
+def test_a_curve_has_the_mean_of_all_steps():
+    curve = records.block_means(np.arange(400.0))
+    assert len(curve) == records.CURVE_POINTS
+    assert np.mean(curve) == pytest.approx(199.5)
+
+
+def test_names_and_families_of_methods():
+    assert methods_of(["grid", "salsa", "salsa"]) == [*GRID, "salsa"]
+    with pytest.raises(ValueError, match="got 'adam'"):
+        methods_of(["adam"])
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_a_grid_run_neither_begins_nor_ends_with_a_step_of_zero(name):
+    tx = METHODS[name].make(20)
+    params = {"w": jnp.ones((2, 2))}
+    state = tx.init(params)
+    sizes = []
+    for _ in range(20):
+        updates, state = tx.update(params, state, params)
+        sizes.append(float(jnp.abs(updates["w"]).max()))
+    rate = float(name.removeprefix("adamw-"))
+    assert min(sizes) > 0
+    assert max(sizes) == pytest.approx(rate, rel=0.02)
+
+
+def test_a_variant_names_what_is_not_usual():
+    run = Run(NAME, "salsa", 2, setup=Setup(batch_size=8))
+    assert run.variant == "salsa, batch_size=8"
+    assert run.path(folder=compare.RUNS).name == "salsa-batch_size=8-2.json"
