@@ -46,6 +46,8 @@ def test_the_snippet_in_readme_trains():
 def test_the_python_of_a_page_runs(page):
     if "flax" in page.read_text():
         pytest.importorskip("flax")
+    if "jax.set_mesh" in page.read_text() and not hasattr(jax, "set_mesh"):
+        pytest.skip("this JAX has no jax.set_mesh")
     run_blocks(page, {})
 
 
