@@ -75,7 +75,7 @@ def test_a_gradient_that_overflows_changes_the_scale_alone():
     updates, after = tx.update(
         grads, state, params, value=jnp.ones(()), value_fn=lambda p: jnp.ones(())
     )
-    assert isinstance(after, LossScaleState)
+    assert isinstance(state, LossScaleState) and isinstance(after, LossScaleState)
     assert float(after.scale) == 512.0
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
     chex.assert_trees_all_equal(after.inner, state.inner)
