@@ -38,7 +38,7 @@ def make_train_step(
     weight_fn: Callable[..., Any] | None = None,
     axis_name: Any = None,
     donate: bool = True,
-) -> Callable[..., tuple[Any, Any, TrainMetrics]]:
+) -> jax.stages.Wrapped:
     r"""Returns the jitted step of a training loop.
 
     ``step(params, opt_state, *batch) -> (params, opt_state, metrics)`` takes the

@@ -1,5 +1,7 @@
 """A batch in parts: the same step as the batch at once, at one part's memory."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -123,7 +125,7 @@ def test_trials_need_the_memory_of_one_part():
     def temporaries(num_microbatches):
         step = make_train_step(loss_fn, tx, num_microbatches=num_microbatches)
         x = jnp.ones((512, 4))
-        compiled = step.lower(params, tx.init(params), x).compile()
+        compiled: Any = step.lower(params, tx.init(params), x).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     activations = 512 * 4096 * 4

@@ -92,6 +92,7 @@ def test_state_moves_in_the_gradients_pass_alone_and_trials_see_its_masks():
         )
         # The accepted trial is the new params under the old state: same masks.
         after = loss_fn(merged(graphdef, new_params, rest), *batch(i))
+        assert metrics.info is not None
         promised = metrics.info.actual_decrease[0]
         assert bool(metrics.info.accepted[0])
         np.testing.assert_allclose(loss - after, promised, rtol=1e-3, atol=1e-5)
@@ -113,6 +114,7 @@ def test_aux_and_metrics():
     model, optimizer, step = make(by_layer, has_aux=True)
     metrics = step(model, optimizer, *batch())
     assert 0 <= float(metrics.aux) <= 1
+    assert metrics.info is not None
     assert metrics.info.labels == armijo_info(nnx.as_pure(optimizer.opt_state)).labels
 
 
@@ -131,7 +133,7 @@ def test_parts_of_a_batch_average_statistics_and_have_masks_of_their_own():
     )
     _, new_params, _ = nnx.split(model, nnx.Param, ...)
     assert not np.allclose(new_params.conv.kernel[...], params.conv.kernel[...])
-    assert bool(metrics.info.accepted[0])
+    assert metrics.info is not None and bool(metrics.info.accepted[0])
     # The stream's key is the one that it was, its count one further.
     _, _, new_rest = nnx.split(model, nnx.Param, ...)
     old_key, new_key = rest.dropout.rngs.key[...], new_rest.dropout.rngs.key[...]

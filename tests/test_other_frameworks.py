@@ -12,10 +12,11 @@ Y = jnp.sin(X[:, :1]) + X[:, 1:2] ** 2
 
 
 def losses(step, tx, params, num_steps=25):
-    opt_state, history = tx.init(params), []
+    opt_state, history, metrics = tx.init(params), [], None
     for _ in range(num_steps):
         params, opt_state, metrics = step(params, opt_state, X, Y)
         history.append(float(metrics.loss))
+    assert metrics is not None
     return history, metrics.info.labels
 
 

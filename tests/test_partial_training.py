@@ -1,5 +1,7 @@
 """Training a small part: state and memory are of what moves."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -62,7 +64,7 @@ def test_a_step_needs_no_memory_for_what_is_frozen():
     for name, labels in (("frozen", LABELS), ("all", {**LABELS, "base": "base"})):
         tx = armijo_adamw(labels)
         step = make_train_step(loss_fn, tx)
-        compiled = step.lower(params, tx.init(params), *batch()).compile()
+        compiled: Any = step.lower(params, tx.init(params), *batch()).compile()
         temporaries[name] = compiled.memory_analysis().temp_size_in_bytes
     assert temporaries["frozen"] < BASE_BYTES
     assert temporaries["all"] > 2 * BASE_BYTES
