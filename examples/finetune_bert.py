@@ -17,13 +17,12 @@ import checkpoint
 import jax
 import metrics
 from errors import UserError
-from job import Job, prepare, run_epoch
+from job import Job, load, prepare, run_epoch
 from optimizers import last_step
 from plot import plot_run
-from pretrained import load_pretrained
 from report import Report
 from settings import Settings, parse_settings
-from text_data import Sizes, TextData, load_data
+from text_data import TextData
 from training import Scores, TrainState
 
 
@@ -46,15 +45,7 @@ def run(settings: Settings) -> None:
     metrics_path = folder / "metrics.jsonl"
     checkpoints_path = folder / "checkpoints"
     _check_output(folder, checkpoints_path, settings)
-    data = load_data(
-        settings.task,
-        Sizes(settings.train_size or None, settings.validation_size or None),
-        settings.data_seed,
-        settings.data_dir,
-        settings.train_file,
-        settings.validation_file,
-    )
-    pretrained = load_pretrained(settings.model, settings.num_layers)
+    data, pretrained = load(settings)
     job, state = prepare(settings, data, pretrained)
     if not settings.resume:
         # Only now: what is wrong with data or model must not cost the old run.

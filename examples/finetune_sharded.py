@@ -23,12 +23,10 @@ import numpy as np
 from devices import join, place
 from errors import UserError
 from jax.sharding import Mesh
-from job import Job, prepare, run_epoch
+from job import Job, load, prepare, run_epoch
 from optimizers import last_step
-from pretrained import load_pretrained
 from report import Report
 from settings import Settings, parse_settings
-from text_data import Sizes, load_data
 from training import TrainState
 
 
@@ -74,15 +72,7 @@ def run(settings: Settings, whole_params: bool) -> None:
     if settings.batch_size % mesh.size:
         size = settings.batch_size
         raise UserError(f"--batch-size {size}: not a multiple of {mesh.size} devices")
-    data = load_data(
-        settings.task,
-        Sizes(settings.train_size or None, settings.validation_size or None),
-        settings.data_seed,
-        settings.data_dir,
-        settings.train_file,
-        settings.validation_file,
-    )
-    pretrained = load_pretrained(settings.model, settings.num_layers)
+    data, pretrained = load(settings)
     job, state = prepare(settings, data, pretrained, settings.batch_size)
     job, state = over_devices(mesh, job, state, whole_params)
     is_first = jax.process_index() == 0

@@ -12,10 +12,10 @@ from bert_weights import load_bert
 from errors import UserError
 from flax import nnx
 from optimizers import Optimizer, make_optimizer, step_facts
-from pretrained import Pretrained
+from pretrained import Pretrained, load_pretrained
 from report import Report
 from settings import Settings
-from text_data import TextData
+from text_data import Sizes, TextData, load_data
 from training import (
     CompiledByShape,
     TrainState,
@@ -37,6 +37,20 @@ class Job(NamedTuple):
     eval_batches: Callable[[], Iterator[Batch]]
     train_step: CompiledByShape
     eval_step: CompiledByShape
+
+
+def load(settings: Settings) -> tuple[TextData, Pretrained]:
+    """Loads what the settings name: texts and a pretrained model."""
+    data = load_data(
+        settings.task,
+        Sizes(settings.train_size or None, settings.validation_size or None),
+        settings.data_seed,
+        settings.data_dir,
+        settings.train_file,
+        settings.validation_file,
+    )
+    pretrained = load_pretrained(settings.model, settings.num_layers)
+    return data, pretrained
 
 
 def prepare(

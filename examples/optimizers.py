@@ -28,7 +28,7 @@ def make_optimizer(settings: Settings, num_steps: int) -> Optimizer:
     """Builds the optimizer of `settings` for a run of `num_steps` steps."""
     decay, labels = settings.weight_decay or 0.0, LABEL_FUNCTIONS[settings.groups]
     if settings.optimizer == "adamw":
-        return _adamw(settings.learning_rate or 0.0, decay, num_steps)
+        return adamw(settings.learning_rate or 0.0, decay, num_steps)
     if settings.optimizer == "armijo_adamw":
         transform = optax_armijo.armijo_adamw(
             labels, weight_decay=decay, mask=_matrices
@@ -38,7 +38,7 @@ def make_optimizer(settings: Settings, num_steps: int) -> Optimizer:
     return Optimizer(transform, schedule=None)
 
 
-def _adamw(learning_rate: float, weight_decay: float, num_steps: int) -> Optimizer:
+def adamw(learning_rate: float, weight_decay: float, num_steps: int) -> Optimizer:
     """The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0."""
     curve = optax.warmup_cosine_decay_schedule(
         init_value=0.0,

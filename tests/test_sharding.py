@@ -7,22 +7,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
+from many_devices import mesh_of
 from toys import LABELS, network_loss, network_params
 
 from optax_armijo import armijo_adamw, armijo_info
-
-
-def mesh_of(axis_type):
-    if len(jax.devices()) < 8:
-        pytest.skip("needs 8 devices: XLA_FLAGS was set before the tests could")
-    if axis_type is None:
-        return Mesh(jax.devices()[:8], ("data",))
-    types = getattr(jax.sharding, "AxisType", None)
-    if types is None or not hasattr(jax, "set_mesh"):
-        pytest.skip("this JAX has no explicit sharding, or not by set_mesh")
-    return jax.make_mesh((8,), ("data",), axis_types=(getattr(types, axis_type),))
 
 
 def train(params: Any, num_steps: int) -> tuple[Any, Any]:
@@ -44,7 +33,7 @@ def train(params: Any, num_steps: int) -> tuple[Any, Any]:
 
 
 def test_trap_8_sharded_params_follow_the_same_path():
-    mesh = mesh_of(None)
+    mesh = mesh_of()
     split = NamedSharding(mesh, PartitionSpec("data"))
 
     def shard(leaf):

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import optax
+import optimizers
 from optax import contrib
 
 import optax_armijo
@@ -26,26 +26,10 @@ class Method(NamedTuple):
 
 
 def adamw(learning_rate: float) -> Method:
-    """AdamW with warm-up over a tenth of the steps and a cosine to 0."""
-
-    def make(num_steps: int) -> optax.GradientTransformation:
-        curve = optax.warmup_cosine_decay_schedule(
-            init_value=0.0,
-            peak_value=learning_rate,
-            warmup_steps=max(1, num_steps // 10),
-            decay_steps=num_steps + 1,
-        )
-        # Neither the first nor the last step is wasted on a learning rate of 0.
-        return optax.adamw(
-            lambda count: curve(count + 1), weight_decay=DECAY, mask=matrices
-        )
-
-    return Method(make)
-
-
-def matrices(params: Any) -> Any:
-    """Marks the leaves of two axes or more."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    """The example's AdamW, with warm-up and cosine, at another learning rate."""
+    return Method(
+        lambda num_steps: optimizers.adamw(learning_rate, DECAY, num_steps).transform
+    )
 
 
 def always(make: Callable[..., Any], *args: Any, **options: Any) -> Method:
