@@ -74,6 +74,54 @@ def approximate(epsilon: float = 1e-6) -> Acceptance:
     return Acceptance(no_state, unchanged, accept, unchanged, needs_slope=True)
 
 
+def measure(rise: float = 1.0, *, decay: float = 0.9) -> Acceptance:
+    r"""Nearly any trial: it measures, and what it tells is averaged over batches.
+
+    For directions that the batch had no part in: on a batch of its own such a step
+    raises the loss now and then though it lowers it in the mean, and how long it should
+    be is for `expected` to say. A trial is refused when
+
+    .. math:: f(w + u) > f(w) + r \max(|f(w)|, ar f)
+
+    with :math:`ar f` the running average of the losses' sizes, or when it is not
+    finite. Where a step size is looked for from nothing, Armijo's test decides.
+
+    Args:
+      rise: :math:`r`, above 0.
+      decay: of the running average, in [0, 1).
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> test = measure()
+      >>> state = test.observe(test.init(1, jnp.float32), jnp.float32(1.0))
+      >>> trial = Trial(value=1.0, trial_value=1.9, step_size=jnp.array([0.5]),
+      ...     slopes=jnp.array([-0.75]), c=0.5, tolerance=0.0)
+      >>> bool(test.accept(state, trial))
+      True
+      >>> bool(test.accept(state, trial._replace(trial_value=2.1)))
+      False
+    """
+    check_range("rise", rise, above=0)
+    check_range("decay", decay, at_least=0, below=1)
+
+    def init(_: int, dtype: jnp.dtype) -> jax.Array:
+        return jnp.zeros((), dtype)
+
+    def observe(average: jax.Array, value: jax.Array) -> jax.Array:
+        # From zero, without correction: at first the loss itself is the larger.
+        return decay * average + (1 - decay) * jnp.abs(value)
+
+    def accept(average: jax.Array, trial: Trial) -> jax.Array:
+        room = rise * jnp.maximum(jnp.abs(trial.value), average)
+        is_bounded = trial.trial_value <= trial.value + room + trial.tolerance
+        return jnp.where(trial.is_bracketing, _armijo((), trial), is_bounded)
+
+    return Acceptance(init, observe, accept, unchanged, needs_descent=False)
+
+
 def _armijo(_: Any, trial: Trial) -> jax.Array:
     return below_line(trial, trial.value)
 

@@ -1,7 +1,7 @@
 """Adam's and AMSGrad's moments, and the directions that they give."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,9 @@ def adam(
       P = \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}
 
     With k the number of good batches so far. The plain direction is :math:`-P g`, that
-    of momentum :math:`-P m / (1 - b_1^k)` (arXiv 2403.18506, section 2).
+    of momentum :math:`-P m / (1 - b_1^k)` (arXiv 2403.18506, section 2). The held-out
+    direction is that of momentum before this batch's gradient entered m, and the plain
+    one in the first step.
 
     Args:
       b1: in [0, 1).
@@ -50,7 +52,7 @@ def adam(
     check_range("b1", b1, at_least=0, below=1)
     check_range("b2", b2, at_least=0, below=1)
     check_range("eps", eps, above=0)
-    check_choice("momentum", momentum, ("none", "kept", "searched", "unsearched"))
+    check_choice("momentum", momentum, get_args(Momentum))
 
     def init(grouping: Grouping, params: Any) -> AdamState:
         leaves = grouping.trainable(params)
@@ -72,6 +74,7 @@ def adam(
         grads: Sequence[jax.Array],
         is_good: jax.Array,
     ) -> tuple[Directions, AdamState]:
+        before = state
         state = _update_moments(grouping, state, grads, is_good, b1=b1, b2=b2)
         count = jnp.asarray(state.count) + count_ahead
         is_amsgrad = isinstance(state, optax.ScaleByAmsgradState)
@@ -87,6 +90,14 @@ def adam(
             -_debias(mu, b1, count) * p
             for mu, p in zip(grouping.trainable(state.mu), scales, strict=True)
         ]
+        if momentum == "held_out":
+            unseen = [
+                jnp.where(count > 1, -_debias(mu, b1, count - 1) * p, d)
+                for mu, p, d in zip(
+                    grouping.trainable(before.mu), scales, plain, strict=True
+                )
+            ]
+            return Directions(kept=heavy, searched=unseen), state
         if momentum == "searched":
             if falls_back:
                 descends = slopes(grouping, grads, heavy) > 0

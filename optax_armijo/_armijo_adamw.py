@@ -8,6 +8,7 @@ import optax
 from optax_armijo._adam import adam
 from optax_armijo._assembly import search_along
 from optax_armijo._choices import choose_policies
+from optax_armijo._defaults import fill_in
 from optax_armijo._options import Options
 from optax_armijo._policies import (
     Acceptance,
@@ -29,8 +30,8 @@ def armijo_adamw(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
-    momentum: Momentum = "none",
-    c: Scalar = 0.5,
+    momentum: Momentum = "held_out",
+    c: Scalar | None = None,
     decrease_factor: Scalar = 0.8,
     increase_factor: Scalar = 1.05,
     init_step_size: Scalar = 1e-3,
@@ -38,15 +39,15 @@ def armijo_adamw(
     max_step_size: ScalarOrSchedule = 10.0,
     max_trials: Scalar = 10,
     num_joint_steps: Scalar = 6,
-    net: Net = "no_rise",
+    net: Net | None = None,
     rounding_ulps: Scalar = 4.0,
     relative_floor: Scalar = 0.01,
     lower_bound: Scalar | None = 0.0,
-    acceptance: str | Acceptance = "armijo",
-    start: str | Start = "grow",
+    acceptance: str | Acceptance | None = None,
+    start: str | Start | None = None,
     shrink: str | Shrink = "constant",
-    search: str | Selection = "cycle",
-    frequency: str | Frequency = "every",
+    search: str | Selection | None = None,
+    frequency: str | Frequency | None = None,
     merging: str | Merging = "separate",
 ) -> optax.GradientTransformationExtraArgs:
     r"""`armijo_adam` with decoupled weight decay.
@@ -118,19 +119,28 @@ def armijo_adamw(
       I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization*, 2017,
       `arXiv 1711.05101 <https://arxiv.org/abs/1711.05101>`_.
     """
+    chosen = fill_in(
+        momentum,
+        c=c,
+        net=net,
+        acceptance=acceptance,
+        start=start,
+        search=search,
+        frequency=frequency,
+    )
     return search_along(
         adam(b1=b1, b2=b2, eps=eps, momentum=momentum),
         param_labels,
         Options(
             policies=choose_policies(
-                acceptance=acceptance,
-                start=start,
+                acceptance=chosen["acceptance"],
+                start=chosen["start"],
                 shrink=shrink,
-                search=search,
-                frequency=frequency,
+                search=chosen["search"],
+                frequency=chosen["frequency"],
                 merging=merging,
             ),
-            c=c,
+            c=chosen["c"],
             decrease_factor=decrease_factor,
             increase_factor=increase_factor,
             init_step_size=init_step_size,
@@ -138,7 +148,7 @@ def armijo_adamw(
             max_step_size=max_step_size,
             max_trials=max_trials,
             num_joint_steps=num_joint_steps,
-            net=net,
+            net=chosen["net"],
             rounding_ulps=rounding_ulps,
             relative_floor=relative_floor,
             lower_bound=lower_bound,

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from optax_armijo import (
     _acceptance,
+    _expected,
     _frequency,
     _merging,
     _nonmonotone,
@@ -28,6 +29,7 @@ ACCEPTANCES = {
     "zhang_hager": _nonmonotone.zhang_hager,
     "window_max": _nonmonotone.window_max,
     "approximate": _acceptance.approximate,
+    "measure": _acceptance.measure,
 }
 STARTS = {
     "grow": _start.grow,
@@ -35,6 +37,7 @@ STARTS = {
     "reset": _start.reset,
     "polyak": _start.polyak,
     "quadratic": _start.quadratic_start,
+    "expected": _expected.expected,
 }
 SHRINKS = {"constant": _shrink.constant, "quadratic": _shrink.quadratic}
 SELECTIONS = {

@@ -14,16 +14,17 @@ from optax_armijo._checks import check_range
 from optax_armijo._policies import Frequency, Outcome, unchanged
 
 
-def every(k: int = 1, *, per_group: bool = False) -> Frequency:
+def every(k: int = 1, *, warmup_steps: int = 0, per_group: bool = False) -> Frequency:
     """Searches at every k-th step.
 
     Args:
       k: at least 1.
+      warmup_steps: that many first steps are due, at least 0.
       per_group: whether groups are due in different steps, group i at steps i, i + k,
         i + 2 k, ..., instead of all at steps 0, k, 2 k, ...
 
     Raises:
-      ValueError: `k` outside its range.
+      ValueError: an argument outside its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -33,13 +34,14 @@ def every(k: int = 1, *, per_group: bool = False) -> Frequency:
       [[True, False], [False, True]]
     """
     check_range("k", k, at_least=1)
+    check_range("warmup_steps", warmup_steps, at_least=0)
 
     def init(num_groups: int, _: jnp.dtype) -> jax.Array:
         groups = jnp.arange(num_groups, dtype=jnp.int32)
         return groups % k if per_group else jnp.zeros_like(groups)
 
     def due(offset: jax.Array, num_steps: jax.Array) -> jax.Array:
-        return num_steps % k == offset
+        return (num_steps % k == offset) | (num_steps < warmup_steps)
 
     return Frequency(init, due, unchanged)
 

@@ -35,6 +35,7 @@ def step(
         plan.turns,
         here.settings,
     )
+    found = _taken(here, found)
     move = make_move(here, plan, found)
     step_size = jnp.where(found.searched, plan.start * found.factor, plan.kept)
     outcome = outcome_of(here, plan.turns, found, step_size)
@@ -73,6 +74,14 @@ def _problem(here: Situation, memory: PolicyStates, start: jax.Array) -> Problem
         acceptance_state=memory.acceptance,
         shrink=here.options.policies.shrink,
     )
+
+
+def _taken(here: Situation, found: Found) -> Found:
+    """Takes of step sizes that bracketing found the part that the policy wants."""
+    part = here.options.policies.start.bracketed_part
+    taken = jnp.where(here.state.bracketed, 1, jnp.asarray(part, found.factor.dtype))
+    factor = jnp.where(found.accepted, taken * found.factor, found.factor)
+    return found._replace(factor=factor)
 
 
 def _bracket_limit(state: ArmijoState, found: Found) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_armijo._choices import Policies
+from optax_armijo._numerics import rounding_error
 from optax_armijo._policies import Outcome, PolicyStates
 from optax_armijo._search import Found
 from optax_armijo._situation import Situation
@@ -25,6 +26,12 @@ def outcome_of(
     """Returns what the searches brought, each group's share in it told apart."""
     parts = jnp.where(found.searched, jnp.abs(step_size * here.slopes), 0)
     total = sum_on_ray(parts, turns.ray_of)
+    promised = sum_on_ray(
+        jnp.where(here.searchable, step_size * here.slopes, 0), turns.ray_of
+    )
+    rounding = rounding_error(
+        here.value, here.settings.rounding_ulps, here.batch.value.dtype
+    )
     return Outcome(
         searched=found.searched,
         accepted=found.accepted,
@@ -35,6 +42,9 @@ def outcome_of(
         actual_decrease=found.actual_decrease,
         share=jnp.where(total > 0, parts / jnp.where(total > 0, total, 1), 0),
         c=here.settings.c,
+        promised_decrease=promised,
+        is_visible=jnp.abs(promised) > rounding,
+        was_bracketed=here.state.bracketed,
     )
 
 

@@ -53,7 +53,7 @@ def make_plan(here: Situation, memory: PolicyStates) -> tuple[Plan, PolicyStates
         value=here.value,
         ray_slopes=_sum_moved(here, turns, here.slopes),
     )
-    at_rest, kept = policies.start.rest(opening)
+    at_rest, kept = policies.start.rest(memory.start, opening)
     # No group moves before its first search.
     at_rest = jnp.where(here.searchable & was_searched, at_rest, 0)
     at_rest = jnp.minimum(at_rest, here.settings.max_step_size)

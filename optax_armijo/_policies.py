@@ -27,6 +27,7 @@ class Trial(NamedTuple):
       tolerance: the part of a difference of losses that is their rounding.  # f[]
       slope: of the loss at the trial, along the trial's step: the derivative of
         :math:`f(w + t u)` by t at 1; only for tests with `needs_slope`.  # f[]
+      is_bracketing: whether the step's size is being looked for from nothing.  # bool[]
     """
 
     value: jax.Array
@@ -36,6 +37,7 @@ class Trial(NamedTuple):
     c: jax.Array
     tolerance: jax.Array
     slope: jax.Array | None = None
+    is_bracketing: jax.Array | bool = False
 
 
 class Opening(NamedTuple):
@@ -63,12 +65,17 @@ class Outcome(NamedTuple):
       searched: whether the group was searched.  # bool[G]
       accepted: whether its search accepted a trial.  # bool[G]
       step_size: what was found.  # f[G]
-      slopes: decrease of the loss a unit of step size.  # f[G]
+      slopes: decrease of the loss a unit of step size, searched or not.  # f[G]
       num_trials: of the search that moved the group.  # i32[G]
       predicted_decrease: step size times slope, of all that moved with it.  # f[G]
       actual_decrease: of the loss, by all that moved with it.  # f[G]
       share: the group's part in the predicted decrease.  # f[G]
       c: the sufficient-decrease constant.  # f[]
+      promised_decrease: step size times slope, of all that moves with the group,
+        searched or not.  # f[G]
+      is_visible: whether that is above the rounding of the loss.  # bool[G]
+      was_bracketed: whether its step size was known to be of the right size before
+        the search.  # bool[G]
     """
 
     searched: jax.Array
@@ -80,6 +87,9 @@ class Outcome(NamedTuple):
     actual_decrease: jax.Array
     share: jax.Array
     c: jax.Array
+    promised_decrease: jax.Array | float = 0.0
+    is_visible: jax.Array | bool = True
+    was_bracketed: jax.Array | bool = True
 
 
 class Acceptance(NamedTuple):
@@ -110,10 +120,12 @@ class Start(NamedTuple):
     Attributes:
       init: ``(num_groups, dtype) -> state``.
       first: ``(state, opening: Opening) -> f[G]``: where searches begin.
-      rest: ``(opening: Opening) -> (f[G], f[G])``: by what a group that is not
+      rest: ``(state, opening: Opening) -> (f[G], f[G])``: by what a group that is not
         searched moves, and what it keeps as its step size.
-      update: ``(state, outcome: Outcome) -> state``.
+      update: ``(state, outcome: Outcome) -> state``, after every step on a batch that
+        is finite.
       brackets_first: whether the very first search brackets, wherever `first` says.
+      bracketed_part: of a step size that bracketing found, how much is taken.
     """
 
     init: Callable[..., PolicyState]
@@ -121,6 +133,7 @@ class Start(NamedTuple):
     rest: Callable[..., tuple[jax.Array, jax.Array]]
     update: Callable[..., PolicyState]
     brackets_first: bool = True
+    bracketed_part: float = 1.0
 
 
 class Shrink(NamedTuple):

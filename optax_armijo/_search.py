@@ -99,6 +99,7 @@ def search_rays(
         moved = _moved(problem, turns, index)
         step_size = jnp.where(moved, ray.factor * problem.step_size, 0)
         trial = _try(evaluate, problem, settings, step_size)
+        trial = trial._replace(is_bracketing=ray.bracketing)
         is_pass = problem.acceptance.accept(problem.acceptance_state, trial)
         passed_value = jnp.where(is_pass, trial.trial_value, passed_value)
         shrink_factor = _shrink_factor(problem, settings, trial)

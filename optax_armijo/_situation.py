@@ -76,7 +76,8 @@ def look(
         is_finite &= jnp.all(jnp.isfinite(slopes(grouping, batch.grads, kept)))
     descends = fall > 0
     if not options.policies.acceptance.needs_descent:
-        descends = jnp.ones_like(descends)
+        # What is looked for from nothing must lead down all the same.
+        descends |= state.bracketed
     return Situation(
         grouping=grouping,
         options=options,

@@ -30,7 +30,7 @@ def keep(*, brackets_first: bool = True) -> Start:
     def first(_: Any, opening: Opening) -> jax.Array:
         return opening.step_size
 
-    return Start(no_state, first, _rest, unchanged, brackets_first)
+    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first)
 
 
 def grow(
@@ -58,7 +58,7 @@ def grow(
       >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
       >>> grow().first((), opening).tolist()
       [1.0]
-      >>> [x.tolist() for x in grow(unsearched="grow_once").rest(opening)]
+      >>> [x.tolist() for x in grow(unsearched="grow_once").rest((), opening)]
       [[1.0], [0.5]]
     """
     check_choice("unsearched", unsearched, ("keep", "grow", "grow_once"))
@@ -66,7 +66,7 @@ def grow(
     def first(_: Any, opening: Opening) -> jax.Array:
         return opening.increase_factor * opening.step_size
 
-    def rest(opening: Opening) -> tuple[jax.Array, jax.Array]:
+    def rest(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
         grown = opening.increase_factor * opening.step_size
         return (
             opening.step_size if unsearched == "keep" else grown,
@@ -92,7 +92,7 @@ def reset() -> Start:
     def first(_: Any, opening: Opening) -> jax.Array:
         return jnp.full_like(opening.step_size, opening.init_step_size)
 
-    return Start(no_state, first, _rest, unchanged, brackets_first=False)
+    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first=False)
 
 
 def polyak(
@@ -154,7 +154,7 @@ def polyak(
         new = jnp.maximum(num_backtracks + outcome.num_trials - 2, 0)
         return jnp.where(outcome.searched, new, num_backtracks)
 
-    return Start(init, first, _rest, update, brackets_first=False)
+    return Start(init, first, rest_as_it_is, update, brackets_first=False)
 
 
 def quadratic_start(lowest: float = 0.25, highest: float = 4.0) -> Start:
@@ -197,7 +197,7 @@ def quadratic_start(lowest: float = 0.25, highest: float = 4.0) -> Start:
         new = jnp.clip(quadratic_factor(ratio, outcome.c), lowest, highest)
         return jnp.where(outcome.accepted, new, factor)
 
-    return Start(init, first, _rest, update)
+    return Start(init, first, rest_as_it_is, update)
 
 
 def quadratic_factor(ratio: jax.Array, c: Scalar) -> jax.Array:
@@ -210,5 +210,5 @@ def quadratic_factor(ratio: jax.Array, c: Scalar) -> jax.Array:
     return safe_divide(jnp.minimum(0.5, 1 - c) * jnp.ones_like(ratio), 1 - ratio)
 
 
-def _rest(opening: Opening) -> tuple[jax.Array, jax.Array]:
+def rest_as_it_is(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
     return opening.step_size, opening.step_size

@@ -22,4 +22,4 @@ ScalarOrSchedule: TypeAlias = Scalar | Callable[[Any], Any]
 """A hyper-parameter, or a function from the number of steps made to one."""
 
 Net: TypeAlias = Literal["no_rise", "average", "off"]
-Momentum: TypeAlias = Literal["none", "kept", "searched", "unsearched"]
+Momentum: TypeAlias = Literal["held_out", "none", "kept", "searched", "unsearched"]

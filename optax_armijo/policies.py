@@ -16,6 +16,8 @@ A policy is a named tuple of pure functions; the classes here say which.
 
 from optax_armijo._acceptance import approximate as approximate
 from optax_armijo._acceptance import armijo as armijo
+from optax_armijo._acceptance import measure as measure
+from optax_armijo._expected import expected as expected
 from optax_armijo._frequency import adaptive as adaptive
 from optax_armijo._frequency import every as every
 from optax_armijo._merging import combine as combine

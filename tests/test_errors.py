@@ -27,7 +27,7 @@ BAD_OPTIONS = [
     ("relative_floor", 1.0, r"relative_floor .* \[0, 1\); got 1.0"),
     ("lower_bound", float("-inf"), "lower_bound must be a finite number"),
     ("search", "all", "search must be one of 'cycle', .* Selection from .*; got 'all'"),
-    ("net", None, "net must be one of 'no_rise', 'average', 'off'; got None"),
+    ("net", "on", "net must be one of 'no_rise', 'average', 'off'; got 'on'"),
 ]
 
 
@@ -44,7 +44,7 @@ def test_bad_options_raise_at_construction(name, value, message):
         ("b1", 1.0, r"b1 .* \[0, 1\); got 1.0"),
         ("b2", -0.1, r"b2 .* \[0, 1\); got -0.1"),
         ("eps", 0.0, r"eps .* \(0, inf\); got 0.0"),
-        ("momentum", "yes", "momentum must be one of 'none', 'kept', 'searched'"),
+        ("momentum", "yes", "momentum must be one of 'held_out', 'none', 'kept'"),
     ],
 )
 def test_bad_adam_options_raise_at_construction(name, value, message):

@@ -44,7 +44,9 @@ def test_it_trains_by_steps_that_satisfy_the_inequality(search, momentum):
 
 def test_the_tested_point_is_the_kept_point():
     """In a joint step the loss after the step is the one that the trial saw."""
-    history = run(armijo_adam(search="joint"), network_params(), num_steps=15)
+    history = run(
+        armijo_adam(momentum="none", search="joint"), network_params(), num_steps=15
+    )
     for step, entry in enumerate(history):
         moved = jax.tree.map(jnp.add, entry.params, entry.updates)
         info = armijo_info(entry.state)
@@ -167,7 +169,7 @@ def test_one_group_searched_in_any_way_is_the_same():
 
 
 def test_cycle_takes_groups_in_turn_after_joint_steps():
-    tx = armijo_adam(LABELS, num_joint_steps=2)
+    tx = armijo_adam(LABELS, momentum="none", num_joint_steps=2)
     history = run(tx, network_params(), num_steps=6)
     searched = [armijo_info(x.state).searched.tolist() for x in history]
     assert searched == [[True] * 3] * 2 + [
@@ -179,7 +181,7 @@ def test_cycle_takes_groups_in_turn_after_joint_steps():
 
 
 def test_groups_not_searched_move_with_the_step_size_they_have():
-    tx = armijo_adam(LABELS, num_joint_steps=1, net="off")
+    tx = armijo_adam(LABELS, momentum="none", num_joint_steps=1, net="off")
     history = run(tx, network_params(), num_steps=4)
     for before, after in zip(history[:-1], history[1:], strict=True):
         info = armijo_info(after.state)
@@ -237,7 +239,12 @@ def test_no_group_falls_far_behind_the_median(floor):
 def test_a_group_does_not_move_before_its_first_search():
     """Without joint steps, groups wait for their turn: 1e3 is never stepped by."""
     tx = armijo_adam(
-        LABELS, num_joint_steps=0, net="off", init_step_size=1e3, max_step_size=1e3
+        LABELS,
+        momentum="none",
+        num_joint_steps=0,
+        net="off",
+        init_step_size=1e3,
+        max_step_size=1e3,
     )
     history = run(tx, network_params(), num_steps=3)
     moved = [armijo_info(x.state).applied_step_size > 0 for x in history]

@@ -189,7 +189,7 @@ def test_equal_losses_are_no_failure():
         del step
         return 1000.0 + 1e-6 * jnp.sum(params**2)
 
-    tx = armijo_adam()
+    tx = armijo_adam(momentum="none")
     history = run(tx, jnp.ones(4), loss_fn, num_steps=40)
     for entry in history[1:]:
         info = armijo_info(entry.state)
@@ -209,7 +209,9 @@ def test_a_net_that_nothing_passes_leaves_params_where_they_are():
         return jnp.where(both, jnp.inf, a**2 + b**2)
 
     params = {"a": jnp.array(1.0), "b": jnp.array(1.0)}
-    tx = armijo_adam({"a": "a", "b": "b"}, search="each", num_joint_steps=0)
+    tx = armijo_adam(
+        {"a": "a", "b": "b"}, momentum="none", search="each", num_joint_steps=0
+    )
     (entry,) = run(tx, params, loss_fn, num_steps=1)
     info = armijo_info(entry.state)
     assert bool(info.accepted.all())

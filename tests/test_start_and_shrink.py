@@ -42,7 +42,7 @@ def test_keep_grow_and_reset_begin_where_they_say():
     [("keep", 0.25, 0.25), ("grow", 0.5, 0.5), ("grow_once", 0.5, 0.25)],
 )
 def test_what_moves_without_a_search(unsearched, moves_by, keeps):
-    rest = policies.grow(unsearched=unsearched).rest(opening([0.25]))
+    rest = policies.grow(unsearched=unsearched).rest((), opening([0.25]))
     assert [x.tolist() for x in rest] == [[moves_by], [keeps]]
 
 

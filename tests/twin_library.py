@@ -26,7 +26,8 @@ class Static(NamedTuple):
 
 def transformation(static: Static, numbers: dict[str, Any], friction: Any) -> Any:
     """The library's side of a run."""
-    labels, options = list(static.labels), dict(static.words) | numbers
+    labels = list(static.labels)
+    options = {"momentum": "none"} | dict(static.words) | numbers
     if static.sgd:
         search = optax_armijo.scale_by_armijo(labels, **options)
         return optax.chain(optax.sgd(1.0, momentum=friction), search)

@@ -8,6 +8,7 @@ import optimizers
 from optax import contrib
 
 import optax_armijo
+from optax_armijo import policies
 
 LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3)
 DECAY = 0.01  # on matrices, not on biases and norms, wherever a method has decay
@@ -71,13 +72,39 @@ PRESETS = {
     "ponos": always(optax_armijo.ponos),
 }
 
+
+def linear_decay(num_steps: int) -> optax.GradientTransformation:
+    """Ours with its steps scaled down to nothing, for who knows the number of steps."""
+    schedule = optax.linear_schedule(1.0, 0.0, num_steps)
+    return optax.chain(optax_armijo.armijo_adam(), optax.scale_by_schedule(schedule))
+
+
 OURS = {
     "armijo_adam": always(optax_armijo.armijo_adam),
-    "armijo_adam-one": always(optax_armijo.armijo_adam, optax_armijo.one_group),
+    "armijo_adam-linear": Method(linear_decay),
 }
 
-# One change each to `armijo_adam`, by layer and as one group.
-CHANGES: dict[str, dict[str, Any]] = {
+# Every step is tested on the rows that it came from, as in the papers.
+IN_SAMPLE = {
+    "by_layer": always(optax_armijo.armijo_adam, momentum="none"),
+    "one_group": always(
+        optax_armijo.armijo_adam, optax_armijo.one_group, momentum="none"
+    ),
+}
+
+# One change each to `armijo_adam`, ...
+HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
+    "c.3": {"c": 0.3},
+    "c.5": {"c": 0.5},
+    "c.85": {"c": 0.85},
+    "every1": {"frequency": "every"},
+    "slow": {"start": policies.expected(0.95)},
+    "cycle": {"search": "cycle"},
+    "each": {"search": "each"},
+}
+
+# ... and to the searches on a step's own rows, by layer and as one group.
+IN_SAMPLE_CHANGES: dict[str, dict[str, Any]] = {
     "average": {"net": "average"},
     "nonet": {"net": "off"},
     "c.1": {"c": 0.1},
@@ -91,13 +118,23 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quadratic": {"start": "quadratic", "shrink": "quadratic"},
 }
 
+
+def changed(
+    name: str, changes: dict[str, dict[str, Any]], *labels: Any, **options: Any
+) -> dict[str, Method]:
+    """The default, or with `options` another base, with one change each."""
+    return {
+        f"{name}-{change}": always(
+            optax_armijo.armijo_adam, *labels, **(options | changes[change])
+        )
+        for change in changes
+    }
+
+
 ABLATION = {
-    name + change: always(optax_armijo.armijo_adam, *labels, **options)
-    for name, labels in (
-        ("armijo_adam-", ()),
-        ("armijo_adam-one-", (optax_armijo.one_group,)),
-    )
-    for change, options in CHANGES.items()
+    **changed("armijo_adam", HELD_OUT_CHANGES),
+    **changed("by_layer", IN_SAMPLE_CHANGES, momentum="none"),
+    **changed("one_group", IN_SAMPLE_CHANGES, optax_armijo.one_group, momentum="none"),
 }
 
 METHODS: dict[str, Method] = {
@@ -105,6 +142,7 @@ METHODS: dict[str, Method] = {
     **LEARNING_RATE_FREE,
     **PRESETS,
     **OURS,
+    **IN_SAMPLE,
     **ABLATION,
 }
 
@@ -113,6 +151,7 @@ FAMILIES = {
     "learning_rate_free": LEARNING_RATE_FREE,
     "presets": PRESETS,
     "ours": OURS,
+    "in_sample": IN_SAMPLE,
     "ablation": ABLATION,
     "all": METHODS,
 }

@@ -1,0 +1,126 @@
+"""At which step size does a search begin? Where the mean over batches says."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._checks import check_range
+from optax_armijo._numerics import safe_divide
+from optax_armijo._policies import Opening, Outcome, Start
+
+
+class ExpectedState(NamedTuple):
+    """Sums over batches, older ones counting less; by group.
+
+    Attributes:
+      slope: of slopes.  # f[G]
+      curvature: of curvatures, from the batches with a trial.  # f[G]
+      slope_weight: how much went into `slope`.  # f[G]
+      curvature_weight: how much went into `curvature`.  # f[G]
+      target: the step size to move towards; NaN while nothing is known.  # f[G]
+    """
+
+    slope: jax.Array
+    curvature: jax.Array
+    slope_weight: jax.Array
+    curvature_weight: jax.Array
+    target: jax.Array
+
+
+def expected(
+    decay: float = 0.9,
+    *,
+    lowest: float = 0.8,
+    highest: float = 1.25,
+    bracketed_part: float = 0.25,
+) -> Start:
+    r"""Moves towards the largest step size that passes Armijo's test in the mean.
+
+    A batch gives the slope :math:`s = -\langle g, d \rangle` of a direction at params;
+    a trial there gives its curvature, :math:`h = 2 (f(w + \eta d) - f(w) + \eta s) /
+    \eta^2`. Of both, averages over the batches are kept, and on the quadratic that
+    these make Armijo's test passes up to
+
+    .. math:: \eta^* = 2 (1 - c)\,\bar s / \bar h, \qquad
+      \eta \leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, low, high)
+
+    The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
+    direction no longer descends in the mean and :math:`\eta^*` is 0; where only
+    :math:`\bar h \le 0`, it is infinite. A group that moves with others goes by what
+    all of them do together.
+
+    On one batch alone this says how far that batch can be fitted. It is meant for
+    directions that the batch had no part in (``momentum="held_out"``): for those,
+    slope and trial are unbiased measurements of what a step does to all rows.
+
+    Args:
+      decay: of the averages, a step, in [0, 1).
+      lowest: of the factor by which a step size changes in a step, in (0, 1].
+      highest: of that factor, at least 1.
+      bracketed_part: how much is taken of the step size that the first search found,
+        in (0, 1]: it was tested on the rows that its direction came from.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> start = expected(lowest=0.1, highest=10.0)
+      >>> no, yes = jnp.array([False]), jnp.array([True])
+      >>> outcome = Outcome(searched=yes, accepted=yes, step_size=jnp.array([0.5]),
+      ...     slopes=jnp.array([1.0]), num_trials=1, predicted_decrease=0.5,
+      ...     actual_decrease=0.25, share=1.0, c=0.5, promised_decrease=0.5)
+      >>> state = start.update(start.init(1, jnp.float32), outcome)
+      >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
+      >>> start.first(state, opening).tolist()  # s = 1, h = 2: the minimum
+      [0.5]
+      >>> uphill = outcome._replace(searched=no, promised_decrease=-0.1)
+      >>> start.first(start.update(state, uphill), opening).tolist()  # (.9 - .2) / 2
+      [0.1842...]
+    """
+    check_range("decay", decay, at_least=0, below=1)
+    check_range("lowest", lowest, above=0, at_most=1)
+    check_range("highest", highest, at_least=1)
+    check_range("bracketed_part", bracketed_part, above=0, at_most=1)
+
+    def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
+        # Each an array of its own: the state may be donated.
+        zeros = [jnp.zeros(num_groups, dtype) for _ in range(4)]
+        return ExpectedState(*zeros, target=jnp.full(num_groups, jnp.nan, dtype))
+
+    def first(state: ExpectedState, opening: Opening) -> jax.Array:
+        factor = jnp.clip(state.target / opening.step_size, lowest, highest)
+        return jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
+
+    def rest(state: ExpectedState, opening: Opening) -> tuple[jax.Array, jax.Array]:
+        step_size = first(state, opening)
+        return step_size, step_size
+
+    def update(state: ExpectedState, outcome: Outcome) -> ExpectedState:
+        # The first search sees rows that its direction came from.
+        is_fresh = jnp.asarray(outcome.was_bracketed)
+        measured = is_fresh & outcome.accepted & outcome.is_visible
+        length = outcome.step_size
+        bend = outcome.predicted_decrease - outcome.actual_decrease
+
+        def mixed(total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:
+            return decay * total + jnp.where(counts, (1 - decay) * new, 0)
+
+        slope = mixed(state.slope, outcome.promised_decrease / length, is_fresh)
+        curvature = mixed(state.curvature, 2 * bend / length**2, measured)
+        slope_weight = mixed(state.slope_weight, 1, is_fresh)
+        curvature_weight = mixed(state.curvature_weight, 1, measured)
+        mean_slope = safe_divide(slope, slope_weight)
+        mean_curvature = safe_divide(curvature, curvature_weight)
+        target = _target(mean_slope, mean_curvature, outcome.c)
+        target = jnp.where(curvature_weight > 0, target, jnp.nan)
+        return ExpectedState(slope, curvature, slope_weight, curvature_weight, target)
+
+    return Start(init, first, rest, update, bracketed_part=bracketed_part)
+
+
+def _target(slope: jax.Array, curvature: jax.Array, c: Any) -> jax.Array:
+    bends_up = curvature > 0
+    largest = 2 * (1 - c) * slope / jnp.where(bends_up, curvature, 1)
+    return jnp.where(slope > 0, jnp.where(bends_up, largest, jnp.inf), 0)

@@ -1,0 +1,183 @@
+"""The default: trials on rows that their direction has not seen."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import problems
+import pytest
+import reference_held_out
+
+import optax_armijo
+from optax_armijo import armijo_adam, armijo_info, policies
+
+NUM_STEPS = 60
+
+
+def follow(tx: Any, params: Any, batches: Any, loss: Any, num_steps: int) -> Any:
+    """Scans over `num_steps` batches; returns the infos and params of all steps."""
+
+    @jax.jit
+    def scan(params: Any) -> Any:
+        def step(carry: Any, batch: Any) -> Any:
+            params, state = carry
+            loss_fn = functools.partial(loss, batch=batch)
+            value, grads = jax.value_and_grad(loss_fn)(params)
+            updates, state = tx.update(
+                grads, state, params, value=value, value_fn=loss_fn
+            )
+            params = optax.apply_updates(params, updates)
+            return (params, state), (armijo_info(state), params, value)
+
+        return jax.lax.scan(step, (params, tx.init(params)), batches, num_steps)[1]
+
+    return scan(params)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_it_follows_its_numpy_twin(batch_size: int):
+    batches = problems.make_batches(NUM_STEPS, batch_size)
+    params = problems.make_params()
+    rows = [problems.Batch(*(x[i] for x in batches)) for i in range(NUM_STEPS)]
+    twin = reference_held_out.run(params, rows)
+    info, ours, _ = follow(armijo_adam(), params, batches, problems.loss_jax, NUM_STEPS)
+    np.testing.assert_array_equal(
+        info.num_evaluations, [step.num_evaluations for step in twin]
+    )
+    np.testing.assert_allclose(
+        info.applied_step_size[:, 0], [step.step_size for step in twin], rtol=1e-6
+    )
+    for leaf, expected in zip(ours, twin[-1].params, strict=True):
+        np.testing.assert_allclose(leaf[-1], expected, rtol=1e-6, atol=1e-8)
+
+
+def noisy(params: jax.Array, batch: jax.Array) -> jax.Array:
+    """A bowl whose centre is drawn anew with each batch."""
+    return 1.0 + jnp.sum((params - batch) ** 2)
+
+
+def centres(noise: float, num_steps: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return 3.0 + noise * rng.normal(size=(num_steps, 20)).astype(np.float32)
+
+
+def test_noise_shrinks_the_step_size_and_a_search_on_own_rows_does_not():
+    batches = centres(1.0, 300)
+    ours, where, _ = follow(armijo_adam(), jnp.zeros(20), batches, noisy, 300)
+    own, elsewhere, _ = follow(
+        armijo_adam(momentum="none"), jnp.zeros(20), batches, noisy, 300
+    )
+    assert ours.step_size[-1, 0] < 0.25 * own.step_size[-1, 0]
+    error, other = (jnp.mean((x[-100:] - 3.0) ** 2) for x in (where, elsewhere))
+    assert error < 0.25 * other
+
+
+def test_without_noise_it_goes_on_to_the_minimum():
+    batches = centres(0.0, 300)
+    _, where, _ = follow(armijo_adam(), jnp.zeros(20), batches, noisy, 300)
+    assert float(jnp.max(jnp.abs(where[-1] - 3.0))) < 1e-2
+
+
+def test_a_batch_has_no_part_in_the_direction_of_its_own_trial():
+    points = []
+
+    def record(point: Any) -> None:
+        points.append(np.asarray(point))
+
+    def loss(params: jax.Array, batch: jax.Array) -> jax.Array:
+        jax.debug.callback(record, params)
+        return noisy(params, batch)
+
+    tx = armijo_adam()
+    params = jnp.zeros(2)
+    state = tx.init(params)
+
+    def update(centre: jax.Array, state: Any, params: jax.Array) -> Any:
+        grads = jax.grad(noisy)(params, centre)
+        return tx.update(
+            grads,
+            state,
+            params,
+            value=noisy(params, centre),
+            value_fn=functools.partial(loss, batch=centre),
+        )
+
+    updates, state = update(jnp.array([3.0, 1.0]), state, params)
+    params = optax.apply_updates(params, updates)
+    points.clear()
+    # The second moments scale it, so the sign is what the batch cannot change.
+    update(jnp.array([-5.0, -5.0]), state, params)
+    jax.effects_barrier()
+    assert np.all(points[0] > np.asarray(params))
+
+
+def test_the_first_step_takes_a_quarter_of_what_its_own_rows_allow():
+    whole = policies.expected(bracketed_part=1.0)
+    batches = centres(1.0, 1)
+    one, _, _ = follow(armijo_adam(), jnp.zeros(20), batches, noisy, 1)
+    four, _, _ = follow(armijo_adam(start=whole), jnp.zeros(20), batches, noisy, 1)
+    assert float(four.step_size[0, 0]) == pytest.approx(4 * float(one.step_size[0, 0]))
+
+
+def test_evaluations_are_few():
+    info, _, _ = follow(armijo_adam(), jnp.zeros(20), centres(1.0, 100), noisy, 100)
+    counts = np.asarray(info.num_evaluations)
+    assert counts[0] <= 10
+    steps = np.arange(1, 100)
+    is_due = (steps < 10) | (steps % 4 == 0)
+    assert np.all(counts[1:][~is_due] == 0)
+    assert np.all(counts[1:][is_due] >= 1)
+    assert np.sum(counts[1:]) <= 1.2 * np.sum(is_due)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_beyond_a_wall_params_stay_finite_and_a_net_keeps_them_before_it(bad: float):
+    def walled(params: jax.Array, batch: jax.Array) -> jax.Array:
+        value = noisy(params, batch)
+        return jnp.where(jnp.max(params) > 2.0, bad, value)
+
+    start, batches = jnp.zeros(20), centres(0.3, 200)
+    info, where, _ = follow(armijo_adam(), start, batches, walled, 200)
+    assert np.all(np.isfinite(where))
+    assert np.all(info.step_size > 0)
+    netted = armijo_adam(net="no_rise", frequency="every")
+    _, _, losses = follow(netted, start, batches, walled, 200)
+    assert np.all(np.isfinite(losses))
+
+
+def test_a_trial_that_multiplies_the_loss_is_refused():
+    def steep(params: jax.Array, batch: jax.Array) -> jax.Array:
+        return noisy(params, batch) + jnp.where(params[0] > 0.5, 1e6, 0.0)
+
+    tx = armijo_adam(start=policies.expected(highest=10.0, bracketed_part=1.0))
+    info, where, _ = follow(tx, jnp.zeros(20), centres(0.1, 9), steep, 9)
+    assert np.all(where[:, 0] <= 0.55)
+    assert np.any(info.num_evaluations[1:] > 1)
+
+
+def test_trials_that_drown_in_rounding_leave_the_step_size_alone():
+    def loss(params: jax.Array, batch: jax.Array) -> jax.Array:
+        return 1000.0 + 1e-6 * noisy(params, batch)
+
+    info, _, _ = follow(armijo_adam(), jnp.ones(20), centres(0.0, 40), loss, 40)
+    assert np.all(info.accepted[1:10])
+    assert np.unique(info.step_size).size == 1
+
+
+def test_bad_arguments_are_named():
+    for make, message in (
+        (lambda: policies.expected(1.0), "decay"),
+        (lambda: policies.expected(lowest=0.0), "lowest"),
+        (lambda: policies.expected(highest=0.5), "highest"),
+        (lambda: policies.expected(bracketed_part=0.0), "bracketed_part"),
+        (lambda: policies.measure(0.0), "rise"),
+        (lambda: policies.measure(decay=1.0), "decay"),
+        (lambda: policies.every(2, warmup_steps=-1), "warmup_steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    assert optax_armijo.policies is policies
