@@ -99,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> float:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--momentum", default="none", help="none, kept or searched")
+    parser.add_argument(
+        "--momentum", default="held_out", help="or none, kept, searched"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     options = parser.parse_args(argv)
 

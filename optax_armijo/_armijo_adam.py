@@ -44,20 +44,41 @@ def armijo_adam(
     frequency: str | Frequency | None = None,
     merging: str | Merging = "separate",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam that finds its step sizes, one for each part of the network.
+    r"""Adam that finds its step sizes.
 
-    For every group of leaves :math:`l` a step size :math:`\eta_l` is searched for
-    with Armijo's test along Adam's direction, and all groups move:
+    Adam's step, with a step size that moves towards the largest one that passes
+    Armijo's test in the mean over batches:
 
     .. math::
-      v &\leftarrow b_2 v + (1 - b_2) g^2, \qquad
-      P = \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}, \qquad d = -P g \\
-      &f(w + \eta_l d_l) \le f(w) - c\,\eta_l \langle g_l, P_l g_l \rangle + \tau \\
+      m' &= b_1 m + (1 - b_1) g, \qquad v' = b_2 v + (1 - b_2) g^2, \qquad
+      P = \frac{1}{\sqrt{v' / (1 - b_2^k)} + \epsilon} \\
+      w &\leftarrow w - \eta\,P m' / (1 - b_1^k) \\
+      d &= -P m / (1 - b_1^{k - 1}), \qquad s = -\langle g, d \rangle, \qquad
+      h = 2 (f(w + \eta d) - f(w) + \eta s) / \eta^2 \\
+      \eta &\leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, 0.8, 1.25), \qquad
+      \eta^* = 2 (1 - c)\,\bar s / \bar h
+
+    with :math:`g` the gradient and :math:`k` the number of batches so far. The trial's
+    direction :math:`d` is the momentum before this batch's gradient entered it: the
+    rows on which a step is tested had no part in its direction, so that slope and
+    trial measure what it does to all rows, where a search on a step's own rows measures
+    how far these can be fitted. Single measurements are noisy, and
+    :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
+    costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
+    from the hundredth step on in one of ten. The very first step size is found by a
+    search along :math:`-P g` on its own rows, and a quarter of it is taken.
+
+    With another `momentum` each group of leaves :math:`l` has a step size
+    :math:`\eta_l` of its own, searched for with Armijo's test on the step's own rows,
+    as in arXiv 2403.18506, and all groups move:
+
+    .. math::
+      &f(w + \eta_l d_l) \le f(w) + c\,\eta_l \langle g_l, d_l \rangle + \tau,
+      \qquad d = -P g \\
       w &\leftarrow w + \kappa \textstyle\sum_l \eta_l d_l
 
-    with :math:`g` the gradient, :math:`k` the number of batches so far,
-    :math:`\tau` the rounding of the loss and :math:`\kappa \le 1` from the net.
-    `scale_by_armijo` documents the search, its safeguards and its arguments.
+    with :math:`\tau` the rounding of the loss and :math:`\kappa \le 1` from the net.
+    `scale_by_armijo` documents that search, its safeguards and its arguments.
 
     Args:
       param_labels: how the leaves are grouped; None groups `by_layer`. Inside
@@ -65,15 +86,17 @@ def armijo_adam(
       b1: decay of the momentum, in [0, 1); unused while `momentum` is ``"none"``.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root of the second moment, above 0.
-      momentum: ``"none"``: the trial goes along :math:`-P g` and is what is kept.
+      momentum: ``"held_out"``: steps along momentum, trials along that of the batches
+        before. ``"none"``: the trial goes along :math:`-P g` and is what is kept.
         ``"kept"``: the trial goes along :math:`-P g`, the step that is kept along
-        :math:`-P m / (1 - b_1^k)` with the step size found (arXiv 2403.18506); what
+        :math:`-P m' / (1 - b_1^k)` with the step size found (arXiv 2403.18506); what
         is applied is then tested by the net alone. ``"searched"``: trial and step
         both go along the momentum direction; in a group where that does not descend
-        on this batch, :math:`\langle g_l, P_l m_l \rangle \le 0`, both go along
+        on this batch, :math:`\langle g_l, P_l m'_l \rangle \le 0`, both go along
         :math:`-P g` for this step. ``"unsearched"``: groups that are searched go to
         the trial along :math:`-P g`, the others along momentum (arXiv 2407.20650).
-      c: see `scale_by_armijo`, as for all that follow.
+      c: see `scale_by_armijo`, as for all that follow. None is 0.7 when trials are
+        held out, else 0.5.
       decrease_factor: in (0, 1).
       increase_factor: at least 1.
       init_step_size: in [`min_step_size`, `max_step_size`].
@@ -81,17 +104,23 @@ def armijo_adam(
       max_step_size: at least `min_step_size`; may be an ``optax.Schedule``.
       max_trials: at least 1.
       num_joint_steps: at least 0.
-      net: ``"no_rise"``, ``"average"`` or ``"off"``.
+      net: ``"no_rise"``, ``"average"`` or ``"off"``; None is ``"off"`` when trials are
+        held out, else ``"no_rise"``.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
       lower_bound: a number below the loss, or None.
       acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
-        ``"approximate"``, or an `Acceptance` from `optax_armijo.policies`.
-      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``, or a
-        `Start`.
+        ``"approximate"``, ``"measure"``, or an `Acceptance` from
+        `optax_armijo.policies`; None is ``"measure"`` when trials are held out, else
+        ``"armijo"``.
+      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``,
+        ``"expected"``, or a `Start`; None is ``"expected"`` when trials are held out,
+        else ``"grow"``.
       shrink: ``"constant"``, ``"quadratic"``, or a `Shrink`.
-      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`.
-      frequency: ``"every"``, ``"adaptive"``, or a `Frequency`.
+      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`;
+        None is ``"joint"`` when trials are held out, else ``"cycle"``.
+      frequency: ``"every"``, ``"thinning"``, ``"adaptive"``, or a `Frequency`; None is
+        ``"thinning"`` when trials are held out, else ``"every"``.
       merging: ``"separate"``, ``"combine"``, or a `Merging`.
 
     Returns:

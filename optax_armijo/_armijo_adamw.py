@@ -75,8 +75,9 @@ def armijo_adamw(
       b1: see `armijo_adam`, as for all that follow.
       b2: in [0, 1).
       eps: above 0.
-      momentum: ``"none"``, ``"kept"`` or ``"searched"``.
-      c: in (0, 1).
+      momentum: ``"held_out"``, ``"none"``, ``"kept"``, ``"searched"`` or
+        ``"unsearched"``; what None stands for below goes by it, as in `armijo_adam`.
+      c: in (0, 1), or None.
       decrease_factor: in (0, 1).
       increase_factor: at least 1.
       init_step_size: in [`min_step_size`, `max_step_size`].
@@ -84,17 +85,19 @@ def armijo_adamw(
       max_step_size: at least `min_step_size`; may be an ``optax.Schedule``.
       max_trials: at least 1.
       num_joint_steps: at least 0.
-      net: ``"no_rise"``, ``"average"`` or ``"off"``.
+      net: ``"no_rise"``, ``"average"``, ``"off"``, or None.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
       lower_bound: a number below the loss, or None.
       acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
-        ``"approximate"``, or an `Acceptance` from `optax_armijo.policies`.
-      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``, or a
-        `Start`.
+        ``"approximate"``, ``"measure"``, an `Acceptance` from
+        `optax_armijo.policies`, or None.
+      start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``,
+        ``"expected"``, a `Start`, or None.
       shrink: ``"constant"``, ``"quadratic"``, or a `Shrink`.
-      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`.
-      frequency: ``"every"``, ``"adaptive"``, or a `Frequency`.
+      search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, a `Selection`, or
+        None.
+      frequency: ``"every"``, ``"thinning"``, ``"adaptive"``, a `Frequency`, or None.
       merging: ``"separate"``, ``"combine"``, or a `Merging`.
 
     Returns:

@@ -46,7 +46,11 @@ SELECTIONS = {
     "each": _selection.each,
     "weighted": _selection.weighted,
 }
-FREQUENCIES = {"every": _frequency.every, "adaptive": _frequency.adaptive}
+FREQUENCIES = {
+    "every": _frequency.every,
+    "thinning": _frequency.thinning,
+    "adaptive": _frequency.adaptive,
+}
 MERGINGS = {"separate": _merging.separate, "combine": _merging.combine}
 
 

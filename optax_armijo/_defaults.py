@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from optax_armijo import _frequency
 from optax_armijo._types import Momentum
 
 # Trials on rows that the direction has not seen are noisy and unbiased: each measures,
-# the mean decides, and one in four steps is enough once the mean is known.
+# the mean decides, and ever fewer are enough.
 HELD_OUT: dict[str, Any] = {
     "c": 0.7,
     "net": "off",
     "acceptance": "measure",
     "start": "expected",
     "search": "joint",
-    "frequency": _frequency.every(4, warmup_steps=10),
+    "frequency": "thinning",
 }
 
 # Trials on the rows that the direction came from: each must pass by itself.

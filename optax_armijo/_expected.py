@@ -31,6 +31,7 @@ class ExpectedState(NamedTuple):
 def expected(
     decay: float = 0.9,
     *,
+    curvature_decay: float = 0.8,
     lowest: float = 0.8,
     highest: float = 1.25,
     bracketed_part: float = 0.25,
@@ -55,7 +56,8 @@ def expected(
     slope and trial are unbiased measurements of what a step does to all rows.
 
     Args:
-      decay: of the averages, a step, in [0, 1).
+      decay: of the average of slopes, a step, in [0, 1).
+      curvature_decay: of the average of curvatures, a trial, in [0, 1).
       lowest: of the factor by which a step size changes in a step, in (0, 1].
       highest: of that factor, at least 1.
       bracketed_part: how much is taken of the step size that the first search found,
@@ -80,6 +82,7 @@ def expected(
       [0.1842...]
     """
     check_range("decay", decay, at_least=0, below=1)
+    check_range("curvature_decay", curvature_decay, at_least=0, below=1)
     check_range("lowest", lowest, above=0, at_most=1)
     check_range("highest", highest, at_least=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
@@ -101,16 +104,12 @@ def expected(
         # The first search sees rows that its direction came from.
         is_fresh = jnp.asarray(outcome.was_bracketed)
         measured = is_fresh & outcome.accepted & outcome.is_visible
-        length = outcome.step_size
-        bend = outcome.predicted_decrease - outcome.actual_decrease
-
-        def mixed(total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:
-            return decay * total + jnp.where(counts, (1 - decay) * new, 0)
-
-        slope = mixed(state.slope, outcome.promised_decrease / length, is_fresh)
-        curvature = mixed(state.curvature, 2 * bend / length**2, measured)
-        slope_weight = mixed(state.slope_weight, 1, is_fresh)
-        curvature_weight = mixed(state.curvature_weight, 1, measured)
+        length, promised = outcome.step_size, outcome.promised_decrease
+        slope = _faded(decay, state.slope, promised / length, is_fresh)
+        slope_weight = _faded(decay, state.slope_weight, 1, is_fresh)
+        bend = 2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
+        curvature = _faded(curvature_decay, state.curvature, bend, measured)
+        curvature_weight = _faded(curvature_decay, state.curvature_weight, 1, measured)
         mean_slope = safe_divide(slope, slope_weight)
         mean_curvature = safe_divide(curvature, curvature_weight)
         target = _target(mean_slope, mean_curvature, outcome.c)
@@ -118,6 +117,11 @@ def expected(
         return ExpectedState(slope, curvature, slope_weight, curvature_weight, target)
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part)
+
+
+def _faded(decay: float, total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:
+    """Takes something new into a sum in which the old counts less, where it counts."""
+    return jnp.where(counts, decay * total + (1 - decay) * new, total)
 
 
 def _target(slope: jax.Array, curvature: jax.Array, c: Any) -> jax.Array:

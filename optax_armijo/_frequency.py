@@ -14,17 +14,16 @@ from optax_armijo._checks import check_range
 from optax_armijo._policies import Frequency, Outcome, unchanged
 
 
-def every(k: int = 1, *, warmup_steps: int = 0, per_group: bool = False) -> Frequency:
+def every(k: int = 1, *, per_group: bool = False) -> Frequency:
     """Searches at every k-th step.
 
     Args:
       k: at least 1.
-      warmup_steps: that many first steps are due, at least 0.
       per_group: whether groups are due in different steps, group i at steps i, i + k,
         i + 2 k, ..., instead of all at steps 0, k, 2 k, ...
 
     Raises:
-      ValueError: an argument outside its range.
+      ValueError: `k` outside its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,16 +33,56 @@ def every(k: int = 1, *, warmup_steps: int = 0, per_group: bool = False) -> Freq
       [[True, False], [False, True]]
     """
     check_range("k", k, at_least=1)
-    check_range("warmup_steps", warmup_steps, at_least=0)
 
     def init(num_groups: int, _: jnp.dtype) -> jax.Array:
         groups = jnp.arange(num_groups, dtype=jnp.int32)
         return groups % k if per_group else jnp.zeros_like(groups)
 
     def due(offset: jax.Array, num_steps: jax.Array) -> jax.Array:
-        return (num_steps % k == offset) | (num_steps < warmup_steps)
+        return num_steps % k == offset
 
     return Frequency(init, due, unchanged)
+
+
+def thinning(max_interval: int = 10, *, slowness: int = 10) -> Frequency:
+    r"""Searches ever more rarely: early steps change much, and tell most.
+
+    Groups are due when at least
+
+    .. math:: \min(n_{max}, n / a)
+
+    steps have passed since the last search, n being the number of steps made: by
+    default at each of the first ten, at about 33 of the first hundred, and at every
+    tenth after those.
+
+    Args:
+      max_interval: :math:`n_{max}`, at least 1.
+      slowness: a, at least 1.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> frequency = thinning()
+      >>> waited = jnp.array([2])  # the next step is the third since a search
+      >>> [frequency.due(waited, jnp.array(n)).tolist() for n in (30, 31)]
+      [[True], [False]]
+    """
+    check_range("max_interval", max_interval, at_least=1)
+    check_range("slowness", slowness, at_least=1)
+
+    def init(num_groups: int, _: jnp.dtype) -> jax.Array:
+        return jnp.zeros(num_groups, jnp.int32)
+
+    def due(waited: jax.Array, num_steps: jax.Array) -> jax.Array:
+        waited = waited + 1
+        return (waited >= max_interval) | (waited * slowness >= num_steps)
+
+    def update(waited: jax.Array, outcome: Outcome) -> jax.Array:
+        return jnp.where(outcome.searched, 0, waited + 1)
+
+    return Frequency(init, due, update)
 
 
 class AdaptiveState(NamedTuple):

@@ -87,13 +87,14 @@ def scale_by_armijo(
       acceptance: when a trial is good enough. ``"armijo"``: the test above;
         ``"smoothed"``: with both sides averaged; ``"zhang_hager"`` and
         ``"window_max"``: against an average or the largest of the last losses;
-        ``"approximate"``: by the slope at the trial where losses drown in rounding.
+        ``"approximate"``: by the slope at the trial where losses drown in rounding;
+        ``"measure"``: nearly always, for starts that average.
         Here as for all policies, a string takes a policy with its defaults;
         `optax_armijo.policies` has the functions that make them with others.
       start: where a search begins. ``"grow"``: `increase_factor` above the last step
         size; ``"keep"``: at it; ``"reset"``: at `init_step_size`; ``"polyak"``: at
         Polyak's step size; ``"quadratic"``: at the best point of the last search's
-        quadratic.
+        quadratic; ``"expected"``: nearer to that of the average over batches.
       shrink: ``"constant"``: refused trials shrink by `decrease_factor`;
         ``"quadratic"``: to the best point of the quadratic that they fix.
       search: which groups are searched at a step. ``"cycle"``: one in turn (arXiv
@@ -102,6 +103,7 @@ def scale_by_armijo(
         Groups not searched move with the step size they have, from their first search
         on.
       frequency: when groups are searched. ``"every"``: at every step;
+        ``"thinning"``: at each of the first ten, then ever more rarely;
         ``"adaptive"``: as often as step sizes change (arXiv 2407.20650). A step
         without a search evaluates no loss.
       merging: ``"separate"``: never; ``"combine"``: groups whose step sizes collapse

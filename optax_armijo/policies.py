@@ -20,6 +20,7 @@ from optax_armijo._acceptance import measure as measure
 from optax_armijo._expected import expected as expected
 from optax_armijo._frequency import adaptive as adaptive
 from optax_armijo._frequency import every as every
+from optax_armijo._frequency import thinning as thinning
 from optax_armijo._merging import combine as combine
 from optax_armijo._merging import separate as separate
 from optax_armijo._nonmonotone import window_max as window_max

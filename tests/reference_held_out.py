@@ -10,7 +10,7 @@ from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
-INTERVAL, WARMUP = 4, 10
+CURVATURE_DECAY = 0.8
 
 
 class Step(NamedTuple):
@@ -25,9 +25,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     """Trains on each of the batches in turn."""
     mean = [np.zeros_like(w) for w in params]
     square = [np.zeros_like(w) for w in params]
-    slopes, bends = [], []  # (step, value), of all steps and of those with a trial
+    slopes, bends = [], []  # of all steps, and of those with a trial
     losses: list[float] = []
-    step_size, steps = np.nan, []
+    step_size, since_trial, steps = np.nan, 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
         losses.append(value)
@@ -45,9 +45,11 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
             ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
-            step_size *= change(slopes, bends, k, step_size)
+            step_size *= change(slopes, bends, step_size)
             evaluations = 0
-            if k <= WARMUP or (k - 1) % INTERVAL == 0:
+            since_trial += 1
+            if since_trial >= min(10, (k - 1) / 10):
+                since_trial = 0
                 room = max(value, average(losses))
                 trial = line(unseen, step_size)
                 evaluations = 1
@@ -56,8 +58,8 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                     trial = line(unseen, step_size)
                     evaluations += 1
                 bend = trial - value + step_size * slope
-                bends.append((k, 2 * bend / step_size**2))
-            slopes.append((k, slope))
+                bends.append(2 * bend / step_size**2)
+            slopes.append(slope)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
     return steps
@@ -88,11 +90,11 @@ def first_step_size(step, grads, value, line) -> tuple[float, int]:
     return PART * ray.factor * start, len(ray.trials)
 
 
-def change(slopes: list, bends: list, k: int, step_size: float) -> float:
-    """By what the step size changes, from what was measured before step k."""
+def change(slopes: list[float], bends: list[float], step_size: float) -> float:
+    """By what the step size changes, from what was measured before."""
     if not bends:
         return 1.0
-    slope, bend = faded_mean(slopes, k), faded_mean(bends, k)
+    slope, bend = faded_mean(slopes, DECAY), faded_mean(bends, CURVATURE_DECAY)
     if slope <= 0:
         return LOWEST
     if bend <= 0:
@@ -100,10 +102,10 @@ def change(slopes: list, bends: list, k: int, step_size: float) -> float:
     return float(np.clip(2 * (1 - C) * slope / bend / step_size, LOWEST, HIGHEST))
 
 
-def faded_mean(measured: list[tuple[int, float]], k: int) -> float:
+def faded_mean(measured: list[float], decay: float) -> float:
     """The mean of what was measured, weighted by its age."""
-    weights = np.array([DECAY ** (k - then) for then, _ in measured])
-    return float(weights @ np.array([x for _, x in measured]) / np.sum(weights))
+    weights = decay ** np.arange(len(measured))[::-1]
+    return float(weights @ np.array(measured) / np.sum(weights))
 
 
 def average(losses: list[float]) -> float:

@@ -124,14 +124,12 @@ def test_the_first_step_takes_a_quarter_of_what_its_own_rows_allow():
 
 
 def test_evaluations_are_few():
-    info, _, _ = follow(armijo_adam(), jnp.zeros(20), centres(1.0, 100), noisy, 100)
+    info, _, _ = follow(armijo_adam(), jnp.zeros(20), centres(1.0, 200), noisy, 200)
     counts = np.asarray(info.num_evaluations)
     assert counts[0] <= 10
-    steps = np.arange(1, 100)
-    is_due = (steps < 10) | (steps % 4 == 0)
-    assert np.all(counts[1:][~is_due] == 0)
-    assert np.all(counts[1:][is_due] >= 1)
-    assert np.sum(counts[1:]) <= 1.2 * np.sum(is_due)
+    assert np.all(counts[1:10] >= 1)
+    assert np.sum(counts[1:100]) <= 40
+    assert np.sum(counts[100:]) <= 12
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -176,7 +174,9 @@ def test_bad_arguments_are_named():
         (lambda: policies.expected(bracketed_part=0.0), "bracketed_part"),
         (lambda: policies.measure(0.0), "rise"),
         (lambda: policies.measure(decay=1.0), "decay"),
-        (lambda: policies.every(2, warmup_steps=-1), "warmup_steps"),
+        (lambda: policies.expected(curvature_decay=1.0), "curvature_decay"),
+        (lambda: policies.thinning(0), "max_interval"),
+        (lambda: policies.thinning(slowness=0), "slowness"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
