@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant, merged, read, results  # noqa: E402
 
+BEST_OF_GRID = "AdamW, the best of seven learning rates in hindsight"
 OURS = "armijo_adam"  # paired differences are of the others to this one
 
 INTRODUCTION = """\
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.from_results:
         for task in sorted(x.name for x in arguments.runs_dir.iterdir() if x.is_dir()):
             write(folder / f"{task}.json", arguments.runs_dir, task)
-    text = "\n".join([INTRODUCTION, *map(section, sorted(folder.glob("*.json")))])
+    paths = sorted(folder.glob("*.json"))
+    every_task = [json.loads(path.read_text())["runs"] for path in paths]
+    text = "\n".join([INTRODUCTION, overall(every_task), *map(section, paths)])
     (folder / "README.md").write_text(text)
     print(text)
 
@@ -76,6 +79,64 @@ def section(path: Path) -> str:
     train, validation = result["num_rows"]
     head = f"\n## {result['task']}\n\n{train} rows to train, {validation} to validate; "
     return head + f"{result['device']}.\n\n{markdown(rows)}\n"
+
+
+def overall(tasks: Sequence[Sequence[Record]]) -> str:
+    """Returns the table of ranks, of the methods that every task has."""
+    means = [with_best_of_grid(final_means(runs)) for runs in tasks]
+    shared = [x for x in means[0] if all(x in task for task in means)]
+    ranks = {
+        score: np.mean(
+            [ranked([sign * task[x][score] for x in shared]) for task in means], axis=0
+        )
+        for score, sign in (("accuracy", -1), ("log_loss", 1))
+    }
+    rows = [
+        {
+            "method": f"`{variant}`" if variant != BEST_OF_GRID else variant,
+            "rank in accuracy": f"{ranks['accuracy'][i]:.1f}",
+            "rank in log loss": f"{ranks['log_loss'][i]:.1f}",
+            "mean accuracy": f"{np.mean([x[variant]['accuracy'] for x in means]):.3f}",
+            "mean log loss": f"{np.mean([x[variant]['log_loss'] for x in means]):.3f}",
+        }
+        for i, variant in enumerate(shared)
+    ]
+    rows.sort(key=lambda cells: float(cells["rank in accuracy"]))
+    head = (
+        "\n## Over all tasks\n\nMean ranks among the methods that every task below has."
+    )
+    return f"{head}\n\n{markdown(rows)}\n"
+
+
+def final_means(runs: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Returns each method's scores at the end, the mean over its seeds."""
+    return {
+        variant: {
+            score: float(np.mean([x[score][-1] for x in some]))
+            for score in ("accuracy", "log_loss")
+        }
+        for variant, some in by_variant(runs).items()
+    }
+
+
+def with_best_of_grid(
+    means: dict[str, dict[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Adds what a user gets who makes every run of the grid and keeps the best."""
+    grid = [x for variant, x in means.items() if variant.startswith("adamw-")]
+    if not grid:
+        return means
+    return means | {BEST_OF_GRID: max(grid, key=lambda x: x["accuracy"])}
+
+
+def ranked(values: Sequence[float]) -> np.ndarray:
+    """Returns ranks from 1, the smallest value first; equals share the better rank.
+
+    Example:
+      >>> ranked([0.5, 0.1, 0.5]).tolist()
+      [2, 1, 2]
+    """
+    return np.array([1 + sum(y < x for y in values) for x in values])
 
 
 def row(
