@@ -5,6 +5,9 @@ from importlib.metadata import version as _version
 from optax_armijo import policies as policies
 from optax_armijo._armijo_adam import armijo_adam as armijo_adam
 from optax_armijo._armijo_adamw import armijo_adamw as armijo_adamw
+from optax_armijo._averaging import AveragedState as AveragedState
+from optax_armijo._averaging import average_iterates as average_iterates
+from optax_armijo._averaging import averaged_params as averaged_params
 from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
 from optax_armijo._diagnostics import armijo_info as armijo_info
 from optax_armijo._label_functions import by_attention as by_attention

@@ -119,7 +119,9 @@ def measure(rise: float = 1.0, *, decay: float = 0.9) -> Acceptance:
         is_bounded = trial.trial_value <= trial.value + room + trial.tolerance
         return jnp.where(trial.is_bracketing, _armijo((), trial), is_bounded)
 
-    return Acceptance(init, observe, accept, unchanged, needs_descent=False)
+    return Acceptance(
+        init, observe, accept, unchanged, needs_descent=False, is_mean=True
+    )
 
 
 def _armijo(_: Any, trial: Trial) -> jax.Array:

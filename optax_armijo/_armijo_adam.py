@@ -24,7 +24,7 @@ def armijo_adam(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
-    momentum: Momentum = "held_out",
+    momentum: Momentum | None = None,
     c: Scalar | None = None,
     decrease_factor: Scalar = 0.8,
     increase_factor: Scalar = 1.05,
@@ -95,8 +95,12 @@ def armijo_adam(
         on this batch, :math:`\langle g_l, P_l m'_l \rangle \le 0`, both go along
         :math:`-P g` for this step. ``"unsearched"``: groups that are searched go to
         the trial along :math:`-P g`, the others along momentum (arXiv 2407.20650).
-      c: see `scale_by_armijo`, as for all that follow. None is 0.7 when trials are
-        held out, else 0.5.
+        None is ``"held_out"`` or, when an `acceptance` or a `start` is given that looks
+        at each batch by itself, ``"none"``.
+      c: see `scale_by_armijo`, as for all that follow. Here and below, the mean over
+        batches decides when `start` is ``"expected"`` or, where that is left open,
+        when `momentum` is ``"held_out"``. None is 0.7 when the mean
+        decides, else 0.5.
       decrease_factor: in (0, 1).
       increase_factor: at least 1.
       init_step_size: in [`min_step_size`, `max_step_size`].
@@ -104,23 +108,23 @@ def armijo_adam(
       max_step_size: at least `min_step_size`; may be an ``optax.Schedule``.
       max_trials: at least 1.
       num_joint_steps: at least 0.
-      net: ``"no_rise"``, ``"average"`` or ``"off"``; None is ``"off"`` when trials are
-        held out, else ``"no_rise"``.
+      net: ``"no_rise"``, ``"average"`` or ``"off"``; None is ``"off"`` when the mean
+        decides, else ``"no_rise"``.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
       lower_bound: a number below the loss, or None.
       acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
         ``"approximate"``, ``"measure"``, or an `Acceptance` from
-        `optax_armijo.policies`; None is ``"measure"`` when trials are held out, else
+        `optax_armijo.policies`; None is ``"measure"`` when the mean decides, else
         ``"armijo"``.
       start: ``"grow"``, ``"keep"``, ``"reset"``, ``"polyak"``, ``"quadratic"``,
-        ``"expected"``, or a `Start`; None is ``"expected"`` when trials are held out,
+        ``"expected"``, or a `Start`; None is ``"expected"`` when the mean decides,
         else ``"grow"``.
       shrink: ``"constant"``, ``"quadratic"``, or a `Shrink`.
       search: ``"cycle"``, ``"joint"``, ``"each"``, ``"weighted"``, or a `Selection`;
-        None is ``"joint"`` when trials are held out, else ``"cycle"``.
+        None is ``"joint"`` when the mean decides, else ``"cycle"``.
       frequency: ``"every"``, ``"thinning"``, ``"adaptive"``, or a `Frequency`; None is
-        ``"thinning"`` when trials are held out, else ``"every"``.
+        ``"thinning"`` when the mean decides, else ``"every"``.
       merging: ``"separate"``, ``"combine"``, or a `Merging`.
 
     Returns:
@@ -164,7 +168,7 @@ def armijo_adam(
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
     """
     chosen = fill_in(
-        momentum,
+        momentum=momentum,
         c=c,
         net=net,
         acceptance=acceptance,
@@ -173,7 +177,7 @@ def armijo_adam(
         frequency=frequency,
     )
     return search_along(
-        adam(b1=b1, b2=b2, eps=eps, momentum=momentum),
+        adam(b1=b1, b2=b2, eps=eps, momentum=chosen["momentum"]),
         param_labels,
         Options(
             policies=choose_policies(

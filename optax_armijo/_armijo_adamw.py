@@ -30,7 +30,7 @@ def armijo_adamw(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
-    momentum: Momentum = "held_out",
+    momentum: Momentum | None = None,
     c: Scalar | None = None,
     decrease_factor: Scalar = 0.8,
     increase_factor: Scalar = 1.05,
@@ -76,7 +76,7 @@ def armijo_adamw(
       b2: in [0, 1).
       eps: above 0.
       momentum: ``"held_out"``, ``"none"``, ``"kept"``, ``"searched"`` or
-        ``"unsearched"``; what None stands for below goes by it, as in `armijo_adam`.
+        ``"unsearched"``; what None stands for, here and below, says `armijo_adam`.
       c: in (0, 1), or None.
       decrease_factor: in (0, 1).
       increase_factor: at least 1.
@@ -123,7 +123,7 @@ def armijo_adamw(
       `arXiv 1711.05101 <https://arxiv.org/abs/1711.05101>`_.
     """
     chosen = fill_in(
-        momentum,
+        momentum=momentum,
         c=c,
         net=net,
         acceptance=acceptance,
@@ -132,7 +132,7 @@ def armijo_adamw(
         frequency=frequency,
     )
     return search_along(
-        adam(b1=b1, b2=b2, eps=eps, momentum=momentum),
+        adam(b1=b1, b2=b2, eps=eps, momentum=chosen["momentum"]),
         param_labels,
         Options(
             policies=choose_policies(

@@ -116,7 +116,7 @@ def expected(
         target = jnp.where(curvature_weight > 0, target, jnp.nan)
         return ExpectedState(slope, curvature, slope_weight, curvature_weight, target)
 
-    return Start(init, first, rest, update, bracketed_part=bracketed_part)
+    return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 
 
 def _faded(decay: float, total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:

@@ -104,6 +104,7 @@ class Acceptance(NamedTuple):
       needs_slope: whether `accept` reads the slope at the trial, which takes a
         forward-mode derivative of the loss in every trial.
       needs_descent: whether only directions that descend are searched.
+      is_mean: whether it is for the mean over batches to say how long a step is.
     """
 
     init: Callable[..., PolicyState]
@@ -112,6 +113,7 @@ class Acceptance(NamedTuple):
     update: Callable[..., PolicyState]
     needs_slope: bool = False
     needs_descent: bool = True
+    is_mean: bool = False
 
 
 class Start(NamedTuple):
@@ -126,6 +128,7 @@ class Start(NamedTuple):
         is finite.
       brackets_first: whether the very first search brackets, wherever `first` says.
       bracketed_part: of a step size that bracketing found, how much is taken.
+      is_mean: whether the mean over batches says, rather than each batch by itself.
     """
 
     init: Callable[..., PolicyState]
@@ -134,6 +137,7 @@ class Start(NamedTuple):
     update: Callable[..., PolicyState]
     brackets_first: bool = True
     bracketed_part: float = 1.0
+    is_mean: bool = False
 
 
 class Shrink(NamedTuple):

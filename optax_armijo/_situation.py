@@ -68,12 +68,9 @@ def look(
     """Works out what loss, gradient and direction say."""
     dtype = state.step_size.dtype
     value = batch.value.astype(dtype)
-    kept, searched = batch.directions.kept, batch.directions.searched
-    fall = slopes(grouping, batch.grads, searched).astype(dtype)
+    fall = slopes(grouping, batch.grads, batch.directions.searched).astype(dtype)
     # Any NaN or infinity in a gradient or a direction makes its slope one.
     is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(fall))
-    if kept is not searched:
-        is_finite &= jnp.all(jnp.isfinite(slopes(grouping, batch.grads, kept)))
     descends = fall > 0
     if not options.policies.acceptance.needs_descent:
         # What is looked for from nothing must lead down all the same.

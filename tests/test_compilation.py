@@ -32,13 +32,14 @@ def make_step(tx, traces, donate=False):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"search": "cycle"}, 3),
-        ({"search": "each"}, 3),
+        ({}, 2),
+        ({"momentum": "none", "search": "cycle"}, 3),
+        ({"momentum": "none", "search": "each"}, 3),
         ({"search": "each", "momentum": "searched"}, 3),
         ({"search": "joint", "momentum": "kept"}, 3),
-        ({"search": "joint"}, 2),
-        ({"search": "each", "net": "off"}, 2),
-        ({"param_labels": one_group}, 2),
+        ({"momentum": "none", "search": "joint"}, 2),
+        ({"momentum": "none", "search": "each", "net": "off"}, 2),
+        ({"momentum": "none", "param_labels": one_group}, 2),
     ],
 )
 def test_the_loss_is_traced_for_gradient_search_and_net(options, expected):
@@ -59,7 +60,7 @@ def many_leaves(num_leaves):
 def step_text(num_groups, num_leaves=64):
     """The step's program before XLA, with the leaves split into groups."""
     labels = [i * num_groups // num_leaves for i in range(num_leaves)]
-    tx = armijo_adam(labels, search="each")
+    tx = armijo_adam(labels, momentum="none", search="each")
 
     def f(params):
         return sum(jnp.sum((leaf - 1) ** 2) for leaf in params)

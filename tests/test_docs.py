@@ -59,7 +59,8 @@ def test_links_between_pages_lead_somewhere(page):
         assert target.exists(), link
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w -]", "", h).lower() for h in headings]
+            words = [re.sub(r"[^\w -]", "", h).lower() for h in headings]
+            assert anchor in [heading.replace(" ", "-") for heading in words]
 
 
 def test_every_policy_and_every_method_has_its_place():

@@ -56,12 +56,24 @@ def test_bfloat16_compute_does_not_shrink_steps_when_its_noise_is_allowed_for():
         half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
         return network_loss(half, step).astype(jnp.float32)
 
-    tx = armijo_adam(LABELS, rounding_ulps=2.0**16)
+    tx = armijo_adam(LABELS, momentum="none", rounding_ulps=2.0**16)
     history = run(tx, network_params(), loss_fn, num_steps=200)
     infos = [armijo_info(entry.state) for entry in history]
     assert sum(not bool(info.accepted.any()) for info in infos) <= 6
     assert np.min(np.median([info.step_size for info in infos], axis=0)) > 0.01
     assert history[-1].value < 0.1 * history[0].value
+
+
+def test_bfloat16_compute_is_as_good_as_float32_where_trials_are_averaged():
+    def loss_fn(params, step):
+        half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+        return network_loss(half, step).astype(jnp.float32)
+
+    rough = run(armijo_adam(LABELS), network_params(), loss_fn, num_steps=200)
+    fine = run(armijo_adam(LABELS), network_params(), num_steps=200)
+    assert rough[-1].value < 0.1 * rough[0].value
+    sizes = [armijo_info(x[-1].state).step_size[0] for x in (rough, fine)]
+    assert 0.2 < sizes[0] / sizes[1] < 5
 
 
 def test_float64(x64):
@@ -90,6 +102,8 @@ def test_step_sizes_grow_in_bfloat16_too():
         del step
         return jnp.sum(jnp.sqrt(1 + params.astype(jnp.float32) ** 2))
 
-    history = run(armijo_adam(increase_factor=1.001), params, loss_fn, num_steps=6)
+    history = run(
+        armijo_adam(start="grow", increase_factor=1.001), params, loss_fn, num_steps=6
+    )
     sizes = [float(armijo_info(x.state).step_size[0]) for x in history[1:]]
     np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 1.001, rtol=1e-5)

@@ -64,7 +64,7 @@ def test_a_step_without_a_search_evaluates_the_loss_once_for_its_gradient(option
 
 
 def test_steps_without_a_search_keep_the_step_size():
-    tx = armijo_adam(one_group, frequency=policies.every(5))
+    tx = armijo_adam(one_group, momentum="none", frequency=policies.every(5))
     sizes = [
         float(armijo_info(entry.state).step_size[0])
         for entry in run(tx, network_params(), num_steps=15)
@@ -88,7 +88,9 @@ def test_groups_may_be_due_in_different_steps():
 
 
 def test_cycling_takes_its_turns_among_the_steps_with_a_search():
-    tx = armijo_adam(LABELS, num_joint_steps=1, frequency=policies.every(2))
+    tx = armijo_adam(
+        LABELS, momentum="none", num_joint_steps=1, frequency=policies.every(2)
+    )
     history = run(tx, network_params(), num_steps=9)
     searched = [np.flatnonzero(armijo_info(e.state).searched) for e in history[1:]]
     groups = [int(group[0]) for group in searched if len(group)]

@@ -103,7 +103,7 @@ def test_weights_stay_finite_when_nothing_is_ever_gained():
 
 
 def test_a_weighted_run_searches_one_group_a_step_and_learns():
-    tx = armijo_adam(LABELS, search="weighted", num_joint_steps=2)
+    tx = armijo_adam(LABELS, momentum="none", search="weighted", num_joint_steps=2)
     history = run(tx, network_params(), num_steps=25)
     for entry in history[2:]:
         assert int(np.sum(armijo_info(entry.state).searched)) == 1

@@ -80,7 +80,9 @@ def test_a_trial_that_sees_the_decay_is_the_step_that_is_made(labels):
     options = {"search": "joint", "weight_decay": 0.3}
 
     def surprises(decay_in_trial):
-        tx = armijo_adamw(labels, decay_in_trial=decay_in_trial, **options)
+        tx = armijo_adamw(
+            labels, momentum="none", decay_in_trial=decay_in_trial, **options
+        )
         differences = []
         for step, entry in enumerate(run(tx, network_params(), num_steps=8)):
             after = network_loss(optax.apply_updates(entry.params, entry.updates), step)
@@ -93,9 +95,9 @@ def test_a_trial_that_sees_the_decay_is_the_step_that_is_made(labels):
 
 
 def test_in_trials_params_decay_by_the_step_sizes_of_the_step_before():
-    tx = armijo_adamw(LABELS, weight_decay=0.5, decay_in_trial=True)
+    tx = armijo_adamw(LABELS, momentum="none", weight_decay=0.5, decay_in_trial=True)
     first, second = run(tx, network_params(), num_steps=2)
-    plain, _ = one_step(armijo_adam(LABELS), first.params)
+    plain, _ = one_step(armijo_adam(LABELS, momentum="none"), first.params)
     # Before the first search there is no step size to decay by.
     chex.assert_trees_all_close(first.updates, plain, rtol=1e-6)
     info = armijo_info(second.state)

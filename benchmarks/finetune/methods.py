@@ -81,7 +81,10 @@ def linear_decay(num_steps: int) -> optax.GradientTransformation:
 
 OURS = {
     "armijo_adam": always(optax_armijo.armijo_adam),
-    "armijo_adam-linear": Method(linear_decay),
+    "armijo_adam-averaged": Method(
+        lambda num_steps: optax_armijo.average_iterates(optax_armijo.armijo_adam()),
+        optax_armijo.averaged_params,
+    ),
 }
 
 # Every step is tested on the rows that it came from, as in the papers.
@@ -92,6 +95,9 @@ IN_SAMPLE = {
     ),
 }
 
+# The mean over batches, of trials on the rows that have entered the momentum already.
+OWN_ROWS = {"momentum": "searched", "start": "expected"}
+
 # One change each to `armijo_adam`, ...
 HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
     "c.3": {"c": 0.3},
@@ -101,6 +107,8 @@ HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
     "slow": {"start": policies.expected(0.95)},
     "cycle": {"search": "cycle"},
     "each": {"search": "each"},
+    "own_rows.7": {"c": 0.7, **OWN_ROWS},
+    "own_rows.9": {"c": 0.9, **OWN_ROWS},
 }
 
 # ... and to the searches on a step's own rows, by layer and as one group.
@@ -132,6 +140,7 @@ def changed(
 
 
 ABLATION = {
+    "armijo_adam-linear": Method(linear_decay),
     **changed("armijo_adam", HELD_OUT_CHANGES),
     **changed("by_layer", IN_SAMPLE_CHANGES, momentum="none"),
     **changed("one_group", IN_SAMPLE_CHANGES, optax_armijo.one_group, momentum="none"),

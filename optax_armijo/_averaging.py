@@ -1,0 +1,119 @@
+"""The average of the last iterates: what to validate and keep, without a schedule."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_armijo._checks import check_range
+from optax_armijo._numerics import search_dtype
+
+
+class AveragedState(NamedTuple):
+    """State of `average_iterates`.
+
+    Attributes:
+      num_steps: steps made.  # i32[]
+      average: of the params after each step, in float32 or wider, structured like them.
+      inner: the state of the transformation inside.
+    """
+
+    num_steps: jax.Array
+    average: Any
+    inner: Any
+
+
+def average_iterates(
+    tx: optax.GradientTransformation, part: float = 0.25
+) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps an average over the last part of the steps, however many there will be.
+
+    .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
+
+    with p the part: about the last p n of n steps count, the later the more
+    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training goes on at
+    the params themselves, unchanged by it; `averaged_params` returns the average, to
+    validate with and to keep. It takes out the noise that the last steps left behind,
+    which otherwise needs a step size that decays to nothing, and so a number of steps
+    that is known ahead. Its price is one more copy of the params.
+
+    Args:
+      tx: any transformation, such as `armijo_adam`; it must be the whole of it, for
+        its updates are taken to be what moves params.
+      part: p, in (0, 1].
+
+    Returns:
+      A transformation with the updates of `tx`. State: `AveragedState`.
+
+    Raises:
+      ValueError: `part` outside its range; when traced, no params given.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_armijo
+      >>> tx = optax_armijo.average_iterates(optax.sgd(1.0))
+      >>> params = jnp.array(0.0)
+      >>> state = tx.init(params)
+      >>> for grads in (-1.0, 2.0, -2.0):  # params are 1, -1 and 1
+      ...   updates, state = tx.update(jnp.array(grads), state, params)
+      ...   params = optax.apply_updates(params, updates)
+      >>> optax_armijo.averaged_params(state, params).tolist()
+      0.46...
+
+    References:
+      O. Shamir and T. Zhang, *Stochastic Gradient Descent for Non-smooth
+      Optimization*, 2013, section 4, `arXiv 1212.1824
+      <https://arxiv.org/abs/1212.1824>`_.
+    """
+    check_range("part", part, above=0, at_most=1)
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params: Any) -> AveragedState:
+        average = jax.tree.map(_wide, params)
+        return AveragedState(jnp.zeros([], jnp.int32), average, inner.init(params))
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, AveragedState]:
+        if params is None:
+            raise ValueError("average_iterates needs params in update; got None")
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        new = optax.apply_updates(params, updates)
+        rate = 1 / (1 + part * state.num_steps.astype(jnp.float32))
+
+        def mixed(old: jax.Array, leaf: jax.Array) -> jax.Array:
+            return old + rate.astype(old.dtype) * (leaf.astype(old.dtype) - old)
+
+        average = jax.tree.map(mixed, state.average, new)
+        num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
+        return updates, AveragedState(num_steps, average, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def averaged_params(opt_state: Any, params: Any) -> Any:
+    """Returns the average that `average_iterates` keeps, in the dtypes of `params`.
+
+    Args:
+      opt_state: a state that holds one `AveragedState`, however deep.
+      params: as they are now.
+
+    Raises:
+      ValueError: when the state holds none, or several.
+    """
+    is_averaged = lambda x: isinstance(x, AveragedState)  # noqa: E731
+    leaves = jax.tree.leaves(opt_state, is_leaf=is_averaged)
+    states = [leaf for leaf in leaves if is_averaged(leaf)]
+    if len(states) != 1:
+        raise ValueError(
+            "opt_state must hold one AveragedState, of average_iterates; this one "
+            f"holds {len(states)}"
+        )
+    return jax.tree.map(
+        lambda average, leaf: average.astype(leaf.dtype), states[0].average, params
+    )
+
+
+def _wide(leaf: Any) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    return jnp.array(leaf, search_dtype([leaf]))
