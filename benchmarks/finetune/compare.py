@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run not in known and not run.path(arguments.runs_dir).exists()
     ]
     print(f"{len(runs)} runs, {len(missing)} to make, in {arguments.runs_dir}")
-    make_all(missing, arguments.runs_dir, arguments.jobs)
+    make_all(missing, arguments.runs_dir, arguments.jobs, arguments.first_core)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -49,6 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dropout", action="store_true")
     add("--compute", default="float32", help="dtype of the forward pass")
     add("--jobs", type=int, default=os.cpu_count(), help="runs at once")
+    add("--first-core", type=int, default=0, help="of those that runs are bound to")
     add("--again", action="store_true", help="also what the result files have")
     add("--runs-dir", type=Path, default=RUNS)
     return parser.parse_args(argv)
@@ -82,13 +83,15 @@ def recorded(runs: Sequence["Run"]) -> set["Run"]:
     return {run for run in runs if (run.variant, run.seed) in by_task[run.task]}
 
 
-def make_all(runs: Sequence["Run"], folder: Path, jobs: int) -> None:
+def make_all(
+    runs: Sequence["Run"], folder: Path, jobs: int, first_core: int = 0
+) -> None:
     """Makes runs side by side, each on a core of its own; shows how far it is."""
     from rich.progress import Progress
 
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
-    for core in range(jobs):
+    for core in range(first_core, first_core + jobs):
         cores.put(core % (os.cpu_count() or 1))
     with (
         ProcessPoolExecutor(jobs, context, keep_one_core, (cores,)) as pool,
