@@ -10,7 +10,7 @@ from pretrained import DEFAULT_MODEL
 from text_data import TASKS
 
 OPTIMIZERS = ("armijo_adam", "armijo_adamw", "adamw")
-GROUPS = ("layer", "one", "depth", "attention")
+GROUPS = ("all", "layer", "one", "depth", "attention")
 DEFAULT_LEARNING_RATE = 2e-5
 DEFAULT_WEIGHT_DECAY = 0.01
 
@@ -19,7 +19,7 @@ COLUMNS = "text, label, perhaps text_pair"
 
 DESCRIPTION = """\
 Fine-tunes a pretrained BERT to classify texts. Without options: MiniLM, 500 tweets,
-5 epochs, by armijo_adam with a step size for each layer and no learning rate.
+5 epochs, by armijo_adam and no learning rate.
 """
 EPILOG = """\
 examples:
@@ -77,8 +77,13 @@ def _add_model_options(add: Any) -> None:
 def _add_training_options(add: Any) -> None:
     text = "adamw is the baseline: 10%% warm-up, cosine decay"
     _choice(add, "--optimizer", OPTIMIZERS, text)
-    text = "what has its own step size under armijo_*: each layer, everything as one, "
-    text += "4 parts by depth, or queries, keys, values and the rest"
+    text = (
+        "under armijo_*, all: one step size, tested on rows not seen; or what has its "
+    )
+    text += (
+        "own, tested on each step's rows: each layer, everything as one, 4 parts by "
+    )
+    text += "depth, or queries, keys, values and the rest"
     _choice(add, "--groups", GROUPS, text)
     text = f"of adamw alone (default {DEFAULT_LEARNING_RATE:g})"
     add("--learning-rate", type=_positive_number, metavar="X", help=text)

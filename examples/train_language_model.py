@@ -99,9 +99,6 @@ def main(argv: Sequence[str] | None = None) -> float:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument(
-        "--momentum", default="held_out", help="or none, kept, searched"
-    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     options = parser.parse_args(argv)
 
@@ -112,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> float:
         np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int),
     )
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
-    tx = optax_armijo.armijo_adam(momentum=options.momentum)
+    # From scratch the way is long: trials go along the very steps that are made.
+    tx = optax_armijo.armijo_adam(momentum="searched", start="expected")
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     step, validate = make_train_step(bits_per_byte), nnx.jit(bits_per_byte)
 

@@ -20,8 +20,11 @@ from provenance import RESULTS, commit  # noqa: E402
 EXAMPLE = ROOT / "examples" / "finetune_bert.py"
 
 METHODS = {
-    "armijo_adam, by layer": ["--optimizer", "armijo_adam", "--groups", "layer"],
-    "armijo_adam, one group": ["--optimizer", "armijo_adam", "--groups", "one"],
+    "armijo_adam": ["--optimizer", "armijo_adam"],
+    "every layer searched by itself": [
+        *("--optimizer", "armijo_adam"),
+        *("--groups", "layer"),
+    ],
     "AdamW 2e-5, warm-up and cosine": ["--optimizer", "adamw"],
 }
 
