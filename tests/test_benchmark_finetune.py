@@ -38,11 +38,16 @@ def toy_task(name, setup):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Holds runs of three methods on the toy task."""
+    """Holds runs of four methods on the toy task."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "make_task", toy_task)
-        for method in ("armijo_adam", "adamw-1e-03", "schedule_free_adamw"):
+        for method in (
+            "armijo_adam",
+            "by_layer",
+            "adamw-1e-03",
+            "schedule_free_adamw",
+        ):
             for seed in (0, 1) if method == "armijo_adam" else (0,):
                 run = Run(NAME, method, seed)
                 write(make_run(run), run.path(folder / "runs"))
@@ -67,10 +72,12 @@ def test_tables_and_plots_come_from_the_folder_and_from_the_result_files(folder)
     options = ["--results-dir", str(results)]
     tables.main(["--runs-dir", str(folder / "runs"), *options])
     first = (results / "README.md").read_text()
-    (row,) = [x for x in first.splitlines() if x.startswith("| `armijo_adam`")]
+    overall, row = [x for x in first.splitlines() if x.startswith("| `armijo_adam`")]
     runs = records.results(results / f"{NAME}.json")
     ours = [x["accuracy"][-1] for x in runs if x["variant"].startswith("armijo")]
     assert f"| 2 | {np.mean(ours):.3f} ± " in row
+    assert f" | {np.mean(ours):.3f} | " in overall
+    assert "| AdamW, the best of seven learning rates in hindsight |" in first
     tables.main(["--from-results", *options])
     assert (results / "README.md").read_text() == first
     plots.main(options)

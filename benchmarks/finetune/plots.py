@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant  # noqa: E402
 
-FLAT = ("armijo_adam", "armijo_adam-one", "salsa", "prodigy")
+FLAT = ("armijo_adam", "armijo_adam-averaged", "salsa", "prodigy")
 CURVES = 5  # so many of the best AdamWs and others are drawn besides ours
 
 
@@ -124,7 +124,7 @@ def band(axis: Any, width: float, curves: np.ndarray, name: str) -> None:
 
 def step_sizes(task: str, variants: dict[str, list[Record]]) -> Any:
     """A heat map of each group's step size over the epochs, first seed."""
-    runs = variants.get("armijo_adam")
+    runs = variants.get("by_layer")
     if not runs:
         return None
     groups = runs[0]["step_size"]
@@ -139,7 +139,7 @@ def step_sizes(task: str, variants: dict[str, list[Record]]) -> Any:
     axis.set_xlabel("epoch")
     axis.grid(False)
     figure.colorbar(image, label="log10 of the median step size")
-    axis.set_title(f"armijo_adam on {task}")
+    axis.set_title(f"every layer searched by itself: {task}")
     return figure
 
 
