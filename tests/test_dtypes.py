@@ -64,18 +64,6 @@ def test_bfloat16_compute_does_not_shrink_steps_when_its_noise_is_allowed_for():
     assert history[-1].value < 0.1 * history[0].value
 
 
-def test_bfloat16_compute_is_as_good_as_float32_where_trials_are_averaged():
-    def loss_fn(params, step):
-        half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-        return network_loss(half, step).astype(jnp.float32)
-
-    rough = run(armijo_adam(LABELS), network_params(), loss_fn, num_steps=200)
-    fine = run(armijo_adam(LABELS), network_params(), num_steps=200)
-    assert rough[-1].value < 0.1 * rough[0].value
-    sizes = [armijo_info(x[-1].state).step_size[0] for x in (rough, fine)]
-    assert 0.2 < sizes[0] / sizes[1] < 5
-
-
 def test_float64(x64):
     params = network_params(jnp.float64)
     history = run(armijo_adam(LABELS), params, num_steps=60)

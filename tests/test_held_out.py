@@ -82,6 +82,19 @@ def test_without_noise_it_goes_on_to_the_minimum():
     assert float(jnp.max(jnp.abs(where[-1] - 3.0))) < 1e-2
 
 
+def test_bfloat16_compute_is_no_worse_when_its_noise_is_allowed_for():
+    def rough(params: jax.Array, batch: jax.Array) -> jax.Array:
+        half = (params - batch).astype(jnp.bfloat16)
+        return 1.0 + jnp.sum(half.astype(jnp.float32) ** 2)
+
+    batches, errors = centres(1.0, 300), []
+    for loss, ulps in ((noisy, 4.0), (rough, 2.0**16)):
+        tx = armijo_adam(rounding_ulps=ulps)
+        _, where, _ = follow(tx, jnp.zeros(20), batches, loss, 300)
+        errors.append(float(jnp.mean((where[-100:] - 3.0) ** 2)))
+    assert errors[1] < 1.5 * errors[0]
+
+
 def test_a_batch_has_no_part_in_the_direction_of_its_own_trial():
     points = []
 

@@ -92,11 +92,20 @@ def trials_fail_at(step_of_failure):
     return loss_fn
 
 
-@pytest.mark.parametrize("search", ["cycle", "joint", "each"])
-def test_a_search_that_finds_nothing_comes_back_within_ten_steps(search):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": "none", "search": "cycle"},
+        {"momentum": "none", "search": "joint"},
+        {"momentum": "none", "search": "each"},
+    ],
+    ids=["default", "cycle", "joint", "each"],
+)
+def test_a_search_that_finds_nothing_comes_back_within_ten_steps(options):
     """Neither the step nor the step size is lost: the trap of a rate stuck at 0."""
     loss_fn = trials_fail_at(BAD)
-    tx = armijo_adam(LABELS, search=search, num_joint_steps=0)
+    tx = armijo_adam(LABELS, num_joint_steps=0, **options)
     params = network_params()
     state = tx.init(params)
 
@@ -118,7 +127,7 @@ def test_a_search_that_finds_nothing_comes_back_within_ten_steps(search):
         if step == BAD:
             head = info.labels.index("head")
             failed = np.asarray(info.searched & ~info.accepted)
-            if search != "cycle":
+            if options.get("search") != "cycle":
                 assert failed[head]
             assert np.all(np.asarray(info.applied_step_size)[failed] == 0)
             np.testing.assert_array_equal(updates["head"]["b"], 0)

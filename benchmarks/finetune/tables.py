@@ -17,9 +17,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
+from methods import GRID  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant, merged, read, results  # noqa: E402
 
+RANKS = """
+## Over all tasks
+
+Mean ranks, of the methods that ran on each task on which the whole grid did.
+"""
 BEST_OF_GRID = "AdamW, the best of seven learning rates in hindsight"
 OURS = "armijo_adam"  # paired differences are of the others to this one
 
@@ -82,8 +88,11 @@ def section(path: Path) -> str:
 
 
 def overall(tasks: Sequence[Sequence[Record]]) -> str:
-    """Returns the table of ranks, of the methods that every task has."""
+    """Returns the table of ranks, of the methods that every task with the grid has."""
     means = [with_best_of_grid(final_means(runs)) for runs in tasks]
+    means = [task for task in means if all(x in task for x in GRID)]
+    if not means:
+        return ""
     shared = [x for x in means[0] if all(x in task for task in means)]
     ranks = {
         score: np.mean(
@@ -102,10 +111,7 @@ def overall(tasks: Sequence[Sequence[Record]]) -> str:
         for i, variant in enumerate(shared)
     ]
     rows.sort(key=lambda cells: float(cells["rank in accuracy"]))
-    head = (
-        "\n## Over all tasks\n\nMean ranks among the methods that every task below has."
-    )
-    return f"{head}\n\n{markdown(rows)}\n"
+    return f"{RANKS}\n{markdown(rows)}\n"
 
 
 def final_means(runs: Sequence[Record]) -> dict[str, dict[str, float]]:
