@@ -1,11 +1,13 @@
 """The average of the last iterates."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params, run
+from toys import LABELS, init, network_loss, network_params, run
 
 from optax_armijo import (
     armijo_adam,
@@ -18,7 +20,7 @@ from optax_armijo import (
 def test_it_is_the_weighted_mean_of_the_iterates():
     part, w, weights, iterates = 0.5, 0.0, [], []
     tx = average_iterates(optax.sgd(1.0), part)
-    params = jnp.array(w)
+    params: Any = jnp.array(w)
     state = tx.init(params)
     for n, grad in enumerate(np.random.default_rng(0).normal(size=7)):
         updates, state = tx.update(jnp.float32(grad), state, params)
@@ -51,7 +53,7 @@ def test_a_noisy_bowl_ends_nearer_to_its_centre():
     tx = average_iterates(optax.sgd(0.1))
 
     @jax.jit
-    def train(params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def train(params: Any) -> Any:
         def step(carry, shift):
             params, state = carry
             updates, state = tx.update(params - shift, state, params)
@@ -67,7 +69,7 @@ def test_a_noisy_bowl_ends_nearer_to_its_centre():
 def test_half_precision_is_averaged_in_float32():
     params = {"a": jnp.ones(3, jnp.bfloat16), "n": jnp.array(1, jnp.int32)}
     tx = average_iterates(optax.set_to_zero())
-    state = tx.init(params)
+    state = init(tx, params)
     assert state.average["a"].dtype == jnp.float32
     _, state = tx.update(params, state, params)
     average = averaged_params(state, params)

@@ -109,7 +109,7 @@ def test_a_batch_has_no_part_in_the_direction_of_its_own_trial():
     params = jnp.zeros(2)
     state = tx.init(params)
 
-    def update(centre: jax.Array, state: Any, params: jax.Array) -> Any:
+    def update(centre: jax.Array, state: Any, params: Any) -> Any:
         grads = jax.grad(noisy)(params, centre)
         return tx.update(
             grads,

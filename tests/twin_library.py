@@ -26,12 +26,11 @@ class Static(NamedTuple):
 
 def transformation(static: Static, numbers: dict[str, Any], friction: Any) -> Any:
     """The library's side of a run."""
-    labels = list(static.labels)
-    options = dict(static.words) | numbers
+    labels, options = list(static.labels), dict(static.words) | numbers
     if static.sgd:
         search = optax_armijo.scale_by_armijo(labels, **options)
         return optax.chain(optax.sgd(1.0, momentum=friction), search)
-    options = {"momentum": "none"} | options
+    options: dict[str, Any] = {"momentum": "none"} | options
     if static.mask is not None:
         return optax_armijo.armijo_adamw(labels, mask=list(static.mask), **options)
     return optax_armijo.armijo_adam(labels, **options)
