@@ -57,10 +57,14 @@ def _plot_scores(axes: Any, epochs: list[Record]) -> None:
 def _plot_step_sizes(axes: Any, steps: list[Record]) -> None:
     """One line a group, coloured by its depth; gaps where a group did not move."""
     x = [step["step"] for step in steps]
-    labels = list(steps[0]["applied_step_size"])
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(labels)))
-    for label, colour in zip(labels, colours, strict=True):
-        moved = [step["applied_step_size"][label] or np.nan for step in steps]
+    sizes = {
+        label: [step["applied_step_size"][label] or np.nan for step in steps]
+        for label in steps[0]["applied_step_size"]
+    }
+    if len({tuple(moved) for moved in sizes.values()}) == 1:
+        sizes = {"all": next(iter(sizes.values()))}
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(sizes)))
+    for (label, moved), colour in zip(sizes.items(), colours, strict=True):
         axes.plot(x, moved, color=colour, label=label, linewidth=1.2)
     axes.set_yscale("log")
     axes.set_ylabel("applied step size")
