@@ -1,4 +1,4 @@
-"""Adam for JAX that finds its own step size, one for each part of the network."""
+"""Adam for JAX that finds its own step size, for the whole network or each part."""
 
 from importlib.metadata import version as _version
 
