@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> float:
 
     rng = np.random.default_rng(options.seed)
     groups = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state)).labels
-    print("bits per byte, and the step size of each layer")
+    print("bits per byte, and the step sizes")
     table = Table("step", "train", "validation", *groups)
     result, losses = float("nan"), []
     for number in range(1, options.steps + 1):
