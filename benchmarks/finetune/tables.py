@@ -40,7 +40,8 @@ paired by seed. *log10 loss* is of the mean training loss in the last epoch.
 step beside AdamW's among the same task's runs; where other work shared the cores, as
 it did so far, it says little (`benchmarks/speed/` measures cost).
 
-The default was chosen on the two small tasks of 500 rows; `bbc-500-full` took no part in that.
+The default was chosen on the two small tasks of 500 rows; `bbc-500-full` took no part
+in that.
 
 A row of one seed is a first look: accuracies on 1,000 rows have a standard error of
 0.01, those on 4,000 one of 0.008, and seeds differ by more.
