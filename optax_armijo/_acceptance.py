@@ -81,9 +81,9 @@ def measure(rise: float = 1.0, *, decay: float = 0.9) -> Acceptance:
     raises the loss now and then though it lowers it in the mean, and how long it should
     be is for `expected` to say. A trial is refused when
 
-    .. math:: f(w + u) > f(w) + r \max(|f(w)|, ar f)
+    .. math:: f(w + u) > f(w) + r \max(|f(w)|, \bar f)
 
-    with :math:`ar f` the running average of the losses' sizes, or when it is not
+    with :math:`\bar f` the running average of the losses' sizes, or when it is not
     finite. Where a step size is looked for from nothing, Armijo's test decides.
 
     Args:

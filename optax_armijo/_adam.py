@@ -86,16 +86,11 @@ def adam(
         plain = [-g.astype(p.dtype) * p for g, p in zip(grads, scales, strict=True)]
         if momentum == "none":
             return Directions(kept=plain, searched=plain), state
-        heavy = [
-            -_debias(mu, b1, count) * p
-            for mu, p in zip(grouping.trainable(state.mu), scales, strict=True)
-        ]
+        heavy = _along(grouping.trainable(state.mu), scales, b1, count)
         if momentum == "held_out":
+            unseen = _along(grouping.trainable(before.mu), scales, b1, count - 1)
             unseen = [
-                jnp.where(count > 1, -_debias(mu, b1, count - 1) * p, d)
-                for mu, p, d in zip(
-                    grouping.trainable(before.mu), scales, plain, strict=True
-                )
+                jnp.where(count > 1, x, y) for x, y in zip(unseen, plain, strict=True)
             ]
             return Directions(kept=heavy, searched=unseen), state
         if momentum == "searched":
@@ -136,6 +131,15 @@ def _update_moments(
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
         return optax.ScaleByAmsgradState(count, mu, nu, nu_max)
     return optax.ScaleByAdamState(count, mu, nu)
+
+
+def _along(
+    momentum: Sequence[jax.Array],
+    scales: Sequence[jax.Array],
+    b1: Scalar,
+    count: jax.Array,
+) -> list[jax.Array]:
+    return [-_debias(m, b1, count) * p for m, p in zip(momentum, scales, strict=True)]
 
 
 def _debias(moment: jax.Array, decay: Scalar, count: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import search_dtype
+from optax_armijo._state import find_states
 
 
 class AveragedState(NamedTuple):
@@ -78,13 +79,9 @@ def average_iterates(
         if params is None:
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        new = optax.apply_updates(params, updates)
+        new = jax.tree.map(_wide, optax.apply_updates(params, updates))
         rate = 1 / (1 + part * state.num_steps.astype(jnp.float32))
-
-        def mixed(old: jax.Array, leaf: jax.Array) -> jax.Array:
-            return old + rate.astype(old.dtype) * (leaf.astype(old.dtype) - old)
-
-        average = jax.tree.map(mixed, state.average, new)
+        average = optax.incremental_update(new, state.average, rate)
         num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
         return updates, AveragedState(num_steps, average, inner_state)
 
@@ -101,9 +98,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
     Raises:
       ValueError: when the state holds none, or several.
     """
-    is_averaged = lambda x: isinstance(x, AveragedState)  # noqa: E731
-    leaves = jax.tree.leaves(opt_state, is_leaf=is_averaged)
-    states = [leaf for leaf in leaves if is_averaged(leaf)]
+    states = find_states(opt_state, AveragedState)
     if len(states) != 1:
         raise ValueError(
             "opt_state must hold one AveragedState, of average_iterates; this one "

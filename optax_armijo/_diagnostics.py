@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from optax_armijo._state import ArmijoState, decode_labels
+from optax_armijo._state import ArmijoState, decode_labels, find_states
 
 
 class ArmijoInfo(NamedTuple):
@@ -88,7 +88,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       ['group', 'step', 'size', 'applied', 'searched', 'accepted', 'trials', 'all', \
 'predicted', 'actual']
     """
-    states = _search_states(opt_state)
+    states = find_states(opt_state, ArmijoState)
     if len(states) != 1:
         raise ValueError(
             "opt_state must hold one ArmijoState, of armijo_adam, armijo_adamw or "
@@ -115,14 +115,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
 
 def has_info(opt_state: Any) -> bool:
     """Tells whether a state is of a line search."""
-    return bool(_search_states(opt_state))
-
-
-def _search_states(opt_state: Any) -> list[ArmijoState]:
-    def is_state(node: Any) -> bool:
-        return isinstance(node, ArmijoState)
-
-    return list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
+    return bool(find_states(opt_state, ArmijoState))
 
 
 def _table(info: ArmijoInfo) -> str:

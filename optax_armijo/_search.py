@@ -98,8 +98,7 @@ def search_rays(
         index, ray, passed_value, found = carry
         moved = _moved(problem, turns, index)
         step_size = jnp.where(moved, ray.factor * problem.step_size, 0)
-        trial = _try(evaluate, problem, settings, step_size)
-        trial = trial._replace(is_bracketing=ray.bracketing)
+        trial = _try(evaluate, problem, settings, step_size, ray.bracketing)
         is_pass = problem.acceptance.accept(problem.acceptance_state, trial)
         passed_value = jnp.where(is_pass, trial.trial_value, passed_value)
         shrink_factor = _shrink_factor(problem, settings, trial)
@@ -124,7 +123,11 @@ def _moved(problem: Problem, turns: Turns, index: jax.Array) -> jax.Array:
 
 
 def _try(
-    evaluate: Evaluate, problem: Problem, settings: Settings, step_size: jax.Array
+    evaluate: Evaluate,
+    problem: Problem,
+    settings: Settings,
+    step_size: jax.Array,
+    is_bracketing: jax.Array,
 ) -> Trial:
     """Evaluates the loss after a step, and its slope there where the test asks."""
     dtype, slope = problem.value.dtype, None
@@ -143,6 +146,7 @@ def _try(
             problem.value, settings.rounding_ulps, problem.loss_dtype, value.dtype
         ),
         slope=slope,
+        is_bracketing=is_bracketing,
     )
 
 

@@ -133,6 +133,15 @@ def next_state(
     )
 
 
+def find_states(opt_state: Any, kind: type) -> list[Any]:
+    """Returns the states of a kind in an optimizer's state, however deep."""
+
+    def is_state(node: Any) -> bool:
+        return isinstance(node, kind)
+
+    return list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
+
+
 def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
     """Writes labels as bytes, so that the state that names them is arrays alone."""
     names = [str(label).encode() for label in labels]
