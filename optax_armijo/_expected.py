@@ -48,8 +48,8 @@ def expected(
 
     The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
     direction no longer descends in the mean and :math:`\eta^*` is 0; where only
-    :math:`\bar h \le 0`, it is infinite. A group that moves with others goes by what
-    all of them do together.
+    :math:`\bar h \le 0`, nothing says how long a step may be, and :math:`\eta` stays as
+    it is. A group that moves with others goes by what all of them do together.
 
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
@@ -127,4 +127,6 @@ def _faded(decay: float, total: jax.Array, new: Any, counts: jax.Array) -> jax.A
 def _target(slope: jax.Array, curvature: jax.Array, c: Any) -> jax.Array:
     bends_up = curvature > 0
     largest = 2 * (1 - c) * slope / jnp.where(bends_up, curvature, 1)
-    return jnp.where(slope > 0, jnp.where(bends_up, largest, jnp.inf), 0)
+    # Without curvature nothing says how long a step may be: it stays as it is. Growth
+    # for want of knowledge ran away on batches of four rows.
+    return jnp.where(slope > 0, jnp.where(bends_up, largest, jnp.nan), 0)

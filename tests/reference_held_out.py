@@ -97,8 +97,8 @@ def change(slopes: list[float], bends: list[float], step_size: float) -> float:
     slope, bend = faded_mean(slopes, DECAY), faded_mean(bends, CURVATURE_DECAY)
     if slope <= 0:
         return LOWEST
-    if bend <= 0:
-        return HIGHEST
+    if bend <= 0:  # nothing says how long a step may be
+        return 1.0
     return float(np.clip(2 * (1 - C) * slope / bend / step_size, LOWEST, HIGHEST))
 
 

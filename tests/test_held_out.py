@@ -179,6 +179,28 @@ def test_trials_that_drown_in_rounding_leave_the_step_size_alone():
     assert np.unique(info.step_size).size == 1
 
 
+def test_without_curvature_the_step_size_stays():
+    """Growth for want of knowledge ran away on batches of four rows."""
+    start = policies.expected()
+    one = jnp.ones(1)
+    outcome = policies.Outcome(
+        searched=one > 0,
+        accepted=one > 0,
+        step_size=one,
+        slopes=one,
+        num_trials=jnp.ones(1, jnp.int32),
+        predicted_decrease=one,
+        actual_decrease=1.5 * one,  # more than the slope promises: it bends down
+        share=one,
+        c=jnp.float32(0.7),
+        promised_decrease=one,
+    )
+    state = start.update(start.init(1, jnp.float32), outcome)
+    opening = policies.Opening(one, 1.0, 2.0, 1.0, one)
+    assert start.first(state, opening).tolist() == [1.0]
+    assert start.rest(state, opening)[1].tolist() == [1.0]
+
+
 def test_bad_arguments_are_named():
     for make, message in (
         (lambda: policies.expected(1.0), "decay"),
