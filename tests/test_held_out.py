@@ -196,7 +196,7 @@ def test_without_curvature_the_step_size_stays():
         promised_decrease=one,
     )
     state = start.update(start.init(1, jnp.float32), outcome)
-    opening = policies.Opening(one, 1.0, 2.0, 1.0, one)
+    opening = policies.Opening(one, one[0], 2 * one[0], one[0], one)
     assert start.first(state, opening).tolist() == [1.0]
     assert start.rest(state, opening)[1].tolist() == [1.0]
 
