@@ -75,7 +75,7 @@ def armijo_adam(
     .. math::
       &f(w + \eta_l d_l) \le f(w) + c\,\eta_l \langle g_l, d_l \rangle + \tau,
       \qquad d = -P g \\
-      w &\leftarrow w + \kappa \textstyle\sum_l \eta_l d_l
+      w &\leftarrow w + \kappa \sum_l \eta_l d_l
 
     with :math:`\tau` the rounding of the loss and :math:`\kappa \le 1` from the net.
     `scale_by_armijo` documents that search, its safeguards and its arguments.

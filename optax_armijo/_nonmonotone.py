@@ -27,7 +27,7 @@ def zhang_hager(decay: float = 1.0) -> Acceptance:
 
     .. math::
       Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k \\
-      f_k(w_k + u) \le \max(C_k, f_k(w_k)) - c \textstyle\sum_l \eta_l s_l + \tau
+      f_k(w_k + u) \le \max(C_k, f_k(w_k)) - c \sum_l \eta_l s_l + \tau
 
     (Zhang and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
 
@@ -67,7 +67,7 @@ def window_max(size: int = 10) -> Acceptance:
     r"""Armijo's test against the largest of the last losses.
 
     .. math:: f_k(w_k + u) \le \max_{0 \le j < W} f_{k-j}(w_{k-j}) - c
-      \textstyle\sum_l \eta_l s_l + \tau
+      \sum_l \eta_l s_l + \tau
 
     (Grippo, Lampariello and Lucidi 1986).
 

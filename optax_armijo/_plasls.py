@@ -123,7 +123,7 @@ def plasls(
 
     .. math::
       &f(w' - \eta_l P_l g_l) \le f(w) - c\, \eta_l \langle g_l, P_l g_l \rangle \\
-      &w \leftarrow w - \textstyle\sum_k \eta_k P_k m_k / (1 - b_1^t)
+      &w \leftarrow w - \sum_k \eta_k P_k m_k / (1 - b_1^t)
 
     Every group's step size grows by :math:`\gamma^{1/n}` in every step, searched or
     not. In the paper's form :math:`w' = w`: the group is tested by itself. In the

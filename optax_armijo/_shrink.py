@@ -27,7 +27,7 @@ def quadratic(lowest: float = 0.1) -> Shrink:
     r"""Shrinks to the best point of the quadratic that the refused trial fixes.
 
     .. math:: \mathrm{clip}\left(\frac{\min(1/2, 1 - c)}{1 - \rho}, low,
-      \texttt{decrease\_factor}\right)
+      \mathtt{decrease\_factor}\right)
 
     with :math:`\rho` the actual over the predicted decrease of the trial (safeguarded
     interpolation; Nocedal and Wright, *Numerical Optimization*, equation 3.58). A trial

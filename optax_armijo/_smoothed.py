@@ -31,7 +31,7 @@ def smoothed(
     .. math::
       h_l &\leftarrow \beta h_l + (1 - \beta)\,\rho_l (f(w) - f(w + u)), \qquad
       \bar s_l \leftarrow \beta \bar s_l + (1 - \beta) s_l \\
-      & \textstyle \sum_l h_l \ge c \sum_l \eta_l \bar s_l
+      & \sum_l h_l \ge c \sum_l \eta_l \bar s_l
 
     The sums run over the groups that move; the decrease of a joint trial is shared out
     in proportion to what was predicted, :math:`\rho_l = \eta_l s_l / \sum_k \eta_k

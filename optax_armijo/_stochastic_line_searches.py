@@ -176,7 +176,7 @@ def ponos(
     r"""PoNoS: a non-monotone search from Polyak's step size.
 
     .. math::
-      &f_k(w + \eta d) \le \max(C_k, f_k(w)) - c\, \eta\, s, \qquad
+      f_k(w + \eta d) \le \max(C_k, f_k(w)) - c\, \eta\, s, \qquad
       \eta_0 = \mathrm{clip}\left(\frac{f_k(w) - f^*}{c_p s}\, \delta^{n_k},
       \eta_{low}, \eta_{high}\right)
 

@@ -1,7 +1,15 @@
-"""The Python in README and docs runs as it stands, and links lead somewhere."""
+"""Code in README and docs runs as it stands, links lead somewhere, nothing is left out.
 
+The site itself is built by CI's leg `docs`; what is tested here needs no Sphinx.
+"""
+
+import importlib
+import inspect
 import re
+import shlex
+import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -14,7 +22,11 @@ from optax_armijo import _choices, policies
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *PAGES]
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+PAGES_WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
 
 PRESETS = ("adamsls", "plasls", "salsa", "kensls", "sls", "amsgrad_sls", "ponos")
 
@@ -23,9 +35,7 @@ pytestmark = pytest.mark.skipif(not PAGES, reason="docs are not beside the tests
 
 def run_blocks(page: Path, names: dict[str, Any]) -> dict[str, Any]:
     """Runs a page's blocks one after the other, in one namespace."""
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
+    for block in PYTHON.findall(page.read_text()):
         exec(compile(block, page.name, "exec"), names)
     return names
 
@@ -42,7 +52,7 @@ def test_the_snippet_in_readme_trains():
     assert "loss evaluations" in str(names["armijo_info"](state))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page):
     if "flax" in page.read_text():
         pytest.importorskip("flax")
@@ -51,7 +61,7 @@ def test_the_python_of_a_page_runs(page):
     run_blocks(page, {})
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.parent.name + page.stem)
 def test_links_between_pages_lead_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
         path, _, anchor = link.partition("#")
@@ -80,3 +90,65 @@ def test_every_policy_and_every_method_has_its_place():
     for name in PRESETS:
         assert callable(getattr(optax_armijo, name))
         assert f"\n## {name}\n" in by_method
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """Returns what a module offers: what it defines or, in a façade, passes on."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not (name.startswith("_") or inspect.ismodule(value))
+        and getattr(value, "__module__", "optax_armijo").startswith("optax_armijo")
+        and (
+            f"import {name} as {name}" in inspect.getsource(module)
+            or getattr(value, "__module__", "") == module.__name__
+        )
+    }
+
+
+@pytest.mark.parametrize("name", ["", ".policies", ".nnx", ".linen"])
+def test_every_public_name_is_in_the_reference(name):
+    if name in (".nnx", ".linen"):
+        pytest.importorskip("flax")
+    module = importlib.import_module(f"optax_armijo{name}")
+    names = public_names(module)
+    assert names
+    documented = set()
+    for page in (ROOT / "docs" / "api").glob("*.rst"):
+        current = ""
+        for line in page.read_text().splitlines():
+            if match := re.match(r"\.\. currentmodule:: (\S+)", line):
+                current = match[1] + "."
+            if match := re.match(r"\.\. auto(?:function|class|data):: (\S+)", line):
+                full = match[1] if "." in match[1] else current + match[1]
+                documented.add(full)
+    assert {f"{module.__name__}.{x}" for x in names} <= documented
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.parent.name + page.stem)
+def test_commands_name_files_and_options_that_exist(page):
+    for block in SHELL.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            check_command(shlex.split(line, comments=True))
+
+
+def check_command(words: list[str]) -> None:
+    """Sees that the script of a command exists, and knows the command's options."""
+    files = [x for x in words if re.fullmatch(r"[\w./]+\.(py|md|json)|\.ci/run", x)]
+    mine = ("mine", "runs/", "build/")
+    scripts = [x for x in files if not x.startswith(mine)]
+    assert all((ROOT / x).is_file() for x in scripts), words
+    options = [x.split("=")[0] for x in words if re.match(r"--[a-z]", x)]
+    if scripts and scripts[0].startswith(("examples/", "benchmarks/")):
+        known = (ROOT / scripts[0]).parent.glob("*.py")
+        text = "".join(path.read_text() for path in known)
+        assert all(f'"{x}"' in text for x in options), words
+
+
+def test_one_version():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert optax_armijo.__version__ == declared["version"]
+    assert f"\nversion: {declared['version']}\n" in cited
+    assert f"\n## [{declared['version']}]" in changes
