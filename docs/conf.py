@@ -7,7 +7,10 @@ from sphinx.application import Sphinx
 
 import optax_armijo
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "_extensions"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "_extensions"), str(HERE / "figures")]
+
+import against_rates  # noqa: E402
 
 project = "optax_armijo"
 author = "The optax_armijo authors"
@@ -16,9 +19,24 @@ version = release = optax_armijo.__version__
 
 # Kept out of index.md, which GitHub shows as well.
 NAVIGATION = {
-    "Begin": ["examples"],
-    "How to": ["training", "many_devices", "directions"],
-    "Look up": ["methods", "policies", "compatibility", "results", "speed"],
+    "Begin": ["quickstart", "tutorial", "how_it_works", "examples"],
+    "How to": [
+        "training",
+        "guides/nnx",
+        "guides/linen",
+        "guides/chain",
+        "guides/accumulation",
+        "many_devices",
+        "guides/precision",
+        "guides/frozen",
+        "guides/scanned",
+        "guides/saving",
+        "guides/logging",
+        "guides/labels",
+        "directions",
+    ],
+    "When in doubt": ["troubleshooting", "migration", "compatibility"],
+    "Look up": ["methods", "policies", "results", "speed"],
     "API": [
         "api/optimizers",
         "api/training",
@@ -62,10 +80,21 @@ html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
+pygments_dark_style = "github-dark"
+# Fonts that each system has; the first of them has letters with bars, as in s̄.
+html_theme_options = {
+    f"{scheme}_css_variables": {
+        "font-stack--monospace": "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', "
+        "'Liberation Mono', monospace",
+    }
+    for scheme in ("light", "dark")
+}
 copybutton_exclude = ".linenos, .gp, .go"
 
 
 def setup(app: Sphinx) -> None:
+    if not against_rates.is_current():
+        against_rates.main()
     app.connect("source-read", add_navigation)
 
 

@@ -3,14 +3,18 @@
 The site itself is built by CI's leg `docs`; what is tested here needs no Sphinx.
 """
 
+import ast
 import importlib
 import inspect
 import re
 import shlex
+import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +40,7 @@ pytestmark = pytest.mark.skipif(not PAGES, reason="docs are not beside the tests
 def run_blocks(page: Path, names: dict[str, Any]) -> dict[str, Any]:
     """Runs a page's blocks one after the other, in one namespace."""
     for block in PYTHON.findall(page.read_text()):
-        exec(compile(block, page.name, "exec"), names)
+        exec(compile(textwrap.dedent(block), page.name, "exec"), names)
     return names
 
 
@@ -53,7 +57,9 @@ def test_the_snippet_in_readme_trains():
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs(page):
+def test_the_python_of_a_page_runs(page, monkeypatch):
+    for logger in ("tensorboardX", "wandb"):  # not needed otherwise: stand-ins
+        monkeypatch.setitem(sys.modules, logger, MagicMock())
     if "flax" in page.read_text():
         pytest.importorskip("flax")
     if "jax.set_mesh" in page.read_text() and not hasattr(jax, "set_mesh"):
@@ -90,6 +96,21 @@ def test_every_policy_and_every_method_has_its_place():
     for name in PRESETS:
         assert callable(getattr(optax_armijo, name))
         assert f"\n## {name}\n" in by_method
+
+
+def test_every_message_that_troubleshooting_explains_is_one_of_the_library():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `([^`]+)` \|", page.split("## It refuses")[1], re.M)
+    assert messages
+    modules = Path(optax_armijo.__file__).parent.glob("*.py")
+    trees = [ast.parse(path.read_text()) for path in modules]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    text = "\n".join(
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    assert [message for message in messages if message not in text] == []
 
 
 def public_names(module: ModuleType) -> set[str]:
@@ -152,3 +173,12 @@ def test_one_version():
     assert optax_armijo.__version__ == declared["version"]
     assert f"\nversion: {declared['version']}\n" in cited
     assert f"\n## [{declared['version']}]" in changes
+
+
+@pytest.mark.parametrize("name", ["one_step", "step_sizes", "against_rates"])
+def test_a_figure_is_drawn(name, tmp_path):
+    for needed in ("matplotlib", "sklearn"):
+        pytest.importorskip(needed)
+    importlib.import_module(name).main(folder=tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn and all((ROOT / "docs" / "img" / name).is_file() for name in drawn)

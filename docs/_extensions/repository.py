@@ -33,7 +33,8 @@ def complete(app: Sphinx, name: str, source: list[str]) -> None:
         app.env.note_dependency(str(path), docname=name)
         if match[2] == "table":
             return TABLES[path.name](json.loads(path.read_text()))
-        return redirect(path.read_text(), path.parent, folder)
+        text = path.read_text().replace(" ± ", "\u00a0±\u00a0")  # one word in a table
+        return redirect(text, path.parent, folder)
 
     # The text between what is filled in has links of its own.
     parts, end = [], 0
