@@ -1,7 +1,9 @@
 """How Sphinx builds the site: ``python -m sphinx -W docs build/site``."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -19,32 +21,49 @@ version = release = optax_armijo.__version__
 
 # Kept out of index.md, which GitHub shows as well.
 NAVIGATION = {
-    "Begin": ["quickstart", "tutorial", "how_it_works", "examples"],
-    "How to": [
-        "training",
-        "guides/nnx",
-        "guides/linen",
-        "guides/chain",
-        "guides/accumulation",
-        "many_devices",
-        "guides/precision",
-        "guides/frozen",
-        "guides/scanned",
-        "guides/saving",
-        "guides/logging",
-        "guides/labels",
-        "directions",
-    ],
-    "When in doubt": ["troubleshooting", "migration", "compatibility"],
-    "Look up": ["methods", "policies", "results", "speed"],
-    "API": [
-        "api/optimizers",
-        "api/training",
-        "api/labels",
-        "api/methods",
-        "api/policies",
-    ],
-    "Project": ["contributing", "changelog"],
+    "Begin": """
+quickstart
+Tutorial: a real BERT <tutorial>
+how_it_works
+examples
+""",
+    "How to": """
+training
+guides/nnx
+guides/linen
+guides/chain
+guides/accumulation
+many_devices
+guides/precision
+guides/frozen
+guides/scanned
+guides/saving
+guides/logging
+guides/labels
+Other directions <directions>
+""",
+    "When in doubt": """
+Troubleshooting <troubleshooting>
+From another line search <migration>
+With optax's wrappers <compatibility>
+""",
+    "Look up": """
+Methods <methods>
+Policies <policies>
+What was measured <results>
+speed
+""",
+    "API": """
+api/optimizers
+api/training
+api/labels
+api/methods
+api/policies
+""",
+    "Project": """
+contributing
+changelog
+""",
 }
 
 extensions = [
@@ -67,6 +86,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 suppress_warnings = ["ref.obj"]
 
@@ -96,6 +116,7 @@ def setup(app: Sphinx) -> None:
     if not against_rates.is_current():
         against_rates.main()
     app.connect("source-read", add_navigation)
+    app.connect("autodoc-process-docstring", show_shapes, priority=0)
 
 
 def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
@@ -103,5 +124,11 @@ def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
     del app
     if name == "index":
         for caption, pages in NAVIGATION.items():
-            options = f":hidden:\n:caption: {caption}\n\n"
-            source[0] += f"\n```{{toctree}}\n{options}{chr(10).join(pages)}\n```\n"
+            options = f":hidden:\n:caption: {caption}\n"
+            source[0] += f"\n```{{toctree}}\n{options}{pages}```\n"
+
+
+def show_shapes(*arguments: Any) -> None:
+    """Shows the shapes that stand behind attributes, as in ``# f[G]``."""
+    lines: list[str] = arguments[-1]
+    lines[:] = [re.sub(r"\s+# (\w+\[.*\])$", r" ``\1``", line) for line in lines]
