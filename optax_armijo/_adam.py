@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_choice, check_range
-from optax_armijo._directions import Direction, Directions
+from optax_armijo._directions import Direction, Directions, IsGoodAlong
 from optax_armijo._grouping import Grouping
 from optax_armijo._numerics import search_dtype
 from optax_armijo._placement import build_beside
@@ -72,59 +72,63 @@ def adam(
         grouping: Grouping,
         state: AdamState,
         grads: Sequence[jax.Array],
-        is_good: jax.Array,
+        is_good_along: IsGoodAlong,
     ) -> tuple[Directions, AdamState]:
-        before = state
-        state = _update_moments(grouping, state, grads, is_good, b1=b1, b2=b2)
-        count = jnp.asarray(state.count) + count_ahead
-        is_amsgrad = isinstance(state, optax.ScaleByAmsgradState)
-        second = grouping.trainable(state.nu_max if is_amsgrad else state.nu)
+        mixed = _mix_in(grouping, state, grads, b1=b1, b2=b2)
+        count = jnp.asarray(mixed.count) + count_ahead
         scales = [
-            1 / (jnp.sqrt(_debias(nu, b2, count)) + jnp.asarray(eps, nu.dtype))
-            for nu in second
+            # A gradient whose square overflows makes a bad batch.
+            jnp.where(scale > 0, scale, jnp.nan)
+            for scale in _scales(grouping, mixed, b2=b2, eps=eps, count=count)
         ]
-        plain = [-g.astype(p.dtype) * p for g, p in zip(grads, scales, strict=True)]
-        if momentum == "none":
-            return Directions(kept=plain, searched=plain), state
-        heavy = _along(grouping.trainable(state.mu), scales, b1, count)
+        steps = [g.astype(p.dtype) for g, p in zip(grads, scales, strict=True)]
         if momentum == "held_out":
-            unseen = _along(grouping.trainable(before.mu), scales, b1, count - 1)
-            unseen = [
-                jnp.where(count > 1, x, y) for x, y in zip(unseen, plain, strict=True)
+            unseen = _debiased(grouping.trainable(state.mu), b1, count - 1)
+            steps = [
+                jnp.where(count > 1, m, g) for m, g in zip(unseen, steps, strict=True)
             ]
-            return Directions(kept=heavy, searched=unseen), state
+        searched = [-x * p for x, p in zip(steps, scales, strict=True)]
         if momentum == "searched":
+            heavy = _debiased(grouping.trainable(mixed.mu), b1, count)
+            heavy = [-m * p for m, p in zip(heavy, scales, strict=True)]
             if falls_back:
                 descends = slopes(grouping, grads, heavy) > 0
-                heavy = choose(grouping, descends, heavy, plain)
-            return Directions(kept=heavy, searched=heavy), state
-        keeps_trial = momentum == "unsearched"
-        return Directions(heavy, searched=plain, keeps_trial=keeps_trial), state
+                heavy = choose(grouping, descends, heavy, searched)
+            searched = heavy
+        is_good = is_good_along(searched)
+        state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), mixed, state)
+        if momentum in ("none", "searched"):
+            return Directions(kept=searched, searched=searched), state
+        # From the moments as they are now, and not from those mixed: so the compiler
+        # need not store the scales, or keep them while trials are made.
+        count = jnp.asarray(state.count) + count_ahead
+        scales = _scales(grouping, state, b2=b2, eps=eps, count=count)
+        heavy = _debiased(grouping.trainable(state.mu), b1, count)
+        kept = [-m * p for m, p in zip(heavy, scales, strict=True)]
+        return Directions(kept, searched, keeps_trial=momentum == "unsearched"), state
 
     return Direction(init, update)
 
 
-def _update_moments(
+def _mix_in(
     grouping: Grouping,
     state: AdamState,
     grads: Sequence[jax.Array],
-    is_good: jax.Array,
     *,
     b1: Scalar,
     b2: Scalar,
 ) -> AdamState:
-    """Takes a gradient into the moments; leaves them as they are on a bad batch."""
+    """Takes a gradient into the moments."""
 
     def decayed(decay: Scalar, order: int, old_tree: Any) -> Any:
         leaves = []
         for old, grad in zip(grouping.trainable(old_tree), grads, strict=True):
             rate = jnp.asarray(decay, old.dtype)
-            mixed = rate * old + (1 - rate) * grad.astype(old.dtype) ** order
-            leaves.append(jnp.where(is_good, mixed, old))
+            leaves.append(rate * old + (1 - rate) * grad.astype(old.dtype) ** order)
         return grouping.masked(leaves)
 
     has_momentum = not isinstance(state.mu, optax.EmptyState)
-    count = jnp.where(is_good, optax.safe_increment(state.count), state.count)
+    count = optax.safe_increment(state.count)
     mu = decayed(b1, 1, state.mu) if has_momentum else state.mu
     nu = decayed(b2, 2, state.nu)
     if isinstance(state, optax.ScaleByAmsgradState):
@@ -133,13 +137,21 @@ def _update_moments(
     return optax.ScaleByAdamState(count, mu, nu)
 
 
-def _along(
-    momentum: Sequence[jax.Array],
-    scales: Sequence[jax.Array],
-    b1: Scalar,
-    count: jax.Array,
+def _scales(
+    grouping: Grouping, state: AdamState, *, b2: Scalar, eps: Scalar, count: jax.Array
 ) -> list[jax.Array]:
-    return [-_debias(m, b1, count) * p for m, p in zip(momentum, scales, strict=True)]
+    is_amsgrad = isinstance(state, optax.ScaleByAmsgradState)
+    second = grouping.trainable(state.nu_max if is_amsgrad else state.nu)
+    return [
+        1 / (jnp.sqrt(nu) + jnp.asarray(eps, nu.dtype))
+        for nu in _debiased(second, b2, count)
+    ]
+
+
+def _debiased(
+    moments: Sequence[jax.Array], decay: Scalar, count: jax.Array
+) -> list[jax.Array]:
+    return [_debias(moment, decay, count) for moment in moments]
 
 
 def _debias(moment: jax.Array, decay: Scalar, count: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._directions import Direction, Directions, is_good_batch
+from optax_armijo._directions import Direction, Directions
 from optax_armijo._grouping import group_leaves
 from optax_armijo._line_search import step
 from optax_armijo._options import Options, check_options
@@ -16,7 +16,7 @@ from optax_armijo._refusals import (
     check_groups,
     check_not_in_multi_steps,
 )
-from optax_armijo._situation import Batch
+from optax_armijo._situation import Batch, is_finite_along
 from optax_armijo._state import ArmijoState, init_state
 from optax_armijo._types import ParamLabels
 from optax_armijo._value_fn import bind_value_fn, check_loss
@@ -98,15 +98,18 @@ def search_along(
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, search_state)
         grads = grouping.trainable(updates)
-        is_good = is_good_batch(value, grads)
+        of_loss = grads if grad is None else grouping.trainable(grad)
         directions, direction_state = direction.update(
-            grouping, direction_state, grads, is_good
+            grouping,
+            direction_state,
+            grads,
+            lambda searched: is_finite_along(grouping, value, of_loss, searched),
         )
         batch = Batch(
             params=params,
-            value=jnp.where(is_good, value, jnp.nan),
+            value=value,
             loss_fn=bind_value_fn(value_fn, extra_args),
-            grads=grads if grad is None else grouping.trainable(grad),
+            grads=of_loss,
             directions=directions,
         )
         updates, search_state = step(grouping, options, batch, search_state)

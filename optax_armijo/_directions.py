@@ -1,14 +1,15 @@
 """Where to search and where to go: what a direction is, and the plain gradient's."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from optax_armijo._grouping import Grouping
-from optax_armijo._numerics import search_dtype
+
+IsGoodAlong: TypeAlias = Callable[[Sequence[jax.Array]], jax.Array]
+"""From a direction to whether the loss and the slope along it are finite, bool[]."""
 
 
 class Directions(NamedTuple):
@@ -31,8 +32,9 @@ class Direction(NamedTuple):
 
     Attributes:
       init: ``(grouping, params) -> state``.
-      update: ``(grouping, state, grads, is_good) -> (Directions, state)``, with one
-        gradient a trainable leaf, and the state as it was unless `is_good`.
+      update: ``(grouping, state, grads, is_good_along) -> (Directions, state)``, with
+        one gradient a trainable leaf, and the state as it was unless the batch
+        ``is_good_along`` the direction that is searched.
     """
 
     init: Callable[[Grouping, Any], Any]
@@ -47,17 +49,13 @@ def steepest_descent() -> Direction:
         return optax.EmptyState()
 
     def update(
-        grouping: Grouping, state: Any, grads: Sequence[jax.Array], is_good: jax.Array
+        grouping: Grouping,
+        state: Any,
+        grads: Sequence[jax.Array],
+        is_good_along: IsGoodAlong,
     ) -> tuple[Directions, Any]:
-        del grouping, is_good
+        del grouping, is_good_along
         direction = [-g for g in grads]
         return Directions(kept=direction, searched=direction), state
 
     return Direction(init, update)
-
-
-def is_good_batch(value: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
-    """Tells whether the loss and the squares of all gradients are finite, bool[]."""
-    squares = [jnp.sum(jnp.square(g.astype(search_dtype([g])))) for g in grads]
-    finite = [jnp.isfinite(x) for x in (value, *squares)]
-    return jnp.all(jnp.stack(finite))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._directions import is_good_batch
+from optax_armijo._numerics import all_finite, on_its_own
 from optax_armijo._placement import build_beside
 
 
@@ -101,7 +101,7 @@ def dynamic_loss_scale(
         def unscaled(tree: Any) -> Any:
             return jax.tree.map(lambda g: g * (1 / state.scale).astype(g.dtype), tree)
 
-        is_good = is_good_batch(jnp.zeros(()), jax.tree.leaves(updates))
+        is_good = on_its_own(all_finite(jax.tree.leaves(updates)))
         if grad is not None:
             extra_args["grad"] = unscaled(grad)
         new_updates, inner_state = transform.update(

@@ -29,3 +29,18 @@ def safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     positive = denominator > 0
     quotient = numerator / jnp.where(positive, denominator, 1)
     return jnp.where(positive, quotient, jnp.inf)
+
+
+def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:
+    """Tells whether the sum of the squares of each leaf is finite, bool[]."""
+    squares = [jnp.sum(jnp.square(x.astype(search_dtype([x])))) for x in leaves]
+    return jnp.all(jnp.isfinite(jnp.stack(squares)))
+
+
+def on_its_own(flag: jax.Array) -> jax.Array:
+    """Returns `flag`, computed once, where compilers would compute it in each kernel.
+
+    XLA copies cheap scalars into every kernel that uses them, one or more a leaf, with
+    all that they are made of. A square root it holds to be costly and leaves alone.
+    """
+    return jnp.sqrt(flag.astype(jnp.float32)) > 0

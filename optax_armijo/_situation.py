@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from optax_armijo._directions import Directions
 from optax_armijo._grouping import Grouping
+from optax_armijo._numerics import on_its_own
 from optax_armijo._options import Options, Settings, settings_at
 from optax_armijo._state import ArmijoState
-from optax_armijo._steps import slopes
+from optax_armijo._steps import Leaves, slopes
 
 
 class Batch(NamedTuple):
@@ -67,10 +68,9 @@ def look(
 ) -> Situation:
     """Works out what loss, gradient and direction say."""
     dtype = state.step_size.dtype
-    value = batch.value.astype(dtype)
-    fall = slopes(grouping, batch.grads, batch.directions.searched).astype(dtype)
-    # Any NaN or infinity in a gradient or a direction makes its slope one.
-    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(fall))
+    searched = batch.directions.searched
+    fall = slopes(grouping, batch.grads, searched).astype(dtype)
+    is_finite = is_finite_along(grouping, batch.value, batch.grads, searched)
     descends = fall > 0
     if not options.policies.acceptance.needs_descent:
         # What is looked for from nothing must lead down all the same.
@@ -81,8 +81,20 @@ def look(
         settings=settings_at(options, state.num_steps, dtype),
         batch=batch,
         state=state,
-        value=value,
+        # The loss of a bad batch is not to be learned from, though it be finite.
+        value=jnp.where(is_finite, batch.value.astype(dtype), jnp.nan),
         slopes=fall,
         is_finite=is_finite,
         searchable=is_finite & descends,
     )
+
+
+def is_finite_along(
+    grouping: Grouping, value: jax.Array, grads: Leaves, direction: Leaves
+) -> jax.Array:
+    """Tells whether loss, gradient and direction are finite, bool[].
+
+    Any NaN or infinity in a gradient or a direction makes the slope one.
+    """
+    fall = slopes(grouping, grads, direction)
+    return on_its_own(jnp.isfinite(value) & jnp.all(jnp.isfinite(fall)))

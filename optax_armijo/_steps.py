@@ -19,9 +19,9 @@ def slopes(
     r"""Returns :math:`-\langle g, d \rangle` by group: the fall a unit step, [G]."""
     dtype = search_dtype([*grads, *direction])
     # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
-    return grouping.sum(
+    return -grouping.sum(
         [
-            -(g.astype(dtype) * d.astype(dtype))
+            g.astype(dtype) * d.astype(dtype)
             for g, d in zip(grads, direction, strict=True)
         ]
     )
