@@ -27,7 +27,8 @@ from optax_armijo import _choices, policies
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *PAGES]
+FOLDERS = (".", "examples", "benchmarks")
+TEXTS = [*(ROOT / x / "README.md" for x in FOLDERS), ROOT / "CONTRIBUTING.md", *PAGES]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 PAGES_WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
@@ -148,7 +149,8 @@ def test_every_public_name_is_in_the_reference(name):
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.parent.name + page.stem)
 def test_commands_name_files_and_options_that_exist(page):
-    for block in SHELL.findall(page.read_text()):
+    inline = re.findall(r"`((?:\S+/)?python3? [^`]+\.py[^`]*)`", page.read_text())
+    for block in [*SHELL.findall(page.read_text()), *inline]:
         for line in block.replace("\\\n", " ").splitlines():
             check_command(shlex.split(line, comments=True))
 
