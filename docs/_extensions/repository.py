@@ -34,6 +34,8 @@ def complete(app: Sphinx, name: str, source: list[str]) -> None:
         if match[2] == "table":
             return TABLES[path.name](json.loads(path.read_text()))
         text = path.read_text().replace(" ± ", "\u00a0±\u00a0")  # one word in a table
+        if source[0][: match.start()].strip():
+            text = below_a_title(text)
         return redirect(text, path.parent, folder)
 
     # The text between what is filled in has links of its own.
@@ -53,6 +55,13 @@ def redirect(text: str, written_in: Path, shown_in: Path) -> str:
         return Path(os.path.relpath(pages.get(path, path), shown_in)).as_posix()
 
     return LINK.sub(lead, text)
+
+
+def below_a_title(text: str) -> str:
+    """Moves all headings one level down, but no comment in a block of code."""
+    parts = text.split("```")
+    parts[::2] = [re.sub(r"^#", "##", part, flags=re.MULTILINE) for part in parts[::2]]
+    return "```".join(parts)
 
 
 def pages_of_files() -> dict[Path, Path]:
