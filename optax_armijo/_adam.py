@@ -76,18 +76,13 @@ def adam(
     ) -> tuple[Directions, AdamState]:
         mixed = _mix_in(grouping, state, grads, b1=b1, b2=b2)
         count = jnp.asarray(mixed.count) + count_ahead
-        scales = [
-            # A gradient whose square overflows makes a bad batch.
-            jnp.where(scale > 0, scale, jnp.nan)
-            for scale in _scales(grouping, mixed, b2=b2, eps=eps, count=count)
-        ]
-        steps = [g.astype(p.dtype) for g, p in zip(grads, scales, strict=True)]
         if momentum == "held_out":
-            unseen = _debiased(grouping.trainable(state.mu), b1, count - 1)
-            steps = [
-                jnp.where(count > 1, m, g) for m, g in zip(unseen, steps, strict=True)
+            searched = _last_step(grouping, state, grads, b1=b1, b2=b2, eps=eps)
+        else:
+            scales = _scales(grouping, mixed, b2=b2, eps=eps, count=count)
+            searched = [
+                -g.astype(p.dtype) * p for g, p in zip(grads, scales, strict=True)
             ]
-        searched = [-x * p for x, p in zip(steps, scales, strict=True)]
         if momentum == "searched":
             heavy = _debiased(grouping.trainable(mixed.mu), b1, count)
             heavy = [-m * p for m, p in zip(heavy, scales, strict=True)]
@@ -95,6 +90,11 @@ def adam(
                 descends = slopes(grouping, grads, heavy) > 0
                 heavy = choose(grouping, descends, heavy, searched)
             searched = heavy
+        # A gradient whose square overflows makes a bad batch too.
+        searched = [
+            jnp.where(jnp.square(g) < jnp.inf, d, jnp.nan)
+            for g, d in zip(grads, searched, strict=True)
+        ]
         is_good = is_good_along(searched)
         state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), mixed, state)
         if momentum in ("none", "searched"):
@@ -108,6 +108,30 @@ def adam(
         return Directions(kept, searched, keeps_trial=momentum == "unsearched"), state
 
     return Direction(init, update)
+
+
+def _last_step(
+    grouping: Grouping,
+    state: AdamState,
+    grads: Sequence[jax.Array],
+    *,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+) -> list[jax.Array]:
+    """Returns the direction of the last step, which this batch has had no part in.
+
+    In the first step there is none, and this batch's own is taken.
+    """
+    count = jnp.asarray(state.count)
+    firsts = _debiased(grouping.trainable(state.mu), b1, count)
+    seconds = _debiased(grouping.trainable(state.nu), b2, count)
+    direction = []
+    for g, m, v in zip(grads, firsts, seconds, strict=True):
+        g = g.astype(m.dtype)
+        m, v = jnp.where(count > 0, m, g), jnp.where(count > 0, v, jnp.square(g))
+        direction.append(-m / (jnp.sqrt(v) + jnp.asarray(eps, v.dtype)))
+    return direction
 
 
 def _mix_in(

@@ -19,6 +19,7 @@ class ExpectedState(NamedTuple):
       slope_weight: how much went into `slope`.  # f[G]
       curvature_weight: how much went into `curvature`.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
+      largest: the largest step size so far.  # f[G]
     """
 
     slope: jax.Array
@@ -26,6 +27,7 @@ class ExpectedState(NamedTuple):
     slope_weight: jax.Array
     curvature_weight: jax.Array
     target: jax.Array
+    largest: jax.Array
 
 
 def expected(
@@ -35,6 +37,7 @@ def expected(
     lowest: float = 0.8,
     highest: float = 1.25,
     bracketed_part: float = 0.25,
+    floor: float = 0.01,
 ) -> Start:
     r"""Moves towards the largest step size that passes Armijo's test in the mean.
 
@@ -51,6 +54,10 @@ def expected(
     :math:`\bar h \le 0`, nothing says how long a step may be, and :math:`\eta` stays as
     it is. A group that moves with others goes by what all of them do together.
 
+    Batches of few rows say little of the mean, and a row of unlucky ones would take
+    the step size to where nothing moves any more and no trial tells anything. So it
+    stays above a part of the largest one so far.
+
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
     slope and trial are unbiased measurements of what a step does to all rows.
@@ -62,6 +69,7 @@ def expected(
       highest: of that factor, at least 1.
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
+      floor: no step size falls below this part of the largest so far, in [0, 1).
 
     Raises:
       ValueError: an argument outside its range.
@@ -86,15 +94,18 @@ def expected(
     check_range("lowest", lowest, above=0, at_most=1)
     check_range("highest", highest, at_least=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
+    check_range("floor", floor, at_least=0, below=1)
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         # Each an array of its own: the state may be donated.
-        zeros = [jnp.zeros(num_groups, dtype) for _ in range(4)]
-        return ExpectedState(*zeros, target=jnp.full(num_groups, jnp.nan, dtype))
+        zeros = [jnp.zeros(num_groups, dtype) for _ in range(5)]
+        unknown = jnp.full(num_groups, jnp.nan, dtype)
+        return ExpectedState(*zeros[:4], target=unknown, largest=zeros[4])
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         factor = jnp.clip(state.target / opening.step_size, lowest, highest)
-        return jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
+        step_size = jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
+        return jnp.maximum(step_size, floor * state.largest)
 
     def rest(state: ExpectedState, opening: Opening) -> tuple[jax.Array, jax.Array]:
         step_size = first(state, opening)
@@ -114,7 +125,10 @@ def expected(
         mean_curvature = safe_divide(curvature, curvature_weight)
         target = _target(mean_slope, mean_curvature, outcome.c)
         target = jnp.where(curvature_weight > 0, target, jnp.nan)
-        return ExpectedState(slope, curvature, slope_weight, curvature_weight, target)
+        largest = jnp.maximum(state.largest, length)
+        return ExpectedState(
+            slope, curvature, slope_weight, curvature_weight, target, largest
+        )
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 

@@ -9,7 +9,7 @@ from reference_base import Options, Trial
 from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
-C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
+C, DECAY, LOWEST, HIGHEST, PART, FLOOR = 0.7, 0.9, 0.8, 1.25, 0.25, 0.01
 CURVATURE_DECAY = 0.8
 
 
@@ -27,11 +27,11 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     square = [np.zeros_like(w) for w in params]
     slopes, bends = [], []  # of all steps, and of those with a trial
     losses: list[float] = []
-    step_size, since_trial, steps = np.nan, 0, []
+    last_step: list[np.ndarray] = []
+    step_size, largest, since_trial, steps = np.nan, 0.0, 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
         losses.append(value)
-        before = mean
         mean = [B1 * m + (1 - B1) * g for m, g in zip(mean, grads, strict=True)]
         square = [B2 * v + (1 - B2) * g**2 for v, g in zip(square, grads, strict=True)]
         scale = [1 / (np.sqrt(v / (1 - B2**k)) + ADAM_EPS) for v in square]
@@ -41,11 +41,10 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
         if k == 1:
             step_size, evaluations = first_step_size(step, grads, value, line)
         else:
-            unseen = [
-                -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
-            ]
+            unseen = last_step
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
             step_size *= change(slopes, bends, step_size)
+            step_size = max(step_size, FLOOR * largest)
             evaluations = 0
             since_trial += 1
             if since_trial >= min(10, (k - 1) / 10):
@@ -60,7 +59,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 bend = trial - value + step_size * slope
                 bends.append(2 * bend / step_size**2)
             slopes.append(slope)
+        largest = max(largest, step_size)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
+        last_step = step
         steps.append(Step(params, step_size, evaluations))
     return steps
 
