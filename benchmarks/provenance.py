@@ -1,5 +1,6 @@
 """Where a result comes from: what every result file says of its making."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,3 +20,9 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
     from metrics import run_record  # examples/ must be on the path
 
     return {"commit": commit(), **run_record(settings)}
+
+
+def write_result(path: Path, record: dict[str, Any]) -> None:
+    """Writes a result file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

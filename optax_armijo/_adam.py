@@ -1,10 +1,12 @@
 """Adam's and AMSGrad's moments, and the directions that they give."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_armijo._checks import check_choice, check_range
@@ -175,11 +177,12 @@ def _scales(
 def _debiased(
     moments: Sequence[jax.Array], decay: Scalar, count: jax.Array
 ) -> list[jax.Array]:
-    return [_debias(moment, decay, count) for moment in moments]
+    """Divides each moment by ``1 - decay ** count``."""
 
+    @functools.cache
+    def correction(dtype: np.dtype) -> jax.Array:
+        rate = jnp.asarray(decay, dtype)
+        # Before the first good batch there is nothing to correct, and nothing moves.
+        return jnp.where(count > 0, 1 - rate ** count.astype(dtype), 1)
 
-def _debias(moment: jax.Array, decay: Scalar, count: jax.Array) -> jax.Array:
-    rate = jnp.asarray(decay, moment.dtype)
-    # Before the first good batch there is nothing to correct, and nothing moves.
-    correction = 1 - rate ** count.astype(moment.dtype)
-    return moment / jnp.where(count > 0, correction, 1)
+    return [moment / correction(moment.dtype) for moment in moments]
