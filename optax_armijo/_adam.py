@@ -79,7 +79,7 @@ def adam(
         mixed = _mix_in(grouping, state, grads, b1=b1, b2=b2)
         count = jnp.asarray(mixed.count) + count_ahead
         if momentum == "held_out":
-            searched = _last_step(grouping, state, grads, b1=b1, b2=b2, eps=eps)
+            searched = _unseen(grouping, state, grads, b1=b1, b2=b2, eps=eps)
         else:
             scales = _scales(grouping, mixed, b2=b2, eps=eps, count=count)
             searched = [
@@ -112,7 +112,7 @@ def adam(
     return Direction(init, update)
 
 
-def _last_step(
+def _unseen(
     grouping: Grouping,
     state: AdamState,
     grads: Sequence[jax.Array],
@@ -121,17 +121,19 @@ def _last_step(
     b2: Scalar,
     eps: Scalar,
 ) -> list[jax.Array]:
-    """Returns the direction of the last step, which this batch has had no part in.
+    """Returns the direction of the momentum before this batch; at first the plain one.
 
-    In the first step there is none, and this batch's own is taken.
+    The second moment is mixed here once more and not taken from where it is kept: one
+    kernel a leaf does all, where what two kernels share would be stored between them.
     """
     count = jnp.asarray(state.count)
-    firsts = _debiased(grouping.trainable(state.mu), b1, count)
-    seconds = _debiased(grouping.trainable(state.nu), b2, count)
+    momentum = _debiased(grouping.trainable(state.mu), b1, count)
     direction = []
-    for g, m, v in zip(grads, firsts, seconds, strict=True):
-        g = g.astype(m.dtype)
-        m, v = jnp.where(count > 0, m, g), jnp.where(count > 0, v, jnp.square(g))
+    for g, m, v in zip(grads, momentum, grouping.trainable(state.nu), strict=True):
+        g, rate = g.astype(m.dtype), jnp.asarray(b2, v.dtype)
+        bias = 1 - rate ** (count + 1).astype(v.dtype)
+        v = rate / bias * v + (1 - rate) / bias * jnp.square(g)
+        m = jnp.where(count > 0, m, g)
         direction.append(-m / (jnp.sqrt(v) + jnp.asarray(eps, v.dtype)))
     return direction
 

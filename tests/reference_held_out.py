@@ -27,11 +27,11 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     square = [np.zeros_like(w) for w in params]
     slopes, bends = [], []  # of all steps, and of those with a trial
     losses: list[float] = []
-    last_step: list[np.ndarray] = []
     step_size, largest, since_trial, steps = np.nan, 0.0, 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
         losses.append(value)
+        before = mean
         mean = [B1 * m + (1 - B1) * g for m, g in zip(mean, grads, strict=True)]
         square = [B2 * v + (1 - B2) * g**2 for v, g in zip(square, grads, strict=True)]
         scale = [1 / (np.sqrt(v / (1 - B2**k)) + ADAM_EPS) for v in square]
@@ -41,7 +41,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
         if k == 1:
             step_size, evaluations = first_step_size(step, grads, value, line)
         else:
-            unseen = last_step
+            unseen = [
+                -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
+            ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
             step_size *= change(slopes, bends, step_size)
             step_size = max(step_size, FLOOR * largest)
@@ -61,7 +63,6 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
             slopes.append(slope)
         largest = max(largest, step_size)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
-        last_step = step
         steps.append(Step(params, step_size, evaluations))
     return steps
 

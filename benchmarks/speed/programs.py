@@ -91,7 +91,7 @@ def compile_step(
 
 
 def in_turn(programs: Sequence[Program | Forward], rounds: int) -> None:
-    """Steps the programs in turn, so that what else the machine does hits them alike."""
+    """Steps the programs in turn: what else the machine does hits all alike."""
     for _ in range(rounds):
         for program in programs:
             program.step()
