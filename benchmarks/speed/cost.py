@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/speed/cost.py``, on any device. On each problem the steps of all
 methods are made in turn, so that whatever else the machine does falls on all alike;
-figures are ratios of medians within one run. ``tables.py`` beside it writes the page.
+figures are ratios of medians within one run. ``cost_tables.py`` writes the page.
 """
 
 import argparse
@@ -21,10 +21,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import jax  # noqa: E402
 import optax  # noqa: E402
 from optax import contrib  # noqa: E402
-from problems import PROBLEMS, Problem  # noqa: E402
 from programs import Forward, Program, in_turn  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
+from timed_problems import PROBLEMS, Problem  # noqa: E402
 
 from optax_armijo import armijo_adam, one_group, salsa  # noqa: E402
 

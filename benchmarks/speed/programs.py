@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from problems import Problem
+from timed_problems import Problem
 
 from optax_armijo import armijo_info
 

@@ -1,6 +1,6 @@
 """Writes ``results/speed/README.md`` from the result files beside it.
 
-Run ``python benchmarks/speed/tables.py`` after ``cost.py`` and ``growth.py``.
+Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``.
 """
 
 import json
@@ -22,8 +22,8 @@ COLUMNS = (
 INTRODUCTION = """\
 # What a step costs: what was measured
 
-Written by `benchmarks/speed/tables.py` from the JSON files beside it, which `cost.py`
-and `growth.py` made.
+Written by `benchmarks/speed/cost_tables.py` from the JSON files beside it, which
+`cost.py` and `growth.py` made.
 
 ## Beside Adam's step
 
