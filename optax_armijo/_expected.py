@@ -18,6 +18,7 @@ class ExpectedState(NamedTuple):
       curvature: of curvatures, from the batches with a trial.  # f[G]
       slope_weight: how much went into `slope`.  # f[G]
       curvature_weight: how much went into `curvature`.  # f[G]
+      square: of squared slopes.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
       largest: the largest step size so far.  # f[G]
     """
@@ -26,6 +27,7 @@ class ExpectedState(NamedTuple):
     curvature: jax.Array
     slope_weight: jax.Array
     curvature_weight: jax.Array
+    square: jax.Array
     target: jax.Array
     largest: jax.Array
 
@@ -38,6 +40,7 @@ def expected(
     highest: float = 1.25,
     bracketed_part: float = 0.25,
     floor: float = 0.01,
+    caution: float = 0.0,
 ) -> Start:
     r"""Moves towards the largest step size that passes Armijo's test in the mean.
 
@@ -70,6 +73,8 @@ def expected(
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
       floor: no step size falls below this part of the largest so far, in [0, 1).
+      caution: how many standard errors of the mean slope are taken off it, at least 0.
+        For batches of few rows, with which the mean is uncertain.
 
     Raises:
       ValueError: an argument outside its range.
@@ -95,12 +100,15 @@ def expected(
     check_range("highest", highest, at_least=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
     check_range("floor", floor, at_least=0, below=1)
+    check_range("caution", caution, at_least=0)
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         # Each an array of its own: the state may be donated.
-        zeros = [jnp.zeros(num_groups, dtype) for _ in range(5)]
+        zeros = [jnp.zeros(num_groups, dtype) for _ in range(6)]
         unknown = jnp.full(num_groups, jnp.nan, dtype)
-        return ExpectedState(*zeros[:4], target=unknown, largest=zeros[4])
+        return ExpectedState(
+            *zeros[:4], target=unknown, largest=zeros[4], square=zeros[5]
+        )
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         factor = jnp.clip(state.target / opening.step_size, lowest, highest)
@@ -115,20 +123,27 @@ def expected(
         # The first search sees rows that its direction came from.
         is_fresh = jnp.asarray(outcome.was_bracketed)
         measured = is_fresh & outcome.accepted & outcome.is_visible
-        length, promised = outcome.step_size, outcome.promised_decrease
-        slope = _faded(decay, state.slope, promised / length, is_fresh)
-        slope_weight = _faded(decay, state.slope_weight, 1, is_fresh)
+        length = outcome.step_size
+        slope = outcome.promised_decrease / length
         bend = 2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
-        curvature = _faded(curvature_decay, state.curvature, bend, measured)
-        curvature_weight = _faded(curvature_decay, state.curvature_weight, 1, measured)
-        mean_slope = safe_divide(slope, slope_weight)
-        mean_curvature = safe_divide(curvature, curvature_weight)
-        target = _target(mean_slope, mean_curvature, outcome.c)
-        target = jnp.where(curvature_weight > 0, target, jnp.nan)
-        largest = jnp.maximum(state.largest, length)
-        return ExpectedState(
-            slope, curvature, slope_weight, curvature_weight, target, largest
+        new = ExpectedState(
+            slope=_faded(decay, state.slope, slope, is_fresh),
+            square=_faded(decay, state.square, slope**2, is_fresh),
+            slope_weight=_faded(decay, state.slope_weight, 1, is_fresh),
+            curvature=_faded(curvature_decay, state.curvature, bend, measured),
+            curvature_weight=_faded(
+                curvature_decay, state.curvature_weight, 1, measured
+            ),
+            target=state.target,
+            largest=jnp.maximum(state.largest, length),
         )
+        mean_slope = safe_divide(new.slope, new.slope_weight)
+        if caution:
+            mean_slope -= caution * _standard_error(decay, new)
+        mean_curvature = safe_divide(new.curvature, new.curvature_weight)
+        target = _target(mean_slope, mean_curvature, outcome.c)
+        is_known = new.curvature_weight > 0
+        return new._replace(target=jnp.where(is_known, target, jnp.nan))
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 
@@ -136,6 +151,21 @@ def expected(
 def _faded(decay: float, total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:
     """Takes something new into a sum in which the old counts less, where it counts."""
     return jnp.where(counts, decay * total + (1 - decay) * new, total)
+
+
+def _standard_error(decay: float, state: ExpectedState) -> jax.Array:
+    """Returns that of the mean slope; 0 of a single measurement.
+
+    A mean with weights ``(1 - decay) * decay**age`` varies as a plain one over
+    ``1 / share`` measurements does, `share` being the sum of the squared weights over
+    the square of their sum.
+    """
+    weight = jnp.where(state.slope_weight > 0, state.slope_weight, 1)
+    squared_weights = (1 - decay) / (1 + decay) * (1 - (1 - weight) ** 2)
+    share = squared_weights / weight**2
+    spread = jnp.maximum(state.square / weight - (state.slope / weight) ** 2, 0)
+    share = jnp.where(share < 0.99, share, 0)
+    return jnp.sqrt(spread * share / (1 - share))
 
 
 def _target(slope: jax.Array, curvature: jax.Array, c: Any) -> jax.Array:

@@ -179,26 +179,64 @@ def test_trials_that_drown_in_rounding_leave_the_step_size_alone():
     assert np.unique(info.step_size).size == 1
 
 
+def outcome_with(slope: float, curvature: float) -> policies.Outcome:
+    """What a step of length 1 brings where the loss is a parabola."""
+    one = jnp.ones(1)
+    return policies.Outcome(
+        searched=one > 0,
+        accepted=one > 0,
+        step_size=one,
+        slopes=slope * one,
+        num_trials=jnp.ones(1, jnp.int32),
+        predicted_decrease=slope * one,
+        actual_decrease=(slope - curvature / 2) * one,
+        share=one,
+        c=jnp.float32(0.7),
+        promised_decrease=slope * one,
+    )
+
+
 def test_without_curvature_the_step_size_stays():
     """Growth for want of knowledge ran away on batches of four rows."""
     start = policies.expected()
     one = jnp.ones(1)
-    outcome = policies.Outcome(
-        searched=one > 0,
-        accepted=one > 0,
-        step_size=one,
-        slopes=one,
-        num_trials=jnp.ones(1, jnp.int32),
-        predicted_decrease=one,
-        actual_decrease=1.5 * one,  # more than the slope promises: it bends down
-        share=one,
-        c=jnp.float32(0.7),
-        promised_decrease=one,
-    )
+    outcome = outcome_with(slope=1.0, curvature=-1.0)
     state = start.update(start.init(1, jnp.float32), outcome)
     opening = policies.Opening(one, one[0], 2 * one[0], one[0], one)
     assert start.first(state, opening).tolist() == [1.0]
     assert start.rest(state, opening)[1].tolist() == [1.0]
+
+
+def test_caution_takes_standard_errors_off_the_mean_slope():
+    slopes = np.random.default_rng(0).normal(2.0, 1.0, size=30)
+    targets = {}
+    for caution in (0.0, 1.5):
+        start = policies.expected(caution=caution)
+        state = start.init(1, jnp.float32)
+        for slope in slopes:
+            outcome = outcome_with(slope=slope, curvature=4.0)
+            state = start.update(state, outcome)
+        targets[caution] = float(state.target[0])
+    weights = 0.9 ** np.arange(30)[::-1]
+    weights /= weights.sum()
+    mean, share = weights @ slopes, np.sum(weights**2)
+    spread = weights @ (slopes - mean) ** 2 / (1 - share)
+    error = np.sqrt(spread * share)
+    expected = {k: 2 * (1 - 0.7) * (mean - k * error) / 4.0 for k in targets}
+    assert targets == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_step_size_stays_above_a_part_of_the_largest():
+    start = policies.expected(floor=0.01)
+    state, step_size = start.init(1, jnp.float32), jnp.ones(1)
+    state = start.update(state, outcome_with(slope=1.0, curvature=1.0))
+    for _ in range(40):
+        state = start.update(state, outcome_with(slope=-1.0, curvature=1.0))
+        opening = policies.Opening(
+            step_size, step_size[0], step_size[0], step_size[0], step_size
+        )
+        step_size = start.first(state, opening)
+    assert step_size.tolist() == pytest.approx([0.01])
 
 
 def test_bad_arguments_are_named():

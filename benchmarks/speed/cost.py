@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import median, mode
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,18 +103,19 @@ def measure(problem: Problem, methods: list[str], steps: int) -> list[dict[str, 
 def row(name: str, program: Program, adam: Program, forward: Forward) -> dict[str, Any]:
     """What a method costs; times in seconds, memory in bytes.
 
-    The machinery is (step - Adam's step) / (evaluations * forward): 1 if a step costs
-    what Adam's does and its evaluations of the loss, and nothing else.
+    The machinery is (step - Adam's step) / (evaluations * forward), of the steps with
+    the commonest number of evaluations above 0: it is 1 if a step costs what Adam's
+    does and its evaluations of the loss, and nothing else.
     """
     seconds, evaluations = program.seconds[FIRST:], program.evaluations[FIRST:]
     adams, forwards = median(adam.seconds[FIRST:]), median(forward.seconds[FIRST:])
     above = [(x - adams) / forwards for x in seconds]
-    per_step = sum(evaluations) / len(evaluations)
+    searching = [n for n in evaluations if n]
     row = {
         "method": name,
         "step": median(seconds),
         "step_ratio": median(seconds) / adams,
-        "evaluations": per_step,
+        "evaluations": sum(evaluations) / len(evaluations),
         "forward": forwards,
         "spike": max(above),
         "first_evaluations": program.evaluations[0],
@@ -124,8 +125,10 @@ def row(name: str, program: Program, adam: Program, forward: Forward) -> dict[st
         "temporaries_above": (program.temporaries - adam.temporaries) / size(adam),
         "state_above": program.state_size - adam.state_size,
     }
-    if per_step:
-        row["machinery"] = median(above) / per_step
+    if searching:
+        usual = mode(searching)
+        alike = [x for x, n in zip(above, evaluations, strict=True) if n == usual]
+        row["machinery"] = median(alike) / usual
     print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
     return row
 
