@@ -85,16 +85,16 @@ def adam(
             searched = [
                 -g.astype(p.dtype) * p for g, p in zip(grads, scales, strict=True)
             ]
-        if momentum == "searched":
-            heavy = _debiased(grouping.trainable(mixed.mu), b1, count)
-            heavy = [-m * p for m, p in zip(heavy, scales, strict=True)]
-            if falls_back:
-                descends = slopes(grouping, grads, heavy) > 0
-                heavy = choose(grouping, descends, heavy, searched)
-            searched = heavy
+            if momentum == "searched":
+                heavy = _debiased(grouping.trainable(mixed.mu), b1, count)
+                heavy = [-m * p for m, p in zip(heavy, scales, strict=True)]
+                if falls_back:
+                    descends = slopes(grouping, grads, heavy) > 0
+                    heavy = choose(grouping, descends, heavy, searched)
+                searched = heavy
         # A gradient whose square overflows makes a bad batch too.
         searched = [
-            jnp.where(jnp.square(g) < jnp.inf, d, jnp.nan)
+            jnp.where(jnp.square(g.astype(d.dtype)) < jnp.inf, d, jnp.nan)
             for g, d in zip(grads, searched, strict=True)
         ]
         is_good = is_good_along(searched)
