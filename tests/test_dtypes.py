@@ -95,3 +95,18 @@ def test_step_sizes_grow_in_bfloat16_too():
     )
     sizes = [float(armijo_info(x.state).step_size[0]) for x in history[1:]]
     np.testing.assert_allclose(np.divide(sizes[1:], sizes[:-1]), 1.001, rtol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", ["held_out", "none"])
+def test_a_float16_gradient_with_a_square_beyond_float16_is_no_bad_batch(momentum: str):
+    """Its square is taken in float32, in which it is finite."""
+
+    def loss(w: jax.Array) -> jax.Array:
+        return 1e3 + 1e3 * jnp.sum(w.astype(jnp.float32))
+
+    w = jnp.ones(3, jnp.float16)
+    tx = armijo_adam(momentum=momentum)
+    value, grad = jax.value_and_grad(loss)(w)
+    assert not jnp.isfinite(jnp.square(grad)).any()
+    updates, _ = tx.update(grad, tx.init(w), w, value=value, value_fn=loss)
+    assert (updates < 0).all()
