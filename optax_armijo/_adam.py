@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from optax_armijo._checks import check_choice, check_range
-from optax_armijo._directions import Direction, Directions, IsGoodAlong
+from optax_armijo._directions import Along, Direction, Directions
 from optax_armijo._grouping import Grouping
 from optax_armijo._numerics import search_dtype
 from optax_armijo._placement import build_beside
@@ -74,7 +74,7 @@ def adam(
         grouping: Grouping,
         state: AdamState,
         grads: Sequence[jax.Array],
-        is_good_along: IsGoodAlong,
+        along: Along,
     ) -> tuple[Directions, AdamState]:
         mixed = _mix_in(grouping, state, grads, b1=b1, b2=b2)
         count = jnp.asarray(mixed.count) + count_ahead
@@ -97,17 +97,20 @@ def adam(
             jnp.where(jnp.square(g.astype(d.dtype)) < jnp.inf, d, jnp.nan)
             for g, d in zip(grads, searched, strict=True)
         ]
-        is_good = is_good_along(searched)
-        state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), mixed, state)
+        descent = along(searched)
+        state = jax.tree.map(
+            lambda new, old: jnp.where(descent.is_finite, new, old), mixed, state
+        )
         if momentum in ("none", "searched"):
-            return Directions(kept=searched, searched=searched), state
+            return Directions(searched, searched, descent), state
         # From the moments as they are now, and not from those mixed: so the compiler
         # need not store the scales, or keep them while trials are made.
         count = jnp.asarray(state.count) + count_ahead
         scales = _scales(grouping, state, b2=b2, eps=eps, count=count)
         heavy = _debiased(grouping.trainable(state.mu), b1, count)
         kept = [-m * p for m, p in zip(heavy, scales, strict=True)]
-        return Directions(kept, searched, keeps_trial=momentum == "unsearched"), state
+        keeps_trial = momentum == "unsearched"
+        return Directions(kept, searched, descent, keeps_trial), state
 
     return Direction(init, update)
 

@@ -1,12 +1,13 @@
 """Where direction and search meet: gradient transformations made of the two."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._directions import Direction, Directions
+from optax_armijo._directions import Direction, Directions, descent
 from optax_armijo._grouping import group_leaves
 from optax_armijo._line_search import step
 from optax_armijo._options import Options, check_options
@@ -16,7 +17,7 @@ from optax_armijo._refusals import (
     check_groups,
     check_not_in_multi_steps,
 )
-from optax_armijo._situation import Batch, is_finite_along
+from optax_armijo._situation import Batch
 from optax_armijo._state import ArmijoState, init_state
 from optax_armijo._types import ParamLabels
 from optax_armijo._value_fn import bind_value_fn, check_loss
@@ -50,12 +51,13 @@ def search_along_updates(
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, state)
         direction = grouping.trainable(updates)
+        value, grads = check_loss("value", value), grouping.trainable(grad)
+        along = descent(grouping, value, grads, direction)
         batch = Batch(
             params=params,
-            value=check_loss("value", value),
+            value=value,
             loss_fn=bind_value_fn(value_fn, extra_args),
-            grads=grouping.trainable(grad),
-            directions=Directions(kept=direction, searched=direction),
+            directions=Directions(direction, direction, along),
         )
         return step(grouping, options, batch, state)
 
@@ -99,17 +101,14 @@ def search_along(
         check_groups(grouping, search_state)
         grads = grouping.trainable(updates)
         of_loss = grads if grad is None else grouping.trainable(grad)
+        along = functools.partial(descent, grouping, value, of_loss)
         directions, direction_state = direction.update(
-            grouping,
-            direction_state,
-            grads,
-            lambda searched: is_finite_along(grouping, value, of_loss, searched),
+            grouping, direction_state, grads, along
         )
         batch = Batch(
             params=params,
             value=value,
             loss_fn=bind_value_fn(value_fn, extra_args),
-            grads=of_loss,
             directions=directions,
         )
         updates, search_state = step(grouping, options, batch, search_state)

@@ -1,15 +1,43 @@
 """Where to search and where to go: what a direction is, and the plain gradient's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from optax_armijo._grouping import Grouping
+from optax_armijo._numerics import on_its_own
+from optax_armijo._steps import Leaves, slopes
 
-IsGoodAlong: TypeAlias = Callable[[Sequence[jax.Array]], jax.Array]
-"""From a direction to whether the loss and the slope along it are finite, bool[]."""
+
+class Descent(NamedTuple):
+    """What loss and gradient say of a direction.
+
+    Attributes:
+      slopes: decrease of the loss a unit of step size, by group.  # f[G]
+      is_finite: whether loss, gradient and direction all are.  # bool[]
+    """
+
+    slopes: jax.Array
+    is_finite: jax.Array
+
+
+Along: TypeAlias = Callable[[Leaves], Descent]
+"""From a direction to what the batch says of it."""
+
+
+def descent(
+    grouping: Grouping, value: jax.Array, grads: Leaves, direction: Leaves
+) -> Descent:
+    """Returns slopes; any NaN or infinity in gradient or direction makes its slope one.
+
+    They are summed once a step, which is all that the search adds to what devices send.
+    """
+    fall = slopes(grouping, grads, direction)
+    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(fall))
+    return Descent(fall, on_its_own(is_finite))
 
 
 class Directions(NamedTuple):
@@ -18,12 +46,14 @@ class Directions(NamedTuple):
     Attributes:
       kept: along which params move.
       searched: along which trials are made; may be `kept` itself.
+      descent: what the batch says of `searched`.
       keeps_trial: whether groups that are searched in a step move along `searched`
         after all, to the very point that was tested.
     """
 
-    kept: Sequence[jax.Array]
-    searched: Sequence[jax.Array]
+    kept: Leaves
+    searched: Leaves
+    descent: Descent
     keeps_trial: bool = False
 
 
@@ -32,9 +62,9 @@ class Direction(NamedTuple):
 
     Attributes:
       init: ``(grouping, params) -> state``.
-      update: ``(grouping, state, grads, is_good_along) -> (Directions, state)``, with
-        one gradient a trainable leaf, and the state as it was unless the batch
-        ``is_good_along`` the direction that is searched.
+      update: ``(grouping, state, grads, along) -> (Directions, state)``, with one
+        gradient a trainable leaf, and the state as it was unless all is finite
+        ``along`` the direction that is searched.
     """
 
     init: Callable[[Grouping, Any], Any]
@@ -49,13 +79,10 @@ def steepest_descent() -> Direction:
         return optax.EmptyState()
 
     def update(
-        grouping: Grouping,
-        state: Any,
-        grads: Sequence[jax.Array],
-        is_good_along: IsGoodAlong,
+        grouping: Grouping, state: Any, grads: Leaves, along: Along
     ) -> tuple[Directions, Any]:
-        del grouping, is_good_along
+        del grouping
         direction = [-g for g in grads]
-        return Directions(kept=direction, searched=direction), state
+        return Directions(direction, direction, along(direction)), state
 
     return Direction(init, update)

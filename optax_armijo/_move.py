@@ -46,7 +46,7 @@ def make_move(here: Situation, plan: Plan, found: Found) -> Move:
 
 
 def _direction(here: Situation, found: Found) -> Leaves:
-    kept, searched, keeps_trial = here.batch.directions
+    kept, searched, _, keeps_trial = here.batch.directions
     if keeps_trial and kept is not searched:
         return choose(here.grouping, found.searched, searched, kept)
     return kept

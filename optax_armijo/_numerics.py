@@ -1,6 +1,7 @@
 """Scalars that are safe to compare: their dtype, their rounding, NaN as infinity."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +38,20 @@ def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:
     return jnp.all(jnp.isfinite(jnp.stack(squares)))
 
 
-def on_its_own(flag: jax.Array) -> jax.Array:
-    """Returns `flag`, computed once, where compilers would compute it in each kernel.
+@jax.custom_jvp
+def on_its_own(x: jax.Array) -> jax.Array:
+    """Returns a flag, or a scalar >= 0, for which the compiler makes a kernel apart.
 
-    XLA copies cheap scalars into every kernel that uses them, one or more a leaf, with
-    all that they are made of. A square root it holds to be costly and leaves alone.
+    XLA copies what is cheap into every kernel that uses it, with all that it is made
+    of: then the kernels of a model's layers, which differ in nothing but their step
+    size, are compiled one by one, each with all of the search's numbers. A square root
+    it holds to be costly and leaves alone. Exact but for its rounding.
     """
-    return jnp.sqrt(flag.astype(jnp.float32)) > 0
+    if x.dtype == jnp.bool_:
+        return jnp.sqrt(x.astype(jnp.float32)) > 0
+    return jnp.square(jnp.sqrt(x))
+
+
+@on_its_own.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[Any, Any]:
+    return on_its_own(*primals), tangents[0]  # the root alone has no slope at zero

@@ -1,6 +1,6 @@
 """What is known of a step before anything is searched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +8,8 @@ import jax.numpy as jnp
 
 from optax_armijo._directions import Directions
 from optax_armijo._grouping import Grouping
-from optax_armijo._numerics import on_its_own
 from optax_armijo._options import Options, Settings, settings_at
 from optax_armijo._state import ArmijoState
-from optax_armijo._steps import Leaves, slopes
 
 
 class Batch(NamedTuple):
@@ -21,14 +19,12 @@ class Batch(NamedTuple):
       params: the whole params.
       value: the loss at params, in the dtype that the user's loss has.  # []
       loss_fn: from params to the loss of the same batch.
-      grads: one gradient a trainable leaf.
       directions: where to search and where to go.
     """
 
     params: Any
     value: jax.Array
     loss_fn: Callable[[Any], jax.Array]
-    grads: Sequence[jax.Array]
     directions: Directions
 
 
@@ -68,9 +64,8 @@ def look(
 ) -> Situation:
     """Works out what loss, gradient and direction say."""
     dtype = state.step_size.dtype
-    searched = batch.directions.searched
-    fall = slopes(grouping, batch.grads, searched).astype(dtype)
-    is_finite = is_finite_along(grouping, batch.value, batch.grads, searched)
+    fall, is_finite = batch.directions.descent
+    fall = fall.astype(dtype)
     descends = fall > 0
     if not options.policies.acceptance.needs_descent:
         # What is looked for from nothing must lead down all the same.
@@ -87,14 +82,3 @@ def look(
         is_finite=is_finite,
         searchable=is_finite & descends,
     )
-
-
-def is_finite_along(
-    grouping: Grouping, value: jax.Array, grads: Leaves, direction: Leaves
-) -> jax.Array:
-    """Tells whether loss, gradient and direction are finite, bool[].
-
-    Any NaN or infinity in a gradient or a direction makes the slope one.
-    """
-    fall = slopes(grouping, grads, direction)
-    return on_its_own(jnp.isfinite(value) & jnp.all(jnp.isfinite(fall)))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_armijo._grouping import Grouping
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import on_its_own, search_dtype
 
 Leaves: TypeAlias = Sequence[jax.Array]
 """One array a trainable leaf of params."""
@@ -39,6 +39,7 @@ def scale_direction(
     """
     updates = []
     for eta, d, p in zip(grouping.spread(step_size), direction, params, strict=True):
+        eta = on_its_own(eta)
         update = jnp.where(eta > 0, eta * d.astype(eta.dtype), 0)
         updates.append(update.astype(p.dtype))
     return updates
