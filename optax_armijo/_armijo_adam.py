@@ -66,8 +66,7 @@ def armijo_adam(
     :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
     costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
     from the hundredth step on in one of ten. The very first step size is found by a
-    search along :math:`-P g` on its own rows, and a quarter of it is taken; later ones
-    stay above a hundredth of the largest.
+    search along :math:`-P g` on its own rows, and a quarter of it is taken.
 
     With another `momentum` each group of leaves :math:`l` has a step size
     :math:`\eta_l` of its own, searched for with Armijo's test on the step's own rows,

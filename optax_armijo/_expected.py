@@ -20,7 +20,6 @@ class ExpectedState(NamedTuple):
       curvature_weight: how much went into `curvature`.  # f[G]
       square: of squared slopes.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
-      largest: the largest step size so far.  # f[G]
     """
 
     slope: jax.Array
@@ -29,7 +28,6 @@ class ExpectedState(NamedTuple):
     curvature_weight: jax.Array
     square: jax.Array
     target: jax.Array
-    largest: jax.Array
 
 
 def expected(
@@ -39,7 +37,6 @@ def expected(
     lowest: float = 0.8,
     highest: float = 1.25,
     bracketed_part: float = 0.25,
-    floor: float = 0.01,
     caution: float = 0.0,
 ) -> Start:
     r"""Moves towards the largest step size that passes Armijo's test in the mean.
@@ -57,10 +54,6 @@ def expected(
     :math:`\bar h \le 0`, nothing says how long a step may be, and :math:`\eta` stays as
     it is. A group that moves with others goes by what all of them do together.
 
-    Batches of few rows say little of the mean, and a row of unlucky ones would take
-    the step size to where nothing moves any more and no trial tells anything. So it
-    stays above a part of the largest one so far.
-
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
     slope and trial are unbiased measurements of what a step does to all rows.
@@ -72,7 +65,6 @@ def expected(
       highest: of that factor, at least 1.
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
-      floor: no step size falls below this part of the largest so far, in [0, 1).
       caution: how many standard errors of the mean slope are taken off it, at least 0.
         For batches of few rows, with which the mean is uncertain.
 
@@ -99,7 +91,6 @@ def expected(
     check_range("lowest", lowest, above=0, at_most=1)
     check_range("highest", highest, at_least=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
-    check_range("floor", floor, at_least=0, below=1)
     check_range("caution", caution, at_least=0)
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
@@ -112,8 +103,7 @@ def expected(
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         factor = jnp.clip(state.target / opening.step_size, lowest, highest)
-        step_size = jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
-        return jnp.maximum(step_size, floor * state.largest)
+        return jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
 
     def rest(state: ExpectedState, opening: Opening) -> tuple[jax.Array, jax.Array]:
         step_size = first(state, opening)
@@ -135,7 +125,6 @@ def expected(
                 curvature_decay, state.curvature_weight, 1, measured
             ),
             target=state.target,
-            largest=jnp.maximum(state.largest, length),
         )
         mean_slope = safe_divide(new.slope, new.slope_weight)
         if caution:

@@ -9,7 +9,7 @@ from reference_base import Options, Trial
 from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
-C, DECAY, LOWEST, HIGHEST, PART, FLOOR = 0.7, 0.9, 0.8, 1.25, 0.25, 0.01
+C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
 CURVATURE_DECAY = 0.8
 
 
@@ -27,7 +27,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     square = [np.zeros_like(w) for w in params]
     slopes, bends = [], []  # of all steps, and of those with a trial
     losses: list[float] = []
-    step_size, largest, since_trial, steps = np.nan, 0.0, 0, []
+    step_size, since_trial, steps = np.nan, 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
         losses.append(value)
@@ -46,7 +46,6 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
             ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
             step_size *= change(slopes, bends, step_size)
-            step_size = max(step_size, FLOOR * largest)
             evaluations = 0
             since_trial += 1
             if since_trial >= min(10, (k - 1) / 10):
@@ -61,7 +60,6 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 bend = trial - value + step_size * slope
                 bends.append(2 * bend / step_size**2)
             slopes.append(slope)
-        largest = max(largest, step_size)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
     return steps

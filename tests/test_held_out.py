@@ -226,19 +226,6 @@ def test_caution_takes_standard_errors_off_the_mean_slope():
     assert targets == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_step_size_stays_above_a_part_of_the_largest():
-    start = policies.expected(floor=0.01)
-    state, step_size = start.init(1, jnp.float32), jnp.ones(1)
-    state = start.update(state, outcome_with(slope=1.0, curvature=1.0))
-    for _ in range(40):
-        state = start.update(state, outcome_with(slope=-1.0, curvature=1.0))
-        opening = policies.Opening(
-            step_size, step_size[0], step_size[0], step_size[0], step_size
-        )
-        step_size = start.first(state, opening)
-    assert step_size.tolist() == pytest.approx([0.01])
-
-
 def test_bad_arguments_are_named():
     for make, message in (
         (lambda: policies.expected(1.0), "decay"),

@@ -108,8 +108,6 @@ HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
     "caution1": {"start": policies.expected(caution=1.0)},
     "caution1part.1": {"start": policies.expected(caution=1.0, bracketed_part=0.1)},
     "part.1": {"start": policies.expected(bracketed_part=0.1)},
-    "no_floor": {"start": policies.expected(floor=0.0)},
-    "floor.1": {"start": policies.expected(floor=0.1)},
     "cycle": {"search": "cycle"},
     "each": {"search": "each"},
     "own_rows.7": {"c": 0.7, **OWN_ROWS},
