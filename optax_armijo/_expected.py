@@ -95,10 +95,9 @@ def expected(
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         # Each an array of its own: the state may be donated.
-        zeros = [jnp.zeros(num_groups, dtype) for _ in range(6)]
-        unknown = jnp.full(num_groups, jnp.nan, dtype)
+        fields = {name: jnp.zeros(num_groups, dtype) for name in ExpectedState._fields}
         return ExpectedState(
-            *zeros[:4], target=unknown, largest=zeros[4], square=zeros[5]
+            **fields | {"target": jnp.full(num_groups, jnp.nan, dtype)}
         )
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
