@@ -9,6 +9,7 @@ import optax
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import all_finite, on_its_own
 from optax_armijo._placement import build_beside
+from optax_armijo._state import find_states
 
 
 class LossScaleState(NamedTuple):
@@ -140,12 +141,7 @@ def loss_scale(opt_state: Any) -> jax.Array:
 
 def find_loss_scale(opt_state: Any) -> LossScaleState | None:
     """Returns the first `LossScaleState` in a state, or None."""
-
-    def is_state(node: Any) -> bool:
-        return isinstance(node, LossScaleState)
-
-    leaves = jax.tree.leaves(opt_state, is_leaf=is_state)
-    return next(filter(is_state, leaves), None)
+    return next(iter(find_states(opt_state, LossScaleState)), None)
 
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:

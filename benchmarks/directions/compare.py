@@ -6,7 +6,6 @@ seeds are paired: all cells of the table see the same weights and batches.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 from directions import DIRECTIONS  # noqa: E402
-from provenance import RESULTS, environment  # noqa: E402
+from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
 from toys import network_loss, network_params  # noqa: E402
 
@@ -52,8 +51,7 @@ def main() -> None:
     ]
     settings = {"seeds": list(range(arguments.seeds)), "steps": arguments.steps}
     result = {**environment(settings), "rows": rows}
-    path = RESULTS / "directions.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(RESULTS / "directions.json", result)
     print(table(rows))
 
 

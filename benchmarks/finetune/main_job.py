@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from provenance import RESULTS, commit  # noqa: E402
+from provenance import RESULTS, commit, write_result  # noqa: E402
 
 EXAMPLE = ROOT / "examples" / "finetune_bert.py"
 
@@ -47,9 +47,8 @@ def main() -> None:
         for seed in range(arguments.seeds)
         for name, options in METHODS.items()
     ]
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"main_job_{arguments.task}.json"
-    path.write_text(json.dumps({"commit": commit(), "runs": runs}, indent=1) + "\n")
+    write_result(path, {"commit": commit(), "runs": runs})
     print(table(runs))
 
 

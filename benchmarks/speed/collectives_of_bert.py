@@ -6,7 +6,6 @@ program of a forward pass, of Adam's step and of a step in which every layer is
 searched by itself: search and net hold one forward pass each. The default has no net.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ from collectives import collectives  # noqa: E402
 from devices import sharding_of  # noqa: E402
 from flax import nnx  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
-from provenance import RESULTS, environment  # noqa: E402
+from provenance import RESULTS, environment, write_result  # noqa: E402
 from training import TrainState, make_eval_step, make_train_step  # noqa: E402
 from transformers import BertConfig  # noqa: E402
 
@@ -47,8 +46,7 @@ def main() -> None:
     rows = [row for name in ("data parallel", "fully sharded") for row in count(name)]
     settings = {"rows": ROWS, "length": LENGTH, "devices": 8}
     result = {**environment(settings), "rows": rows}
-    path = RESULTS / "collectives_of_bert.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(RESULTS / "collectives_of_bert.json", result)
     for row in rows:
         print(*(f"{value:>14}" for value in row.values()))
 

@@ -7,7 +7,6 @@ the medians over all but those. The default is a whole run of the main job.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -24,7 +23,7 @@ import jax  # noqa: E402
 import job as main_job  # noqa: E402
 from optimizers import step_facts  # noqa: E402
 from pretrained import load_pretrained  # noqa: E402
-from provenance import RESULTS, environment  # noqa: E402
+from provenance import RESULTS, environment, write_result  # noqa: E402
 from settings import parse_settings  # noqa: E402
 from text_data import Sizes, load_data  # noqa: E402
 from training import TrainState  # noqa: E402
@@ -61,8 +60,7 @@ def main() -> None:
         **environment({"options": METHODS}),
         "rows": rows,
     }
-    path = RESULTS / "step_time.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(RESULTS / "step_time.json", result)
     print("| method | all steps | median step | evaluations a step | compile, s |")
     print("|---|---|---|---|---|")
     for row in rows:
