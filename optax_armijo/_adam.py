@@ -46,7 +46,8 @@ def adam(
       b2: in [0, 1).
       eps: above 0.
       momentum: `armijo_adam` documents it.
-      amsgrad: whether P takes the largest v so far instead of v (arXiv 2006.06835).
+      amsgrad: whether P takes the largest v so far instead of v (arXiv 2006.06835);
+        ``"held_out"`` does not know of it.
       falls_back: whether under ``"searched"`` a group in which the momentum direction
         does not descend goes along the plain one.
       count_ahead: added to k (the released code of arXiv 2407.20650 is ahead by one).
