@@ -12,7 +12,7 @@ import run as run_module
 import tables
 from methods import GRID, METHODS, methods_of
 from run import Run, make_run, write
-from tasks import Setup, Task
+from task import Setup, Task
 from toys import network_loss, network_params
 
 NAME = "toy-8-small"

@@ -59,7 +59,7 @@ def wanted(arguments: argparse.Namespace) -> list["Run"]:
     """Returns the runs that the command line asks for, seed by seed."""
     from methods import methods_of
     from run import Run
-    from tasks import Setup
+    from task import Setup
 
     setup = Setup(arguments.batch_size, arguments.dropout, arguments.compute)
     return [

@@ -85,6 +85,10 @@ OURS = {
         lambda num_steps: optax_armijo.average_iterates(optax_armijo.armijo_adam()),
         optax_armijo.averaged_params,
     ),
+    # As docs/methods.md recommends where weights begin at random.
+    "armijo_adam-from_scratch": always(
+        optax_armijo.armijo_adam, momentum="searched", start="expected"
+    ),
 }
 
 # Every step is tested on the rows that it came from, as in the papers.

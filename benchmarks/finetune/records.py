@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from run import Run
-from tasks import Setup
+from task import Setup
 
 Record = dict[str, Any]
 

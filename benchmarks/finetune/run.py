@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from methods import METHODS
 from provenance import environment
-from tasks import EPOCH_ROWS, Setup, make_task
+from task import EPOCH_ROWS, Setup
+from tasks import make_task
 
 from optax_armijo.training import TrainMetrics, make_train_step
 
