@@ -1,8 +1,10 @@
 """What must be set before JAX starts, and what tests share."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 
 import pytest
@@ -23,6 +25,15 @@ if "XLA_FLAGS" not in os.environ:
     # Where there is this choice, as in JAX 0.10, it compiles in a third of the time.
     quick = "--xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = " ".join([*flags, quick] if is_known(quick) else flags)
+
+# Tests compile many a program that another test has compiled. Each process keeps its
+# own: one that reads what another has half written warns.
+COMPILED = tempfile.mkdtemp(prefix="optax-armijo-tests-")
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 EXAMPLES_NEED = (
     "flax",
@@ -45,6 +56,10 @@ collect_ignore_glob = NEED_THEM if MISSING else []
 
 # Their assertions are to show values, as those of test files do.
 pytest.register_assert_rewrite("example_runs", "twin_checks", "twin_library")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 def pytest_report_header() -> str:
