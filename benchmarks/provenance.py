@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def environment(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns commit, settings, versions and device."""
+def environment(settings: dict[str, Any], *packages: str) -> dict[str, Any]:
+    """Returns commit, settings, device and versions, of further packages as well."""
     from metrics import run_record  # examples/ must be on the path
 
-    return {"commit": commit(), **run_record(settings)}
+    record = run_record(settings)
+    record["versions"] |= {package: version(package) for package in packages}
+    return {"commit": commit(), **record}
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Writes ``results/speed/README.md`` from the result files beside it.
 
-Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``.
+Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``;
+what ``peers.py`` has found is added if it was run.
 """
 
 import json
@@ -50,6 +51,28 @@ in units of the params, or of one device's part of them. No time is measured.
 |---|---|---|---|---|---|---|
 """
 
+PEERS = """
+## Beside PyTorch
+
+{task}: the same pretrained weights and {steps} batches, in one run on the CPU by
+`peers.py`, the steps of all methods made in turn. *Median step*: times that of the same
+framework's Adam at 1e-4, after ten steps; *mean step*: of all steps. *Evaluations*: of
+the loss, a step, beside the gradient's; *most*: in one step. *Memory*: what the process
+held at most beside its imports, in MB; *above Adam*: how much more than Adam's process,
+JAX's with what compiling took; *in steps*: how much more than Adam's it grew later.
+*Train loss*: the mean of the last epoch; *at Adam's end*: of the {epoch} steps before
+the time at which Adam has made all {steps}, without compilation. Accuracy and log loss:
+on 1,000 other rows, at the end.
+
+![Training loss against time](peers.png)
+
+"""
+PEER_COLUMNS = (
+    *("method", "framework", "median step", "mean step", "evaluations", "most"),
+    *("memory", "above Adam", "in steps"),
+    *("train loss", "at Adam's end", "accuracy", "log loss"),
+)
+
 
 def main() -> None:
     text = INTRODUCTION
@@ -58,6 +81,8 @@ def main() -> None:
     growth = json.loads((FOLDER / "growth.json").read_text())
     text += GROWTH + "\n".join(growth_row(row) for row in growth["rows"])
     text += f"\n\n{made(growth)}\n"
+    if (peers := FOLDER / "peers.json").exists():
+        text += peer_section(json.loads(peers.read_text()))
     (FOLDER / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -90,6 +115,42 @@ def growth_row(row: dict[str, Any]) -> str:
         f"| {row['num_params']:.0e} | {row['num_groups']} | {row['num_devices']} | "
         f"{row['adam_moved']:.1f} | {row['moved']:.1f} | {row['held']:.2f} | "
         f"{row['compile']:.1f} |"
+    )
+
+
+def peer_section(record: dict[str, Any]) -> str:
+    versions = record["versions"]
+    introduction = PEERS.format(
+        task=record["task"], steps=record["settings"]["steps"], epoch=record["epoch"]
+    )
+    adams = {x["framework"]: x["step"] / x["median_ratio"] for x in record["rows"]}
+    steps = " and ".join(f"{step:.2f} s in {name}" for name, step in adams.items())
+    return (
+        f"{introduction}{peer_table(record)}\n\nAdam's step takes {steps}. "
+        f"{made(record)} PyTorch is {versions['torch']}, SaLSA-Optimizer "
+        f"{versions['SaLSA-Optimizer']}.\n"
+    )
+
+
+def peer_table(record: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            "| " + " | ".join(PEER_COLUMNS) + " |",
+            "|---" * len(PEER_COLUMNS) + "|",
+            *map(peer_row, record["rows"]),
+        ]
+    )
+
+
+def peer_row(row: dict[str, Any]) -> str:
+    held, above = (row["peak"] - row["imported"]) / 1e6, row["peak_above_adam"] / 1e6
+    in_steps = row["steps_above_adam"] / 1e6
+    return (
+        f"| {row['method']} | {row['framework']} | {row['median_ratio']:.2f} | "
+        f"{row['mean_ratio']:.2f} | {row['evaluations']:.2f} | "
+        f"{row['most_evaluations']} | {held:.0f} | {above:+.0f} | {in_steps:+.0f} | "
+        f"{row['train_loss']:.3f} | {row['equal_time_loss']:.3f} | "
+        f"{row['accuracy']:.3f} | {row['log_loss']:.3f} |"
     )
 
 
