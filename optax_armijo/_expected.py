@@ -9,6 +9,9 @@ from optax_armijo._checks import check_range
 from optax_armijo._numerics import safe_divide
 from optax_armijo._policies import Opening, Outcome, Start
 
+FURTHER = 2.0  # than what was tried, where the loss has not bent up until there ...
+SURE = 2.0  # ... and its slope is so many standard errors
+
 
 class ExpectedState(NamedTuple):
     """Sums over batches, older ones counting less; by group.
@@ -50,9 +53,11 @@ def expected(
       \eta \leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, low, high)
 
     The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
-    direction no longer descends in the mean and :math:`\eta^*` is 0; where only
-    :math:`\bar h \le 0`, nothing says how long a step may be, and :math:`\eta` stays as
-    it is. A group that moves with others goes by what all of them do together.
+    direction no longer descends in the mean and :math:`\eta^*` is 0. Where only
+    :math:`\bar h \le 0`, the loss has not bent up as far as was tried: :math:`\eta^*` is
+    twice the last trial's step size if :math:`\bar s` is above two of its standard
+    errors; else nothing says how long a step may be, and :math:`\eta` stays as it is.
+    A group that moves with others goes by what all of them do together.
 
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
@@ -115,21 +120,26 @@ def expected(
         length = outcome.step_size
         slope = outcome.promised_decrease / length
         bend = 2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
+        curvature = _faded(curvature_decay, state.curvature, bend, measured)
+        curvature_weight = _faded(curvature_decay, state.curvature_weight, 1, measured)
+        mean_curvature = safe_divide(curvature, curvature_weight)
         new = ExpectedState(
             slope=_faded(decay, state.slope, slope, is_fresh),
             square=_faded(decay, state.square, slope**2, is_fresh),
             slope_weight=_faded(decay, state.slope_weight, 1, is_fresh),
-            curvature=_faded(curvature_decay, state.curvature, bend, measured),
-            curvature_weight=_faded(
-                curvature_decay, state.curvature_weight, 1, measured
-            ),
+            curvature=curvature,
+            curvature_weight=curvature_weight,
             target=state.target,
         )
         mean_slope = safe_divide(new.slope, new.slope_weight)
-        if caution:
-            mean_slope -= caution * _standard_error(decay, new)
-        mean_curvature = safe_divide(new.curvature, new.curvature_weight)
-        target = _target(mean_slope, mean_curvature, outcome.c)
+        error = _standard_error(decay, new)
+        straight = jnp.where(measured, FURTHER * length, state.target)
+        descends = (error > 0) & (mean_slope > SURE * error)
+        straight = jnp.where(descends, straight, jnp.nan)
+        mean_slope -= caution * error
+        largest = safe_divide(2 * (1 - outcome.c) * mean_slope, mean_curvature)
+        target = jnp.where(mean_curvature > 0, largest, straight)
+        target = jnp.where(mean_slope > 0, target, 0)
         is_known = new.curvature_weight > 0
         return new._replace(target=jnp.where(is_known, target, jnp.nan))
 
@@ -154,11 +164,3 @@ def _standard_error(decay: float, state: ExpectedState) -> jax.Array:
     spread = jnp.maximum(state.square / weight - (state.slope / weight) ** 2, 0)
     share = jnp.where(share < 0.99, share, 0)
     return jnp.sqrt(spread * share / (1 - share))
-
-
-def _target(slope: jax.Array, curvature: jax.Array, c: Any) -> jax.Array:
-    bends_up = curvature > 0
-    largest = 2 * (1 - c) * slope / jnp.where(bends_up, curvature, 1)
-    # Without curvature nothing says how long a step may be: it stays as it is. Growth
-    # for want of knowledge ran away on batches of four rows.
-    return jnp.where(slope > 0, jnp.where(bends_up, largest, jnp.nan), 0)

@@ -10,7 +10,7 @@ from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
-CURVATURE_DECAY = 0.8
+CURVATURE_DECAY, FURTHER, SURE = 0.8, 2.0, 2.0
 
 
 class Step(NamedTuple):
@@ -27,7 +27,8 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     square = [np.zeros_like(w) for w in params]
     slopes, bends = [], []  # of all steps, and of those with a trial
     losses: list[float] = []
-    step_size, since_trial, steps = np.nan, 0, []
+    step_size, target = np.nan, np.nan
+    since_trial, steps = 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
         losses.append(value)
@@ -45,7 +46,8 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
             ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
-            step_size *= change(slopes, bends, step_size)
+            step_size *= change(target, step_size)
+            tried = np.nan
             evaluations = 0
             since_trial += 1
             if since_trial >= min(10, (k - 1) / 10):
@@ -59,7 +61,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                     evaluations += 1
                 bend = trial - value + step_size * slope
                 bends.append(2 * bend / step_size**2)
+                tried = step_size
             slopes.append(slope)
+            target = new_target(slopes, bends, tried, target)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
     return steps
@@ -90,16 +94,39 @@ def first_step_size(step, grads, value, line) -> tuple[float, int]:
     return PART * ray.factor * start, len(ray.trials)
 
 
-def change(slopes: list[float], bends: list[float], step_size: float) -> float:
-    """By what the step size changes, from what was measured before."""
+def change(target: float, step_size: float) -> float:
+    """By what the step size changes on its way to `target`, if there is one."""
+    return (
+        1.0 if np.isnan(target) else float(np.clip(target / step_size, LOWEST, HIGHEST))
+    )
+
+
+def new_target(
+    slopes: list[float], bends: list[float], tried: float, target: float
+) -> float:
+    """Where the means say that the step size should be; `tried` is NaN without a trial.
+
+    Where the loss has not bent up, twice as far as was tried, if that surely descends.
+    """
     if not bends:
-        return 1.0
+        return np.nan
     slope, bend = faded_mean(slopes, DECAY), faded_mean(bends, CURVATURE_DECAY)
     if slope <= 0:
-        return LOWEST
-    if bend <= 0:  # nothing says how long a step may be
-        return 1.0
-    return float(np.clip(2 * (1 - C) * slope / bend / step_size, LOWEST, HIGHEST))
+        return 0.0
+    if bend > 0:
+        return 2 * (1 - C) * slope / bend
+    if len(slopes) == 1 or slope <= SURE * standard_error(slopes):
+        return np.nan
+    return target if np.isnan(tried) else FURTHER * tried
+
+
+def standard_error(measured: list[float]) -> float:
+    """That of their mean, weighted by age."""
+    weights = DECAY ** np.arange(len(measured))[::-1]
+    weights /= np.sum(weights)
+    share = np.sum(weights**2)
+    spread = weights @ (np.array(measured) - faded_mean(measured, DECAY)) ** 2
+    return float(np.sqrt(spread * share / (1 - share)))
 
 
 def faded_mean(measured: list[float], decay: float) -> float:

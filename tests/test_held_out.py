@@ -196,15 +196,25 @@ def outcome_with(slope: float, curvature: float) -> policies.Outcome:
     )
 
 
-def test_without_curvature_the_step_size_stays():
-    """Growth for want of knowledge ran away on batches of four rows."""
+@pytest.mark.parametrize("spread", [0.1, 10.0])
+def test_without_curvature_the_step_size_grows_where_it_surely_descends(spread: float):
+    """Growth for want of knowledge ran away on batches of four rows; never to grow kept
+    a run on its first plateau for three epochs."""
     start = policies.expected()
     one = jnp.ones(1)
-    outcome = outcome_with(slope=1.0, curvature=-1.0)
-    state = start.update(start.init(1, jnp.float32), outcome)
     opening = policies.Opening(one, one[0], 2 * one[0], one[0], one)
-    assert start.first(state, opening).tolist() == [1.0]
-    assert start.rest(state, opening)[1].tolist() == [1.0]
+    state, seen = start.init(1, jnp.float32), []
+    for slope in 1.0 + spread * np.tile([1.0, -1.0], 4):
+        state = start.update(state, outcome_with(slope=slope, curvature=-1.0))
+        seen.append(start.first(state, opening).item())
+    assert seen[0] == 1.0  # one slope alone says nothing of the spread
+    assert seen[-1] == (1.25 if spread < 1 else 1.0)
+    # Without a trial it goes no further than twice what was tried.
+    untried = outcome_with(slope=1.0, curvature=-1.0)._replace(searched=one < 0)
+    for _ in range(5):
+        state = start.update(state, untried)
+    if spread < 1:
+        assert state.target.tolist() == [2.0]
 
 
 def test_caution_takes_standard_errors_off_the_mean_slope():
