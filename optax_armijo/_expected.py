@@ -54,10 +54,10 @@ def expected(
 
     The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
     direction no longer descends in the mean and :math:`\eta^*` is 0. Where only
-    :math:`\bar h \le 0`, the loss has not bent up as far as was tried: :math:`\eta^*` is
-    twice the last trial's step size if :math:`\bar s` is above two of its standard
-    errors; else nothing says how long a step may be, and :math:`\eta` stays as it is.
-    A group that moves with others goes by what all of them do together.
+    :math:`\bar h \le 0`, the loss has not bent up as far as was tried, and
+    :math:`\eta^*` is twice the last trial's step size if :math:`\bar s` is above two of
+    its standard errors; else nothing says how long a step may be, and :math:`\eta`
+    stays as it is. A group that moves with others goes by what all of them do together.
 
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
