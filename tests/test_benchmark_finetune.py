@@ -3,6 +3,8 @@
 import json
 
 import compare
+import from_scratch
+import jax
 import jax.numpy as jnp
 import numpy as np
 import plots
@@ -13,6 +15,7 @@ import tables
 from methods import GRID, METHODS, methods_of
 from run import Run, make_run, write
 from task import Setup, Task
+from tasks import make_task
 from toys import network_loss, network_params
 
 NAME = "toy-8-small"
@@ -141,3 +144,31 @@ def test_a_variant_names_what_is_not_usual():
     run = Run(NAME, "salsa", 2, setup=Setup(batch_size=8))
     assert run.variant == "salsa, batch_size=8"
     assert run.path(folder=compare.RUNS).name == "salsa-batch_size=8-2.json"
+
+
+def test_digits_are_held_out_and_drawn_by_the_seed():
+    task = make_task("digits-100", Setup(batch_size=32))
+    assert task.num_rows == (100, from_scratch.HELD_OUT_DIGITS)
+    epochs = [[list(task.batches(seed, 0)) for seed in (0, 1)] for _ in range(2)]
+    jax.tree.map(np.testing.assert_array_equal, *epochs)
+    assert len(epochs[0][0]) == task.steps_per_epoch == 3
+    assert not np.array_equal(epochs[0][0][0].targets, epochs[0][1][0].targets)
+    params, batch = task.init(0), epochs[0][0][0]
+    loss, grads = jax.value_and_grad(task.loss_fn)(params, batch, jax.random.key(0))
+    assert float(loss) == pytest.approx(np.log(10), abs=0.3)
+    assert all(np.any(x) for x in jax.tree.leaves(grads))
+    whole = task.evaluate(params, None)
+    assert 0 <= whole["accuracy"] < 0.3
+    assert whole != task.evaluate(params, 100)
+
+
+def test_a_language_model_predicts_the_byte_that_follows():
+    text = np.arange(1000).astype(np.uint8)
+    inputs, targets = from_scratch.windows(text, 5)
+    assert inputs.shape == targets.shape == (5, from_scratch.CONTEXT)
+    np.testing.assert_array_equal(inputs + np.uint8(1), targets)  # 0 follows 255
+
+
+def test_a_task_from_scratch_has_no_dropout():
+    with pytest.raises(ValueError, match="dropout must be False"):
+        make_task("digits-100", Setup(dropout=True))

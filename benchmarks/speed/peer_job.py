@@ -6,7 +6,8 @@ import numpy as np
 from peer_process import Job
 from peer_weights import from_weights, to_weights
 from pretrained import load_pretrained
-from tasks import EPOCH_ROWS, Setup, Task, make_task
+from task import EPOCH_ROWS, Setup, Task
+from tasks import make_task
 
 SEED = 0
 
