@@ -22,10 +22,11 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
+from methods import OURS  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant  # noqa: E402
 
-FLAT = ("armijo_adam", "armijo_adam-averaged", "salsa", "prodigy")
+FLAT = (*OURS, "salsa", "prodigy")
 CURVES = 5  # so many of the best AdamWs and others are drawn besides ours
 
 
@@ -106,7 +107,7 @@ def over_steps_and_time(task: str, variants: dict[str, list[Record]]) -> Any:
 
 def chosen(variants: dict[str, list[Record]]) -> list[str]:
     """Names ours and the best of the others by accuracy at the end."""
-    ours = [name for name in FLAT[:2] if name in variants]
+    ours = [name for name in OURS if name in variants]
     others = sorted(
         (name for name in variants if name not in ours and "," not in name),
         key=lambda name: -mean_and_error(variants[name], "accuracy")[0],

@@ -73,6 +73,7 @@ def collapsed_groups(record: Record) -> list[str]:
     sizes = np.array(record["step_size"], float)  # [steps, groups]
     if sizes.size == 0 or sizes.shape[1] < 2:
         return []
+    sizes = sizes[np.any(sizes > 0, axis=1)]
     moved = sizes > 0
     median = np.nanmedian(np.where(moved, sizes, np.nan), axis=1, keepdims=True)
     below = moved & (sizes < COLLAPSED * median)
