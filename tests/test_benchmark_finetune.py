@@ -12,7 +12,7 @@ import pytest
 import records
 import run as run_module
 import tables
-from methods import GRID, METHODS, methods_of
+from methods import GRID, METHODS, OURS, methods_of
 from run import Run, make_run, write
 from task import Setup, Task
 from tasks import make_task
@@ -95,7 +95,7 @@ def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):
     wanted = compare.wanted(compare.parse(options))
     known = compare.recorded(wanted)
     assert {(x.method, x.seed) for x in known} == {("armijo_adam", i) for i in (0, 1)}
-    assert len(wanted) == 6
+    assert len(wanted) == 3 * len(OURS)
 
 
 def test_new_runs_replace_old_ones_in_a_result_file():
