@@ -133,13 +133,11 @@ def expected(
         )
         mean_slope = safe_divide(new.slope, new.slope_weight)
         error = _standard_error(decay, new)
-        straight = jnp.where(measured, FURTHER * length, state.target)
-        descends = (error > 0) & (mean_slope > SURE * error)
-        straight = jnp.where(descends, straight, jnp.nan)
+        further = jnp.where(measured, FURTHER * length, state.target)
+        is_sure = (error > 0) & (mean_slope > SURE * error)
+        further = jnp.where(is_sure, further, jnp.nan)
         mean_slope -= caution * error
-        largest = safe_divide(2 * (1 - outcome.c) * mean_slope, mean_curvature)
-        target = jnp.where(mean_curvature > 0, largest, straight)
-        target = jnp.where(mean_slope > 0, target, 0)
+        target = _target(mean_slope, mean_curvature, outcome.c, further)
         is_known = new.curvature_weight > 0
         return new._replace(target=jnp.where(is_known, target, jnp.nan))
 
@@ -164,3 +162,12 @@ def _standard_error(decay: float, state: ExpectedState) -> jax.Array:
     spread = jnp.maximum(state.square / weight - (state.slope / weight) ** 2, 0)
     share = jnp.where(share < 0.99, share, 0)
     return jnp.sqrt(spread * share / (1 - share))
+
+
+def _target(
+    slope: jax.Array, curvature: jax.Array, c: Any, further: jax.Array
+) -> jax.Array:
+    """Where Armijo's test ends on the mean quadratic; `further` if it has no end."""
+    largest = safe_divide(2 * (1 - c) * slope, curvature)
+    target = jnp.where(curvature > 0, largest, further)
+    return jnp.where(slope > 0, target, 0)

@@ -207,6 +207,7 @@ def test_without_curvature_the_step_size_grows_where_it_surely_descends(spread: 
     for slope in 1.0 + spread * np.tile([1.0, -1.0], 4):
         state = start.update(state, outcome_with(slope=slope, curvature=-1.0))
         seen.append(start.first(state, opening).item())
+        assert start.rest(state, opening)[1].tolist() == seen[-1:]
     assert seen[0] == 1.0  # one slope alone says nothing of the spread
     assert seen[-1] == (1.25 if spread < 1 else 1.0)
     # Without a trial it goes no further than twice what was tried.
