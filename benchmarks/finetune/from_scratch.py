@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import nnx
 from sklearn.datasets import load_digits
-from task import EVAL_BATCH_SIZE, Setup, Task
+from task import EVAL_BATCH_SIZE, Setup, Task, scores
 from text_data import SPLIT_SEED, Sizes, load_data
 from train_language_model import CONTEXT, LanguageModel, join
 
@@ -141,9 +141,7 @@ def from_scratch(
             Rows(*(x[i : i + EVAL_BATCH_SIZE] for x in rows))
             for i in range(0, len(rows.targets), EVAL_BATCH_SIZE)
         ]
-        total = np.sum([sums(params, part) for part in parts], axis=0)
-        hits, loss, number = map(float, total)
-        return {"accuracy": hits / number, "log_loss": loss / number}
+        return scores(sums(params, part) for part in parts)
 
     return Task(
         init=lambda seed: nnx.state(new_model(seed), nnx.Param),

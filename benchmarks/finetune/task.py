@@ -1,9 +1,10 @@
 """What a task is, and what a run may vary of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 EVAL_BATCH_SIZE = 100
 EPOCH_ROWS = 1000  # validated on after each epoch; all of them after the last
@@ -41,3 +42,14 @@ class Setup(NamedTuple):
     batch_size: int = 32
     dropout: bool = False
     compute: str = "float32"
+
+
+def scores(sums: Iterable[jax.Array]) -> dict[str, float]:
+    """From each batch's hits, losses and number of rows, [3], to the means over all.
+
+    Example:
+      >>> scores([np.array([3.0, 1.0, 4.0]), np.array([1.0, 2.0, 2.0])])["log_loss"]
+      0.5
+    """
+    hits, loss, rows = map(float, np.sum(list(sums), axis=0))
+    return {"accuracy": hits / rows, "log_loss": loss / rows}

@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from batches import Batch, Encoded, encode, eval_batches, train_batches
 from bert import BertClassifier
 from bert_weights import load_bert
 from flax import nnx
 from pretrained import load_pretrained
-from task import EVAL_BATCH_SIZE, Setup, Task
+from task import EVAL_BATCH_SIZE, Setup, Task, scores
 from text_data import Sizes, load_data
 
 
@@ -75,9 +74,7 @@ def text_task(source: str, num_train: int, size: Size, setup: Setup) -> Task:
 
     def evaluate(params: Any, num_rows: int | None) -> dict[str, float]:
         batches = eval_batches(validation[:num_rows], EVAL_BATCH_SIZE, size.max_length)
-        total = np.sum([sums(params, batch) for batch in batches], axis=0)
-        hits, loss, rows = map(float, total)
-        return {"accuracy": hits / rows, "log_loss": loss / rows}
+        return scores(sums(params, batch) for batch in batches)
 
     return Task(
         init=lambda seed: nnx.state(new_model(seed), nnx.Param),

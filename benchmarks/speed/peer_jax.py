@@ -11,7 +11,8 @@ import optax
 from batches import Batch
 from peer_process import Job, Step
 from peer_weights import from_weights, to_weights
-from tasks import Setup, make_task
+from task import Setup
+from tasks import make_task
 
 from optax_armijo import armijo_adam, make_train_step, plasls, salsa
 
