@@ -55,7 +55,7 @@ def armijo_adam(
       w &\leftarrow w - \eta\,P m' / (1 - b_1^k) \\
       d &= -P m / (1 - b_1^{k - 1}), \qquad s = -\langle g, d \rangle, \qquad
       h = 2 (f(w + \eta d) - f(w) + \eta s) / \eta^2 \\
-      \eta &\leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, 0.8, 1.25), \qquad
+      \eta &\leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, q_-, q_+), \qquad
       \eta^* = 2 (1 - c)\,\bar s / \bar h
 
     with :math:`g` the gradient and :math:`k` the number of batches so far. The trial's
@@ -65,7 +65,10 @@ def armijo_adam(
     how far these can be fitted. Single measurements are noisy, and
     :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
     costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
-    from the hundredth step on in one of ten. The very first step size is found by a
+    from the hundredth step on in one of ten. A step size changes by at most a factor
+    :math:`q_- = 0.8, q_+ = 1.25` a step; by at most :math:`k / (k + 1)` downwards while
+    the loss falls, and :math:`(k + 1) / k` upwards where the measurements leave doubt
+    (`optax_armijo.policies.expected` says why). The very first step size is found by a
     search along :math:`-P g` on its own rows, and a quarter of it is taken.
 
     With another `momentum` each group of leaves :math:`l` has a step size

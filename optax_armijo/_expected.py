@@ -1,44 +1,58 @@
 """At which step size does a search begin? Where the mean over batches says."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optax_armijo._checks import check_range
+from optax_armijo._means import (
+    Mean,
+    faded,
+    no_mean,
+    root_mean_square,
+    standard_error,
+    value_of,
+)
 from optax_armijo._numerics import safe_divide
 from optax_armijo._policies import Opening, Outcome, Start
 
-FURTHER = 2.0  # than what was tried, where the loss has not bent up until there ...
-SURE = 2.0  # ... and its slope is so many standard errors
+FURTHER = 2.0  # no step goes so many times as far as was tried
+SURE = 2.0  # standard errors between a mean slope and what it is surely above
+FALLEN = 4.0  # standard errors between past losses and those of late
+LONGER = 10  # times as many batches in the mean of the losses that are past
 
 
 class ExpectedState(NamedTuple):
-    """Sums over batches, older ones counting less; by group.
+    """Means over batches, by group, and what they say.
 
     Attributes:
-      slope: of slopes.  # f[G]
-      curvature: of curvatures, from the batches with a trial.  # f[G]
-      slope_weight: how much went into `slope`.  # f[G]
-      curvature_weight: how much went into `curvature`.  # f[G]
-      square: of squared slopes.  # f[G]
+      slope: of slopes.
+      curvature: of curvatures, from the batches with a trial.
+      value: of losses.
+      past_value: of losses, over more batches.
+      num_batches: how many there were.  # f[G]
+      tried: the step size of the last trial.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
+      sure_target: one that the target is surely above.  # f[G]
     """
 
-    slope: jax.Array
-    curvature: jax.Array
-    slope_weight: jax.Array
-    curvature_weight: jax.Array
-    square: jax.Array
+    slope: Mean
+    curvature: Mean
+    value: Mean
+    past_value: Mean
+    num_batches: jax.Array
+    tried: jax.Array
     target: jax.Array
+    sure_target: jax.Array
 
 
 def expected(
     decay: float = 0.9,
     *,
-    curvature_decay: float = 0.8,
     lowest: float = 0.8,
     highest: float = 1.25,
+    pace: float = 1.0,
     bracketed_part: float = 0.25,
     caution: float = 0.0,
 ) -> Start:
@@ -53,21 +67,38 @@ def expected(
       \eta \leftarrow \eta\,\mathrm{clip}(\eta^* / \eta, low, high)
 
     The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
-    direction no longer descends in the mean and :math:`\eta^*` is 0. Where only
-    :math:`\bar h \le 0`, the loss has not bent up as far as was tried, and
-    :math:`\eta^*` is twice the last trial's step size if :math:`\bar s` is above two of
-    its standard errors; else nothing says how long a step may be, and :math:`\eta`
-    stays as it is. A group that moves with others goes by what all of them do together.
+    direction no longer descends in the mean and :math:`\eta^*` is 0. It is never more
+    than twice the last trial's step size. It is that where :math:`\bar h \le 0`, the
+    loss having not bent up as far as was tried, if :math:`\bar s` is above two of its
+    standard errors; else nothing says how long a step may be, and :math:`\eta` stays as
+    it is. A group that moves with others goes by what all of them do together.
+
+    This looks one step ahead, and from there a shorter step nearly always looks better:
+    it takes out the noise that earlier steps left behind, at once, while what the long
+    ones would have brought in time is not seen (Wu et al., 2018). So two bounds hold it
+    back, with k the batches so far and p the `pace`:
+
+    .. math::
+      \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k}
+      \quad \text{while the loss falls,} \qquad
+      \frac{\eta_{k + 1}}{\eta_k} \le \left(\frac{k + 1}{k}\right)^p
+      \quad \text{unless growth is sure.}
+
+    The loss falls if its mean over the last batches is four standard errors below that
+    over ten times as many. The step size then falls like :math:`1 / k^p` at its
+    fastest, a decay that needs no number of steps known ahead; once the loss falls no
+    more, at any speed. Growth is sure up to the :math:`\eta^*` of a slope two standard
+    errors below the mean and of the root of the mean square of the curvatures.
 
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
     slope and trial are unbiased measurements of what a step does to all rows.
 
     Args:
-      decay: of the average of slopes, a step, in [0, 1).
-      curvature_decay: of the average of curvatures, a trial, in [0, 1).
+      decay: of the averages, a batch, in [0, 1).
       lowest: of the factor by which a step size changes in a step, in (0, 1].
       highest: of that factor, at least 1.
+      pace: p, above 0; 1e6 holds back nothing.
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
       caution: how many standard errors of the mean slope are taken off it, at least 0.
@@ -87,87 +118,87 @@ def expected(
       >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
       >>> start.first(state, opening).tolist()  # s = 1, h = 2: the minimum
       [0.5]
-      >>> uphill = outcome._replace(searched=no, promised_decrease=-0.1)
+      >>> uphill = outcome._replace(searched=no, accepted=no, promised_decrease=-0.1)
       >>> start.first(start.update(state, uphill), opening).tolist()  # (.9 - .2) / 2
       [0.1842...]
+
+    References:
+      Y. Wu et al., *Understanding Short-Horizon Bias in Stochastic Meta-Optimization*,
+      2018, `arXiv 1803.02021 <https://arxiv.org/abs/1803.02021>`_.
     """
     check_range("decay", decay, at_least=0, below=1)
-    check_range("curvature_decay", curvature_decay, at_least=0, below=1)
     check_range("lowest", lowest, above=0, at_most=1)
     check_range("highest", highest, at_least=1)
+    check_range("pace", pace, above=0)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
     check_range("caution", caution, at_least=0)
+    past_decay = 1 - (1 - decay) / LONGER
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
-        # Each an array of its own: the state may be donated.
-        fields = {name: jnp.zeros(num_groups, dtype) for name in ExpectedState._fields}
         return ExpectedState(
-            **fields | {"target": jnp.full(num_groups, jnp.nan, dtype)}
+            *(no_mean(num_groups, dtype) for _ in range(4)),
+            num_batches=jnp.zeros(num_groups, dtype),
+            tried=jnp.zeros(num_groups, dtype),
+            target=jnp.full(num_groups, jnp.nan, dtype),
+            sure_target=jnp.zeros(num_groups, dtype),
         )
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
-        factor = jnp.clip(state.target / opening.step_size, lowest, highest)
-        return jnp.where(jnp.isnan(state.target), 1, factor) * opening.step_size
+        step_size = opening.step_size
+        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** pace
+        low = jnp.where(_is_falling(state, decay), 1 / limit, 0)
+        low, high = jnp.maximum(low, lowest), jnp.minimum(limit, highest)
+        factor = jnp.clip(state.target / step_size, low, high)
+        surely = jnp.minimum(state.sure_target / step_size, highest)
+        factor = jnp.fmax(factor, surely)
+        return jnp.where(jnp.isnan(state.target), 1, factor) * step_size
 
     def rest(state: ExpectedState, opening: Opening) -> tuple[jax.Array, jax.Array]:
         step_size = first(state, opening)
         return step_size, step_size
 
     def update(state: ExpectedState, outcome: Outcome) -> ExpectedState:
-        # The first search sees rows that its direction came from.
-        is_fresh = jnp.asarray(outcome.was_bracketed)
-        measured = is_fresh & outcome.accepted & outcome.is_visible
         length = outcome.step_size
         slope = outcome.promised_decrease / length
-        bend = 2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
-        curvature = _faded(curvature_decay, state.curvature, bend, measured)
-        curvature_weight = _faded(curvature_decay, state.curvature_weight, 1, measured)
-        mean_curvature = safe_divide(curvature, curvature_weight)
-        new = ExpectedState(
-            slope=_faded(decay, state.slope, slope, is_fresh),
-            square=_faded(decay, state.square, slope**2, is_fresh),
-            slope_weight=_faded(decay, state.slope_weight, 1, is_fresh),
-            curvature=curvature,
-            curvature_weight=curvature_weight,
-            target=state.target,
+        curvature = (
+            2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
         )
-        mean_slope = safe_divide(new.slope, new.slope_weight)
-        error = _standard_error(decay, new)
-        further = jnp.where(measured, FURTHER * length, state.target)
-        is_sure = (error > 0) & (mean_slope > SURE * error)
-        further = jnp.where(is_sure, further, jnp.nan)
-        mean_slope -= caution * error
-        target = _target(mean_slope, mean_curvature, outcome.c, further)
-        is_known = new.curvature_weight > 0
-        return new._replace(target=jnp.where(is_known, target, jnp.nan))
+        measured = outcome.accepted & outcome.is_visible
+        new = ExpectedState(
+            slope=faded(state.slope, decay, slope),
+            curvature=faded(state.curvature, decay, curvature, measured),
+            value=faded(state.value, decay, outcome.value),
+            past_value=faded(state.past_value, past_decay, outcome.value),
+            num_batches=state.num_batches + 1,
+            tried=jnp.where(measured, length, state.tried),
+            target=state.target,
+            sure_target=state.sure_target,
+        )
+        error = standard_error(new.slope, decay)
+        sure_slope = jnp.where(error > 0, value_of(new.slope) - SURE * error, 0)
+        bend = value_of(new.curvature)
+        sharpest = jnp.where(bend > 0, root_mean_square(new.curvature), bend)
+
+        def target(slope: jax.Array, curvature: jax.Array) -> jax.Array:
+            furthest = FURTHER * new.tried
+            longest = safe_divide(2 * (1 - outcome.c) * slope, curvature)
+            unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
+            target = jnp.where(curvature > 0, jnp.minimum(longest, furthest), unbent)
+            target = jnp.where(slope > 0, target, 0)
+            return jnp.where(new.curvature.weight > 0, target, jnp.nan)
+
+        new = new._replace(
+            target=target(value_of(new.slope) - caution * error, bend),
+            sure_target=target(sure_slope, sharpest),
+        )
+        # The first search sees rows that its direction came from.
+        is_fresh = jnp.asarray(outcome.was_bracketed)
+        return jax.tree.map(lambda x, y: jnp.where(is_fresh, x, y), new, state)
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 
 
-def _faded(decay: float, total: jax.Array, new: Any, counts: jax.Array) -> jax.Array:
-    """Takes something new into a sum in which the old counts less, where it counts."""
-    return jnp.where(counts, decay * total + (1 - decay) * new, total)
-
-
-def _standard_error(decay: float, state: ExpectedState) -> jax.Array:
-    """Returns that of the mean slope; 0 of a single measurement.
-
-    A mean with weights ``(1 - decay) * decay**age`` varies as a plain one over
-    ``1 / share`` measurements does, `share` being the sum of the squared weights over
-    the square of their sum.
-    """
-    weight = jnp.where(state.slope_weight > 0, state.slope_weight, 1)
-    squared_weights = (1 - decay) / (1 + decay) * (1 - (1 - weight) ** 2)
-    share = squared_weights / weight**2
-    spread = jnp.maximum(state.square / weight - (state.slope / weight) ** 2, 0)
-    share = jnp.where(share < 0.99, share, 0)
-    return jnp.sqrt(spread * share / (1 - share))
-
-
-def _target(
-    slope: jax.Array, curvature: jax.Array, c: Any, further: jax.Array
-) -> jax.Array:
-    """Where Armijo's test ends on the mean quadratic; `further` if it has no end."""
-    largest = safe_divide(2 * (1 - c) * slope, curvature)
-    target = jnp.where(curvature > 0, largest, further)
-    return jnp.where(slope > 0, target, 0)
+def _is_falling(state: ExpectedState, decay: float) -> jax.Array:
+    """Tells whether the loss is surely below what it was."""
+    fall = value_of(state.past_value) - value_of(state.value)
+    return fall > FALLEN * standard_error(state.value, decay)

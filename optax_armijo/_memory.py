@@ -45,6 +45,7 @@ def outcome_of(
         promised_decrease=promised,
         is_visible=jnp.abs(promised) > rounding,
         was_bracketed=here.state.bracketed,
+        value=here.value,
     )
 
 

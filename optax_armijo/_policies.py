@@ -76,6 +76,7 @@ class Outcome(NamedTuple):
       is_visible: whether that is above the rounding of the loss.  # bool[G]
       was_bracketed: whether its step size was known to be of the right size before
         the search.  # bool[G]
+      value: the loss at params.  # f[]
     """
 
     searched: jax.Array
@@ -90,6 +91,7 @@ class Outcome(NamedTuple):
     promised_decrease: jax.Array | float = 0.0
     is_visible: jax.Array | bool = True
     was_bracketed: jax.Array | bool = True
+    value: jax.Array | float = 0.0
 
 
 class Acceptance(NamedTuple):

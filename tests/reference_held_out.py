@@ -10,7 +10,7 @@ from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
-CURVATURE_DECAY, FURTHER, SURE = 0.8, 2.0, 2.0
+PAST_DECAY, FURTHER, SURE, FALLEN, PACE = 0.99, 2.0, 2.0, 4.0, 1.0
 
 
 class Step(NamedTuple):
@@ -25,9 +25,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     """Trains on each of the batches in turn."""
     mean = [np.zeros_like(w) for w in params]
     square = [np.zeros_like(w) for w in params]
-    slopes, bends = [], []  # of all steps, and of those with a trial
+    slopes, bends = [], []  # a step; a bend is NaN without a trial
     losses: list[float] = []
-    step_size, target = np.nan, np.nan
+    step_size, tried, targets = np.nan, np.nan, (np.nan, np.nan)
     since_trial, steps = 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
@@ -46,8 +46,8 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
             ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
-            step_size *= change(target, step_size)
-            tried = np.nan
+            step_size *= change(targets, step_size, losses[1:-1])
+            bend = np.nan
             evaluations = 0
             since_trial += 1
             if since_trial >= min(10, (k - 1) / 10):
@@ -59,11 +59,11 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                     step_size *= 0.8
                     trial = line(unseen, step_size)
                     evaluations += 1
-                bend = trial - value + step_size * slope
-                bends.append(2 * bend / step_size**2)
+                bend = 2 * (trial - value + step_size * slope) / step_size**2
                 tried = step_size
             slopes.append(slope)
-            target = new_target(slopes, bends, tried, target)
+            bends.append(bend)
+            targets = new_targets(slopes, bends, tried)
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
     return steps
@@ -94,30 +94,49 @@ def first_step_size(step, grads, value, line) -> tuple[float, int]:
     return PART * ray.factor * start, len(ray.trials)
 
 
-def change(target: float, step_size: float) -> float:
-    """By what the step size changes on its way to `target`, if there is one."""
-    return (
-        1.0 if np.isnan(target) else float(np.clip(target / step_size, LOWEST, HIGHEST))
-    )
-
-
-def new_target(
-    slopes: list[float], bends: list[float], tried: float, target: float
+def change(
+    targets: tuple[float, float], step_size: float, losses: list[float]
 ) -> float:
-    """Where the means say that the step size should be; `tried` is NaN without a trial.
+    """By what the step size changes on its way to the target, if there is one.
 
-    Where the loss has not bent up, twice as far as was tried, if that surely descends.
+    `losses` are those of the batches that the targets know of.
     """
-    if not bends:
-        return np.nan
-    slope, bend = faded_mean(slopes, DECAY), faded_mean(bends, CURVATURE_DECAY)
-    if slope <= 0:
-        return 0.0
+    target, sure_target = targets
+    if np.isnan(target):
+        return 1.0
+    fall = faded_mean(losses, PAST_DECAY) - faded_mean(losses, DECAY)
+    limit = (1 + 1 / len(losses)) ** PACE
+    is_falling = len(losses) > 1 and fall > FALLEN * standard_error(losses)
+    low = max(LOWEST, 1 / limit) if is_falling else LOWEST
+    high = min(HIGHEST, limit)
+    factor = float(np.clip(target / step_size, low, high))
+    if sure_target > factor * step_size:
+        factor = min(sure_target / step_size, HIGHEST)
+    return factor
+
+
+def new_targets(
+    slopes: list[float], bends: list[float], tried: float
+) -> tuple[float, float]:
+    """Where the means say that the step size should be, and where it surely may be.
+
+    Not further than twice the last trial, and there if the loss has not bent up so far
+    and surely descends.
+    """
+    if np.all(np.isnan(bends)):
+        return np.nan, np.nan
+    slope, bend = faded_mean(slopes, DECAY), faded_mean(bends, DECAY)
+    error = standard_error(slopes) if len(slopes) > 1 else np.inf
+    sure_slope = slope - SURE * error
+    furthest = FURTHER * tried
     if bend > 0:
-        return 2 * (1 - C) * slope / bend
-    if len(slopes) == 1 or slope <= SURE * standard_error(slopes):
-        return np.nan
-    return target if np.isnan(tried) else FURTHER * tried
+        sharpest = np.sqrt(faded_mean(list(np.square(bends)), DECAY))
+        longest = 2 * (1 - C) * max(slope, 0) / bend
+        surely = 2 * (1 - C) * max(sure_slope, 0) / sharpest
+        return min(longest, furthest), min(surely, furthest)
+    if sure_slope > 0:
+        return furthest, furthest
+    return (np.nan if slope > 0 else 0.0), 0.0
 
 
 def standard_error(measured: list[float]) -> float:
@@ -130,9 +149,10 @@ def standard_error(measured: list[float]) -> float:
 
 
 def faded_mean(measured: list[float], decay: float) -> float:
-    """The mean of what was measured, weighted by its age."""
-    weights = decay ** np.arange(len(measured))[::-1]
-    return float(weights @ np.array(measured) / np.sum(weights))
+    """The mean of what was measured, weighted by its age; NaN was not."""
+    values = np.array(measured)
+    weights = decay ** np.arange(len(measured))[::-1] * ~np.isnan(values)
+    return float(weights @ np.nan_to_num(values) / np.sum(weights))
 
 
 def average(losses: list[float]) -> float:

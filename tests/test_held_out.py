@@ -218,6 +218,53 @@ def test_without_curvature_the_step_size_grows_where_it_surely_descends(spread: 
         assert state.target.tolist() == [2.0]
 
 
+def follow_policy(start: policies.Start, outcomes: Any) -> list[float]:
+    """Returns by what the step size is multiplied after each outcome."""
+    one = jnp.ones(1)
+    opening = policies.Opening(one, one[0], 2 * one[0], one[0], one)
+    state, factors = start.init(1, jnp.float32), []
+    for outcome in outcomes:
+        state = start.update(state, outcome)
+        factors.append(start.first(state, opening).item())
+    return factors
+
+
+def test_while_the_loss_falls_the_step_size_falls_no_faster_than_one_over_k():
+    """One step ahead, a shorter one looked better until there was none left: a small
+    language model stood still at a third of its accuracy."""
+    ascending = outcome_with(slope=-1.0, curvature=1.0)
+    values = np.concatenate([np.linspace(9.0, 1.0, 60), np.full(400, 1.0)])
+    values += np.random.default_rng(0).normal(0.0, 0.3, values.shape)
+    outcomes = [ascending._replace(value=jnp.float32(x)) for x in values]
+    factors = follow_policy(policies.expected(), outcomes)
+    k = np.arange(1, 61)
+    np.testing.assert_allclose(factors[40:60], (k / (k + 1))[40:], rtol=1e-6)
+    np.testing.assert_allclose(factors[-5:], 0.8, rtol=1e-6)  # it has stopped
+    np.testing.assert_allclose(factors[:10], 0.8, rtol=1e-6)  # nothing is sure yet
+    free = follow_policy(policies.expected(pace=1e6), outcomes)
+    np.testing.assert_allclose(free, 0.8, rtol=1e-6)
+    rising = [ascending._replace(value=jnp.float32(x)) for x in values[::-1]]
+    np.testing.assert_allclose(follow_policy(policies.expected(), rising), 0.8)
+
+
+@pytest.mark.parametrize("spread", [0.1, 10.0])
+def test_growth_that_is_not_sure_is_slow(spread: float):
+    slopes = 2.0 + spread * np.tile([1.0, -1.0], 20)
+    outcomes = [outcome_with(slope=x, curvature=0.75) for x in slopes]
+    last = follow_policy(policies.expected(), outcomes)[-1]
+    assert last == pytest.approx(1.25 if spread < 1 else 41 / 40, rel=1e-6)
+
+
+def test_one_trial_lengthens_a_step_to_twice_its_own_at_most():
+    """Between two trials ten steps grew by 1.25 each on the word of the first one, and
+    a network was lost."""
+    flat = [outcome_with(slope=x, curvature=1e-3) for x in (2.0, 2.1, 2.0)]
+    no = jnp.zeros(1, bool)
+    untried = flat[0]._replace(searched=no, accepted=no)
+    start = policies.expected(highest=100.0)
+    assert follow_policy(start, flat + [untried] * 10)[2:] == [2.0] * 11
+
+
 def test_caution_takes_standard_errors_off_the_mean_slope():
     slopes = np.random.default_rng(0).normal(2.0, 1.0, size=30)
     targets = {}
@@ -245,7 +292,7 @@ def test_bad_arguments_are_named():
         (lambda: policies.expected(bracketed_part=0.0), "bracketed_part"),
         (lambda: policies.measure(0.0), "rise"),
         (lambda: policies.measure(decay=1.0), "decay"),
-        (lambda: policies.expected(curvature_decay=1.0), "curvature_decay"),
+        (lambda: policies.expected(pace=0.0), "pace"),
         (lambda: policies.thinning(0), "max_interval"),
         (lambda: policies.thinning(slowness=0), "slowness"),
     ):
