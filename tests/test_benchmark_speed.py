@@ -6,7 +6,11 @@ import cost
 import cost_tables
 import growth
 import jax.numpy as jnp
+import long_run
+import numpy as np
 import pytest
+from task import Setup
+from tasks import make_task
 from timed_problems import Problem
 from toys import network_loss, network_params
 
@@ -67,3 +71,17 @@ def test_the_page_has_a_row_a_method_and_says_where_it_comes_from(
     page = (tmp_path / "README.md").read_text()
     assert all(f"\n| {method} | " in page for method in METHODS[1:])
     assert page.count("at commit abc") == 2
+
+
+def test_a_long_run_is_timed_step_by_step_beside_its_base():
+    task = make_task("digits-64", Setup())
+    timed = long_run.time_steps(task, long_run.FIRST + 3)
+    assert {len(x) for x in timed.seconds.values()} == {13}
+    assert timed.evaluations[0] > 1
+    seconds = {name: np.ones(110) for name in timed.seconds}
+    seconds["forward"] *= 0.5
+    seconds[long_run.OURS][-5:] = 2.0
+    figures = long_run.summary(long_run.Timed(seconds, np.ones(110)))
+    assert figures["mean_ratio"] == pytest.approx(1.05)
+    assert figures["p99_above_in_forward_passes"] == pytest.approx(2.0)
+    assert figures["base_p99_above_in_forward_passes"] == 0
