@@ -31,7 +31,7 @@ class ExpectedState(NamedTuple):
       curvature: of curvatures, from the batches with a trial.
       value: of losses.
       past_value: of losses, over more batches.
-      num_batches: how many there were.  # f[G]
+      num_batches: how many there were since a search bracketed.  # f[G]
       tried: the step size of the last trial.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
       sure_target: one that the target is surely above.  # f[G]
@@ -76,7 +76,7 @@ def expected(
     This looks one step ahead, and from there a shorter step nearly always looks better:
     it takes out the noise that earlier steps left behind, at once, while what the long
     ones would have brought in time is not seen (Wu et al., 2018). So two bounds hold it
-    back, with k the batches so far and p the `pace`:
+    back, with k the batches since a search bracketed and p the `pace`:
 
     .. math::
       \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k}
@@ -191,9 +191,11 @@ def expected(
             target=target(value_of(new.slope) - caution * error, bend),
             sure_target=target(sure_slope, sharpest),
         )
-        # The first search sees rows that its direction came from.
+        # A search that brackets sees rows that its direction came from; what it finds
+        # is a new beginning.
         is_fresh = jnp.asarray(outcome.was_bracketed)
-        return jax.tree.map(lambda x, y: jnp.where(is_fresh, x, y), new, state)
+        new = jax.tree.map(lambda x, y: jnp.where(is_fresh, x, y), new, state)
+        return new._replace(num_batches=jnp.where(is_fresh, new.num_batches, 0))
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 

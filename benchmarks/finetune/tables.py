@@ -41,11 +41,11 @@ paired by seed. *log10 loss* is of the mean training loss in the last epoch.
 step beside AdamW's among the same task's runs; where other work shared the cores, as
 it did so far, it says little (`benchmarks/speed/` measures cost).
 
-The default was chosen on the two small text tasks of 500 rows; no other task took part
-in that. Digits and language model begin from random weights, where ours is
-`armijo_adam-from_scratch`, that is `momentum="searched", start="expected"`. The grid of
-AdamW is that for fine-tuning, and too low for them. The language model's accuracy is
-that of the next byte.
+The default was chosen on the two small text tasks of 500 rows; how fast its step sizes
+may fall, on digits and the language model as well. Those begin from random weights,
+where ours is `armijo_adam-from_scratch`, that is `momentum="searched",
+start="expected"`. The grid of AdamW is that for fine-tuning, and too low for them. The
+language model's accuracy is that of the next byte.
 
 Each run's commit stands in the JSON files. `armijo_adam` in set-ups other than the
 usual one and batches of 4 rows, on `tweets-5000-small` and `bbc-500-full`, and with
