@@ -66,8 +66,8 @@ def armijo_adam(
     :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
     costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
     from the hundredth step on in one of ten. A step size changes by at most a factor
-    :math:`q_- = 0.8, q_+ = 1.25` a step; by at most :math:`k / (k + 1)` downwards while
-    the loss falls, and :math:`(k + 1) / k` upwards where the measurements leave doubt
+    :math:`q_- = 0.8, q_+ = 1.25` a step; while the loss falls, and growth is not sure,
+    by at most :math:`k / (k + 1)` and :math:`(k + 1) / k`
     (`optax_armijo.policies.expected` says why). The very first step size is found by a
     search along :math:`-P g` on its own rows, and a quarter of it is taken.
 

@@ -75,20 +75,18 @@ def expected(
 
     This looks one step ahead, and from there a shorter step nearly always looks better:
     it takes out the noise that earlier steps left behind, at once, while what the long
-    ones would have brought in time is not seen (Wu et al., 2018). So two bounds hold it
-    back, with k the batches since a search bracketed and p the `pace`:
+    ones would have brought in time is not seen (Wu et al., 2018). So while the loss
+    falls, the step size changes slowly, with k the batches since a search bracketed and
+    p the `pace`:
 
-    .. math::
-      \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k}
-      \quad \text{while the loss falls,} \qquad
-      \frac{\eta_{k + 1}}{\eta_k} \le \left(\frac{k + 1}{k}\right)^p
-      \quad \text{unless growth is sure.}
+    .. math:: \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k} \le
+      \left(\frac{k + 1}{k}\right)^p
 
-    The loss falls if its mean over the last batches is four standard errors below that
-    over ten times as many. The step size then falls like :math:`1 / k^p` at its
-    fastest, a decay that needs no number of steps known ahead; once the loss falls no
-    more, at any speed. Growth is sure up to the :math:`\eta^*` of a slope two standard
-    errors below the mean and of the root of the mean square of the curvatures.
+    It then falls like :math:`1 / k^p` at its fastest, a decay that needs no number of
+    steps known ahead. The loss falls if its mean over the last batches is four standard
+    errors below that over ten times as many. Not held back is growth up to the
+    :math:`\eta^*` of a slope two standard errors below the mean and of the root of the
+    mean square of the curvatures.
 
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
@@ -146,8 +144,8 @@ def expected(
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         step_size = opening.step_size
         limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** pace
-        low = jnp.where(_is_falling(state, decay), 1 / limit, 0)
-        low, high = jnp.maximum(low, lowest), jnp.minimum(limit, highest)
+        limit = jnp.where(_is_falling(state, decay), limit, jnp.inf)
+        low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)
         factor = jnp.fmax(factor, surely)

@@ -107,8 +107,8 @@ def change(
     fall = faded_mean(losses, PAST_DECAY) - faded_mean(losses, DECAY)
     limit = (1 + 1 / len(losses)) ** PACE
     is_falling = len(losses) > 1 and fall > FALLEN * standard_error(losses)
-    low = max(LOWEST, 1 / limit) if is_falling else LOWEST
-    high = min(HIGHEST, limit)
+    limit = limit if is_falling else np.inf
+    low, high = max(LOWEST, 1 / limit), min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:
         factor = min(sure_target / step_size, HIGHEST)

@@ -248,11 +248,22 @@ def test_while_the_loss_falls_the_step_size_falls_no_faster_than_one_over_k():
 
 
 @pytest.mark.parametrize("spread", [0.1, 10.0])
-def test_growth_that_is_not_sure_is_slow(spread: float):
+def test_while_the_loss_falls_growth_is_slow_unless_it_is_sure(spread: float):
     slopes = 2.0 + spread * np.tile([1.0, -1.0], 20)
     outcomes = [outcome_with(slope=x, curvature=0.75) for x in slopes]
-    last = follow_policy(policies.expected(), outcomes)[-1]
+    falling = [x._replace(value=jnp.float32(-i)) for i, x in enumerate(outcomes)]
+    last = follow_policy(policies.expected(), falling)[-1]
     assert last == pytest.approx(1.25 if spread < 1 else 41 / 40, rel=1e-6)
+    assert follow_policy(policies.expected(), outcomes)[-1] > 1.1
+
+
+def test_noise_alone_does_not_ratchet_the_step_size_down():
+    """Where shrinking was quick and growing slow, batches of four rows ended at the
+    smallest step size."""
+    slopes = np.random.default_rng(0).normal(1.0, 20.0, size=400)
+    outcomes = [outcome_with(slope=x, curvature=0.6) for x in slopes]
+    factors = follow_policy(policies.expected(), outcomes)
+    assert abs(np.mean(np.log(factors))) < 0.1
 
 
 def test_one_trial_lengthens_a_step_to_twice_its_own_at_most():
