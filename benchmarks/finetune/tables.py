@@ -49,7 +49,7 @@ language model's accuracy is that of the next byte.
 
 Each run's commit stands in the JSON files. `armijo_adam` in set-ups other than the
 usual one and batches of 4 rows, on `tweets-5000-small` and `bbc-500-full`, and with
-changes to it, is of commits before its steps grew where the loss does not bend up.
+changes to it, is of commits before its step sizes were held back while the loss falls.
 
 A row of one seed is a first look: accuracies on 1,000 rows have a standard error of
 0.01, those on 4,000 one of 0.008, and seeds differ by more.
