@@ -33,6 +33,7 @@ class ExpectedState(NamedTuple):
       past_value: of losses, over more batches.
       num_batches: how many there were since a search bracketed.  # f[G]
       tried: the step size of the last trial.  # f[G]
+      longest: the largest step size since a search bracketed or refused one.  # f[G]
       target: the step size to move towards; NaN while nothing is known.  # f[G]
       sure_target: one that the target is surely above.  # f[G]
     """
@@ -43,6 +44,7 @@ class ExpectedState(NamedTuple):
     past_value: Mean
     num_batches: jax.Array
     tried: jax.Array
+    longest: jax.Array
     target: jax.Array
     sure_target: jax.Array
 
@@ -53,6 +55,7 @@ def expected(
     lowest: float = 0.8,
     highest: float = 1.25,
     pace: float = 1.0,
+    floor: float = 0.01,
     bracketed_part: float = 0.25,
     caution: float = 0.0,
 ) -> Start:
@@ -88,6 +91,10 @@ def expected(
     :math:`\eta^*` of a slope two standard errors below the mean and of the root of the
     mean square of the curvatures.
 
+    And :math:`\eta^*` is never below `floor` of the largest step size since a search
+    bracketed or refused a trial. On batches of few rows, measurements at short steps
+    are nothing but noise, and would lead nowhere but down.
+
     On one batch alone this says how far that batch can be fitted. It is meant for
     directions that the batch had no part in (``momentum="held_out"``): for those,
     slope and trial are unbiased measurements of what a step does to all rows.
@@ -97,6 +104,7 @@ def expected(
       lowest: of the factor by which a step size changes in a step, in (0, 1].
       highest: of that factor, at least 1.
       pace: p, above 0; 1e6 holds back nothing.
+      floor: in [0, 1).
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
       caution: how many standard errors of the mean slope are taken off it, at least 0.
@@ -128,6 +136,7 @@ def expected(
     check_range("lowest", lowest, above=0, at_most=1)
     check_range("highest", highest, at_least=1)
     check_range("pace", pace, above=0)
+    check_range("floor", floor, at_least=0, below=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
     check_range("caution", caution, at_least=0)
     past_decay = 1 - (1 - decay) / LONGER
@@ -137,6 +146,7 @@ def expected(
             *(no_mean(num_groups, dtype) for _ in range(4)),
             num_batches=jnp.zeros(num_groups, dtype),
             tried=jnp.zeros(num_groups, dtype),
+            longest=jnp.zeros(num_groups, dtype),
             target=jnp.full(num_groups, jnp.nan, dtype),
             sure_target=jnp.zeros(num_groups, dtype),
         )
@@ -169,6 +179,11 @@ def expected(
             past_value=faded(state.past_value, past_decay, outcome.value),
             num_batches=state.num_batches + 1,
             tried=jnp.where(measured, length, state.tried),
+            longest=jnp.where(
+                outcome.searched & (outcome.num_trials > 1),
+                length,
+                jnp.maximum(state.longest, length),
+            ),
             target=state.target,
             sure_target=state.sure_target,
         )
@@ -183,6 +198,7 @@ def expected(
             unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
             target = jnp.where(curvature > 0, jnp.minimum(longest, furthest), unbent)
             target = jnp.where(slope > 0, target, 0)
+            target = jnp.maximum(target, floor * new.longest)
             return jnp.where(new.curvature.weight > 0, target, jnp.nan)
 
         new = new._replace(
@@ -193,7 +209,10 @@ def expected(
         # is a new beginning.
         is_fresh = jnp.asarray(outcome.was_bracketed)
         new = jax.tree.map(lambda x, y: jnp.where(is_fresh, x, y), new, state)
-        return new._replace(num_batches=jnp.where(is_fresh, new.num_batches, 0))
+        return new._replace(
+            num_batches=jnp.where(is_fresh, new.num_batches, 0),
+            longest=jnp.where(is_fresh, new.longest, length),
+        )
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 

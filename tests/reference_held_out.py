@@ -11,6 +11,7 @@ from reference_search import EPS, bracket
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
 PAST_DECAY, FURTHER, SURE, FALLEN, PACE = 0.99, 2.0, 2.0, 4.0, 1.0
+FLOOR = 0.01
 
 
 class Step(NamedTuple):
@@ -27,7 +28,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
     square = [np.zeros_like(w) for w in params]
     slopes, bends = [], []  # a step; a bend is NaN without a trial
     losses: list[float] = []
-    step_size, tried, targets = np.nan, np.nan, (np.nan, np.nan)
+    step_size, longest, tried, targets = np.nan, np.nan, np.nan, (np.nan, np.nan)
     since_trial, steps = 0, []
     for k, batch in enumerate(batches, start=1):
         value, grads = problems.loss(params, batch), problems.gradient(params, batch)
@@ -41,6 +42,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
         line = functools.partial(loss_along, params, batch)
         if k == 1:
             step_size, evaluations = first_step_size(step, grads, value, line)
+            longest = step_size
         else:
             unseen = [
                 -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
@@ -63,7 +65,9 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 tried = step_size
             slopes.append(slope)
             bends.append(bend)
+            longest = step_size if evaluations > 1 else max(longest, step_size)
             targets = new_targets(slopes, bends, tried)
+            targets = tuple(np.maximum(targets, FLOOR * longest))
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
     return steps

@@ -257,6 +257,25 @@ def test_while_the_loss_falls_growth_is_slow_unless_it_is_sure(spread: float):
     assert follow_policy(policies.expected(), outcomes)[-1] > 1.1
 
 
+def test_noise_alone_leaves_a_hundredth_of_the_longest_step():
+    """Batches of four rows with dropout went down to the smallest step size, and
+    learned nothing."""
+    start, rng, one = policies.expected(), np.random.default_rng(0), jnp.ones(1)
+    state, sizes = start.init(1, jnp.float32), [1.0]
+    for slope, curvature in rng.normal(size=(600, 2)):
+        size = sizes[-1] * one
+        outcome = outcome_with(slope=slope, curvature=0.0)._replace(
+            step_size=size,
+            promised_decrease=slope * size,
+            predicted_decrease=slope * size,
+            actual_decrease=slope * size - curvature * size**2 / 2,
+        )
+        state = start.update(state, outcome)
+        opening = policies.Opening(size, one[0], 2 * one[0], one[0], one)
+        sizes.append(start.first(state, opening).item())
+    assert min(sizes) >= 0.0099 * max(sizes)
+
+
 def test_noise_alone_does_not_ratchet_the_step_size_down():
     """Where shrinking was quick and growing slow, batches of four rows ended at the
     smallest step size."""
@@ -304,6 +323,7 @@ def test_bad_arguments_are_named():
         (lambda: policies.measure(0.0), "rise"),
         (lambda: policies.measure(decay=1.0), "decay"),
         (lambda: policies.expected(pace=0.0), "pace"),
+        (lambda: policies.expected(floor=1.0), "floor"),
         (lambda: policies.thinning(0), "max_interval"),
         (lambda: policies.thinning(slowness=0), "slowness"),
     ):
