@@ -47,9 +47,11 @@ where ours is `armijo_adam-from_scratch`, that is `momentum="searched",
 start="expected"`. The grid of AdamW is that for fine-tuning, and too low for them. The
 language model's accuracy is that of the next byte.
 
-Each run's commit stands in the JSON files. `armijo_adam` in set-ups other than the
-usual one and batches of 4 rows, on `tweets-5000-small` and `bbc-500-full`, and with
-changes to it, is of commits before its step sizes were held back while the loss falls.
+Each run's commit stands in the JSON files. `armijo_adam` with batches of 8 and 128 rows
+and in bfloat16, on `tweets-5000-small` and `bbc-500-full`, and with changes to it, is
+of commits before its step sizes were held back while the loss falls. What was run with
+32 rows is of commits before they had a floor at a hundredth of the longest, which no
+such run came near.
 
 A row of one seed is a first look: accuracies on 1,000 rows have a standard error of
 0.01, those on 4,000 one of 0.008, and seeds differ by more.
