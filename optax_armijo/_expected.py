@@ -104,7 +104,7 @@ def expected(
       lowest: of the factor by which a step size changes in a step, in (0, 1].
       highest: of that factor, at least 1.
       pace: p, above 0; 1e6 holds back nothing.
-      floor: in [0, 1).
+      floor: of the longest step size, below which no target lies, in [0, 1).
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
       caution: how many standard errors of the mean slope are taken off it, at least 0.
@@ -188,22 +188,21 @@ def expected(
             sure_target=state.sure_target,
         )
         error = standard_error(new.slope, decay)
-        sure_slope = jnp.where(error > 0, value_of(new.slope) - SURE * error, 0)
-        bend = value_of(new.curvature)
-        sharpest = jnp.where(bend > 0, root_mean_square(new.curvature), bend)
+        mean_slope, bend = value_of(new.slope), value_of(new.curvature)
+        sure_slope = jnp.where(error > 0, mean_slope - SURE * error, 0)
+        furthest = FURTHER * new.tried
+        unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
 
         def target(slope: jax.Array, curvature: jax.Array) -> jax.Array:
-            furthest = FURTHER * new.tried
-            longest = safe_divide(2 * (1 - outcome.c) * slope, curvature)
-            unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
-            target = jnp.where(curvature > 0, jnp.minimum(longest, furthest), unbent)
+            passes = safe_divide(2 * (1 - outcome.c) * slope, curvature)
+            target = jnp.where(bend > 0, jnp.minimum(passes, furthest), unbent)
             target = jnp.where(slope > 0, target, 0)
             target = jnp.maximum(target, floor * new.longest)
             return jnp.where(new.curvature.weight > 0, target, jnp.nan)
 
         new = new._replace(
-            target=target(value_of(new.slope) - caution * error, bend),
-            sure_target=target(sure_slope, sharpest),
+            target=target(mean_slope - caution * error, bend),
+            sure_target=target(sure_slope, root_mean_square(new.curvature)),
         )
         # A search that brackets sees rows that its direction came from; what it finds
         # is a new beginning.

@@ -231,7 +231,7 @@ def follow_policy(start: policies.Start, outcomes: Any) -> list[float]:
 
 def test_while_the_loss_falls_the_step_size_falls_no_faster_than_one_over_k():
     """One step ahead, a shorter one looked better until there was none left: a small
-    language model stood still at a third of its accuracy."""
+    language model hardly learned."""
     ascending = outcome_with(slope=-1.0, curvature=1.0)
     values = np.concatenate([np.linspace(9.0, 1.0, 60), np.full(400, 1.0)])
     values += np.random.default_rng(0).normal(0.0, 0.3, values.shape)
