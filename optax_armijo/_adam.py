@@ -110,8 +110,14 @@ def adam(
         scales = _scales(grouping, state, b2=b2, eps=eps, count=count)
         heavy = _debiased(grouping.trainable(state.mu), b1, count)
         kept = [-m * p for m, p in zip(heavy, scales, strict=True)]
-        keeps_trial = momentum == "unsearched"
-        return Directions(kept, searched, descent, keeps_trial), state
+        directions = Directions(
+            kept,
+            searched,
+            descent,
+            keeps_trial=momentum == "unsearched",
+            is_held_out=momentum == "held_out",
+        )
+        return directions, state
 
     return Direction(init, update)
 

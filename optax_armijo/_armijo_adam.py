@@ -66,10 +66,9 @@ def armijo_adam(
     :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
     costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
     from the hundredth step on in one of ten. A step size changes by at most a factor
-    :math:`q_- = 0.8, q_+ = 1.25` a step; while the loss falls, and growth is not sure,
-    by at most :math:`k / (k + 1)` and :math:`(k + 1) / k`
-    (`optax_armijo.policies.expected` says why), and never aims below a hundredth of the
-    longest so far. The very first step size is found by a
+    :math:`q_- = 0.8, q_+ = 1.25` a step, and ever less, as `optax_armijo.policies.expected`
+    says, which has another :math:`\eta^*` while the loss falls, and none below a
+    hundredth of the longest so far. The very first step size is found by a
     search along :math:`-P g` on its own rows, and a quarter of it is taken.
 
     With another `momentum` each group of leaves :math:`l` has a step size

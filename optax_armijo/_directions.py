@@ -49,12 +49,14 @@ class Directions(NamedTuple):
       descent: what the batch says of `searched`.
       keeps_trial: whether groups that are searched in a step move along `searched`
         after all, to the very point that was tested.
+      is_held_out: whether params came along `searched` in the last step.
     """
 
     kept: Leaves
     searched: Leaves
     descent: Descent
     keeps_trial: bool = False
+    is_held_out: bool = False
 
 
 class Direction(NamedTuple):

@@ -18,7 +18,7 @@ from optax_armijo._numerics import safe_divide
 from optax_armijo._policies import Opening, Outcome, Start
 
 FURTHER = 2.0  # no step goes so many times as far as was tried
-SURE = 2.0  # standard errors between a mean slope and what it is surely above
+SURE = 3.0  # standard errors between a mean slope and what it is surely above
 FALLEN = 4.0  # standard errors between past losses and those of late
 LONGER = 10  # times as many batches in the mean of the losses that are past
 
@@ -57,9 +57,9 @@ def expected(
     pace: float = 1.0,
     floor: float = 0.01,
     bracketed_part: float = 0.25,
-    caution: float = 0.0,
+    caution: float = 1.0,
 ) -> Start:
-    r"""Moves towards the largest step size that passes Armijo's test in the mean.
+    r"""Moves towards the step size that passes Armijo's test in the mean over batches.
 
     A batch gives the slope :math:`s = -\langle g, d \rangle` of a direction at params;
     a trial there gives its curvature, :math:`h = 2 (f(w + \eta d) - f(w) + \eta s) /
@@ -72,24 +72,33 @@ def expected(
     The slope is known in every step without a trial. Where :math:`\bar s \le 0`, the
     direction no longer descends in the mean and :math:`\eta^*` is 0. It is never more
     than twice the last trial's step size. It is that where :math:`\bar h \le 0`, the
-    loss having not bent up as far as was tried, if :math:`\bar s` is above two of its
+    loss having not bent up as far as was tried, if :math:`\bar s` is above three of its
     standard errors; else nothing says how long a step may be, and :math:`\eta` stays as
     it is. A group that moves with others goes by what all of them do together.
 
     This looks one step ahead, and from there a shorter step nearly always looks better:
     it takes out the noise that earlier steps left behind, at once, while what the long
     ones would have brought in time is not seen (Wu et al., 2018). So while the loss
-    falls, the step size changes slowly, with k the batches since a search bracketed and
-    p the `pace`:
+    falls, and the direction is the one along which params came by :math:`\eta_0` in the
+    last step, :math:`\bar s` is taken for what it is, the descent that is left at the
+    end of such a step, and steps grow as long as there is any:
+
+    .. math:: \eta^* = \eta_0 + 2 (1 - c)\,(\bar s - \sigma) / \bar h
+
+    With :math:`\sigma` the standard error of :math:`\bar s`, so that where nothing is
+    measured but noise, step sizes fall. The loss falls if its mean over the last
+    batches is four standard errors below that over ten times as many.
+
+    Each batch says something else, so what they say of the step size is let in ever
+    more slowly, with k the batches since a search bracketed, and p the `pace` while the
+    loss falls and twice the `pace` while it does not:
 
     .. math:: \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k} \le
       \left(\frac{k + 1}{k}\right)^p
 
-    It then falls like :math:`1 / k^p` at its fastest, a decay that needs no number of
-    steps known ahead. The loss falls if its mean over the last batches is four standard
-    errors below that over ten times as many. Not held back is growth up to the
-    :math:`\eta^*` of a slope two standard errors below the mean and of the root of the
-    mean square of the curvatures.
+    At its fastest it falls like :math:`1 / k^p`, a decay that needs no number of steps
+    known ahead. Not held back is growth up to the first :math:`\eta^*` of a slope three
+    standard errors below the mean and of the root of the mean square of the curvatures.
 
     And :math:`\eta^*` is never below `floor` of the largest step size since a search
     bracketed or refused a trial. On batches of few rows, measurements at short steps
@@ -103,19 +112,18 @@ def expected(
       decay: of the averages, a batch, in [0, 1).
       lowest: of the factor by which a step size changes in a step, in (0, 1].
       highest: of that factor, at least 1.
-      pace: p, above 0; 1e6 holds back nothing.
+      pace: above 0; 1e6 holds back nothing.
       floor: of the longest step size, below which no target lies, in [0, 1).
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
-      caution: how many standard errors of the mean slope are taken off it, at least 0.
-        For batches of few rows, with which the mean is uncertain.
+      caution: how many :math:`\sigma` are taken off while the loss falls, at least 0.
 
     Raises:
       ValueError: an argument outside its range.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> start = expected(lowest=0.1, highest=10.0)
+      >>> start = expected(lowest=0.1, highest=10.0, pace=1e6)
       >>> no, yes = jnp.array([False]), jnp.array([True])
       >>> outcome = Outcome(searched=yes, accepted=yes, step_size=jnp.array([0.5]),
       ...     slopes=jnp.array([1.0]), num_trials=1, predicted_decrease=0.5,
@@ -153,8 +161,8 @@ def expected(
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         step_size = opening.step_size
-        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** pace
-        limit = jnp.where(_is_falling(state, decay), limit, jnp.inf)
+        hurry = jnp.where(_is_falling(state, decay), pace, 2 * pace)
+        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** hurry
         low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)
@@ -193,15 +201,23 @@ def expected(
         furthest = FURTHER * new.tried
         unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
 
-        def target(slope: jax.Array, curvature: jax.Array) -> jax.Array:
-            passes = safe_divide(2 * (1 - outcome.c) * slope, curvature)
-            target = jnp.where(bend > 0, jnp.minimum(passes, furthest), unbent)
-            target = jnp.where(slope > 0, target, 0)
+        def target(
+            slope: jax.Array, curvature: jax.Array, begin: jax.Array | float = 0.0
+        ) -> jax.Array:
+            passes = begin + safe_divide(2 * (1 - outcome.c) * slope, curvature)
+            straight = jnp.where(slope > 0, unbent, 0)
+            target = jnp.where(bend > 0, jnp.minimum(passes, furthest), straight)
             target = jnp.maximum(target, floor * new.longest)
             return jnp.where(new.curvature.weight > 0, target, jnp.nan)
 
+        careful = mean_slope - caution * error
+        is_falling = _is_falling(new, decay)
         new = new._replace(
-            target=target(mean_slope - caution * error, bend),
+            target=jnp.where(
+                is_falling,
+                target(careful, bend, outcome.walked),
+                target(mean_slope, bend),
+            ),
             sure_target=target(sure_slope, root_mean_square(new.curvature)),
         )
         # A search that brackets sees rows that its direction came from; what it finds
@@ -219,4 +235,5 @@ def expected(
 def _is_falling(state: ExpectedState, decay: float) -> jax.Array:
     """Tells whether the loss is surely below what it was."""
     fall = value_of(state.past_value) - value_of(state.value)
-    return fall > FALLEN * standard_error(state.value, decay)
+    error = standard_error(state.value, decay)
+    return (error > 0) & (fall > FALLEN * error)  # one loss says nothing

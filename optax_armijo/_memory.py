@@ -32,6 +32,7 @@ def outcome_of(
     rounding = rounding_error(
         here.value, here.settings.rounding_ulps, here.batch.value.dtype
     )
+    came_along = here.batch.directions.is_held_out
     return Outcome(
         searched=found.searched,
         accepted=found.accepted,
@@ -46,6 +47,7 @@ def outcome_of(
         is_visible=jnp.abs(promised) > rounding,
         was_bracketed=here.state.bracketed,
         value=here.value,
+        walked=here.state.step_size if came_along else 0.0,
     )
 
 

@@ -46,8 +46,9 @@ def make_move(here: Situation, plan: Plan, found: Found) -> Move:
 
 
 def _direction(here: Situation, found: Found) -> Leaves:
-    kept, searched, _, keeps_trial = here.batch.directions
-    if keeps_trial and kept is not searched:
+    directions = here.batch.directions
+    kept, searched = directions.kept, directions.searched
+    if directions.keeps_trial and kept is not searched:
         return choose(here.grouping, found.searched, searched, kept)
     return kept
 

@@ -77,6 +77,8 @@ class Outcome(NamedTuple):
       was_bracketed: whether its step size was known to be of the right size before
         the search.  # bool[G]
       value: the loss at params.  # f[]
+      walked: how far params came along the direction in the step before, 0 where it
+        is a new one.  # f[G]
     """
 
     searched: jax.Array
@@ -92,6 +94,7 @@ class Outcome(NamedTuple):
     is_visible: jax.Array | bool = True
     was_bracketed: jax.Array | bool = True
     value: jax.Array | float = 0.0
+    walked: jax.Array | float = 0.0
 
 
 class Acceptance(NamedTuple):

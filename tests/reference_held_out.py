@@ -10,8 +10,8 @@ from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
-PAST_DECAY, FURTHER, SURE, FALLEN, PACE = 0.99, 2.0, 2.0, 4.0, 1.0
-FLOOR = 0.01
+PAST_DECAY, FURTHER, SURE, FALLEN, PACE = 0.99, 2.0, 3.0, 4.0, 1.0
+FLOOR, CAUTION = 0.01, 1.0
 
 
 class Step(NamedTuple):
@@ -48,6 +48,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
                 -p * m / (1 - B1 ** (k - 1)) for p, m in zip(scale, before, strict=True)
             ]
             slope = -sum(np.vdot(g, d) for g, d in zip(grads, unseen, strict=True))
+            walked = step_size
             step_size *= change(targets, step_size, losses[1:-1])
             bend = np.nan
             evaluations = 0
@@ -66,7 +67,8 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
             slopes.append(slope)
             bends.append(bend)
             longest = step_size if evaluations > 1 else max(longest, step_size)
-            targets = new_targets(slopes, bends, tried)
+            begin = walked if is_falling(losses[1:]) else None
+            targets = new_targets(slopes, bends, tried, begin)
             targets = tuple(np.maximum(targets, FLOOR * longest))
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
         steps.append(Step(params, step_size, evaluations))
@@ -108,10 +110,8 @@ def change(
     target, sure_target = targets
     if np.isnan(target):
         return 1.0
-    fall = faded_mean(losses, PAST_DECAY) - faded_mean(losses, DECAY)
-    limit = (1 + 1 / len(losses)) ** PACE
-    is_falling = len(losses) > 1 and fall > FALLEN * standard_error(losses)
-    limit = limit if is_falling else np.inf
+    hurry = PACE if is_falling(losses) else 2 * PACE
+    limit = (1 + 1 / len(losses)) ** hurry
     low, high = max(LOWEST, 1 / limit), min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:
@@ -119,13 +119,21 @@ def change(
     return factor
 
 
+def is_falling(losses: list[float]) -> bool:
+    if len(losses) < 2:
+        return False
+    fall = faded_mean(losses, PAST_DECAY) - faded_mean(losses, DECAY)
+    return fall > FALLEN * standard_error(losses)
+
+
 def new_targets(
-    slopes: list[float], bends: list[float], tried: float
+    slopes: list[float], bends: list[float], tried: float, begin: float | None
 ) -> tuple[float, float]:
     """Where the means say that the step size should be, and where it surely may be.
 
-    Not further than twice the last trial, and there if the loss has not bent up so far
-    and surely descends.
+    While the loss falls, that is beyond where the slopes were met, `begin`. Not further
+    than twice the last trial, and there if the loss has not bent up so far and surely
+    descends.
     """
     if np.all(np.isnan(bends)):
         return np.nan, np.nan
@@ -133,9 +141,11 @@ def new_targets(
     error = standard_error(slopes) if len(slopes) > 1 else np.inf
     sure_slope = slope - SURE * error
     furthest = FURTHER * tried
+    if begin is not None:
+        slope -= CAUTION * error
     if bend > 0:
         sharpest = np.sqrt(faded_mean(list(np.square(bends)), DECAY))
-        longest = 2 * (1 - C) * max(slope, 0) / bend
+        longest = (begin or 0) + 2 * (1 - C) * slope / bend
         surely = 2 * (1 - C) * max(sure_slope, 0) / sharpest
         return min(longest, furthest), min(surely, furthest)
     if sure_slope > 0:
