@@ -66,10 +66,11 @@ def armijo_adam(
     :math:`\bar s, \bar h` average them over batches. The slope costs nothing; a trial
     costs one evaluation of the loss, in the first ten steps, then ever more rarely, and
     from the hundredth step on in one of ten. A step size changes by at most a factor
-    :math:`q_- = 0.8, q_+ = 1.25` a step, and ever less, as `optax_armijo.policies.expected`
-    says, which has another :math:`\eta^*` while the loss falls, and none below a
-    hundredth of the longest so far. The very first step size is found by a
-    search along :math:`-P g` on its own rows, and a quarter of it is taken.
+    :math:`q_- = 0.8, q_+ = 1.25` a step, and ever less, as
+    `optax_armijo.policies.expected` says, which has another :math:`\eta^*` while the
+    loss falls, and none below a hundredth of the longest so far. The very first step
+    size is found by a search along :math:`-P g` on its own rows, and a quarter of it is
+    taken.
 
     With another `momentum` each group of leaves :math:`l` has a step size
     :math:`\eta_l` of its own, searched for with Armijo's test on the step's own rows,

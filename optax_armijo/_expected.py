@@ -19,7 +19,7 @@ from optax_armijo._policies import Opening, Outcome, Start
 
 FURTHER = 2.0  # no step goes so many times as far as was tried
 SURE = 3.0  # standard errors between a mean slope and what it is surely above
-FALLEN = 4.0  # standard errors between past losses and those of late
+CHANGED = 4.0  # standard errors between past losses and those of late
 LONGER = 10  # times as many batches in the mean of the losses that are past
 
 
@@ -97,7 +97,8 @@ def expected(
       \left(\frac{k + 1}{k}\right)^p
 
     At its fastest it falls like :math:`1 / k^p`, a decay that needs no number of steps
-    known ahead. Not held back is growth up to the first :math:`\eta^*` of a slope three
+    known ahead. Not held back are shrinking while the loss rises, surely so by the same
+    standard errors, and growth up to the first :math:`\eta^*` of a slope three
     standard errors below the mean and of the root of the mean square of the curvatures.
 
     And :math:`\eta^*` is never below `floor` of the largest step size since a search
@@ -161,9 +162,11 @@ def expected(
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         step_size = opening.step_size
-        hurry = jnp.where(_is_falling(state, decay), pace, 2 * pace)
-        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** hurry
+        fall = _fall(state, decay)
+        power = jnp.where(fall > CHANGED, pace, 2 * pace)
+        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** power
         low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
+        low = jnp.where(fall < -CHANGED, lowest, low)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)
         factor = jnp.fmax(factor, surely)
@@ -211,10 +214,9 @@ def expected(
             return jnp.where(new.curvature.weight > 0, target, jnp.nan)
 
         careful = mean_slope - caution * error
-        is_falling = _is_falling(new, decay)
         new = new._replace(
             target=jnp.where(
-                is_falling,
+                _fall(new, decay) > CHANGED,
                 target(careful, bend, outcome.walked),
                 target(mean_slope, bend),
             ),
@@ -232,8 +234,9 @@ def expected(
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
 
 
-def _is_falling(state: ExpectedState, decay: float) -> jax.Array:
-    """Tells whether the loss is surely below what it was."""
+def _fall(state: ExpectedState, decay: float) -> jax.Array:
+    """Returns by how many standard errors the mean loss is below what it was."""
     fall = value_of(state.past_value) - value_of(state.value)
     error = standard_error(state.value, decay)
-    return (error > 0) & (fall > FALLEN * error)  # one loss says nothing
+    is_known = error > 0  # one loss says nothing
+    return jnp.where(is_known, fall / jnp.where(is_known, error, 1), 0)

@@ -10,7 +10,7 @@ from reference_search import EPS, bracket
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
-PAST_DECAY, FURTHER, SURE, FALLEN, PACE = 0.99, 2.0, 3.0, 4.0, 1.0
+PAST_DECAY, FURTHER, SURE, CHANGED, PACE = 0.99, 2.0, 3.0, 4.0, 1.0
 FLOOR, CAUTION = 0.01, 1.0
 
 
@@ -67,7 +67,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
             slopes.append(slope)
             bends.append(bend)
             longest = step_size if evaluations > 1 else max(longest, step_size)
-            begin = walked if is_falling(losses[1:]) else None
+            begin = walked if fall_of(losses[1:]) > CHANGED else None
             targets = new_targets(slopes, bends, tried, begin)
             targets = tuple(np.maximum(targets, FLOOR * longest))
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
@@ -110,20 +110,22 @@ def change(
     target, sure_target = targets
     if np.isnan(target):
         return 1.0
-    hurry = PACE if is_falling(losses) else 2 * PACE
-    limit = (1 + 1 / len(losses)) ** hurry
-    low, high = max(LOWEST, 1 / limit), min(HIGHEST, limit)
+    fall = fall_of(losses)
+    limit = (1 + 1 / len(losses)) ** (PACE if fall > CHANGED else 2 * PACE)
+    low = LOWEST if fall < -CHANGED else max(LOWEST, 1 / limit)
+    high = min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:
         factor = min(sure_target / step_size, HIGHEST)
     return factor
 
 
-def is_falling(losses: list[float]) -> bool:
+def fall_of(losses: list[float]) -> float:
+    """By how many standard errors the mean loss is below what it was."""
     if len(losses) < 2:
-        return False
+        return 0.0
     fall = faded_mean(losses, PAST_DECAY) - faded_mean(losses, DECAY)
-    return fall > FALLEN * standard_error(losses)
+    return fall / standard_error(losses)
 
 
 def new_targets(

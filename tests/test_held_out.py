@@ -245,9 +245,18 @@ def test_while_the_loss_falls_the_step_size_falls_no_faster_than_one_over_k():
     np.testing.assert_allclose(factors[:10], twice[:10], rtol=1e-6)  # nothing is sure
     free = follow_policy(policies.expected(pace=1e6), outcomes)
     np.testing.assert_allclose(free, 0.8, rtol=1e-6)
-    rising = [ascending._replace(value=jnp.float32(x)) for x in values[::-1]]
-    factors = follow_policy(policies.expected(), rising)
-    np.testing.assert_allclose(factors, twice, rtol=1e-6)
+
+
+def test_when_the_loss_surely_rises_the_step_size_may_fall_at_once():
+    """After many steps each may change it by little, and a run that comes apart would
+    have gone on doing so."""
+    ascending = outcome_with(slope=-1.0, curvature=1.0)
+    values = np.concatenate([np.full(400, 1.0), np.linspace(1.0, 9.0, 60)])
+    values += np.random.default_rng(0).normal(0.0, 0.3, values.shape)
+    outcomes = [ascending._replace(value=jnp.float32(x)) for x in values]
+    factors = follow_policy(policies.expected(), outcomes)
+    assert min(factors[100:400]) > 0.98
+    np.testing.assert_allclose(factors[430:], 0.8, rtol=1e-6)
 
 
 @pytest.mark.parametrize("spread", [0.1, 4.0])
