@@ -24,13 +24,13 @@ LONGER = 10  # times as many batches in the mean of the losses that are past
 
 
 class ExpectedState(NamedTuple):
-    """Means over batches, by group, and what they say.
+    """Means over batches, and what they say.
 
     Attributes:
-      slope: of slopes.
-      curvature: of curvatures, from the batches with a trial.
-      value: of losses.
-      past_value: of losses, over more batches.
+      slope: of slopes.  # f[G] each
+      curvature: of curvatures, from the batches with a trial.  # f[G] each
+      value: of losses.  # f[] each
+      past_value: of losses, over more batches.  # f[] each
       num_batches: how many there were since a search bracketed.  # f[G]
       tried: the step size of the last trial.  # f[G]
       longest: the largest step size since a search bracketed or refused one.  # f[G]
@@ -152,7 +152,10 @@ def expected(
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         return ExpectedState(
-            *(no_mean(num_groups, dtype) for _ in range(4)),
+            slope=no_mean((num_groups,), dtype),
+            curvature=no_mean((num_groups,), dtype),
+            value=no_mean((), dtype),
+            past_value=no_mean((), dtype),
             num_batches=jnp.zeros(num_groups, dtype),
             tried=jnp.zeros(num_groups, dtype),
             longest=jnp.zeros(num_groups, dtype),
@@ -225,7 +228,12 @@ def expected(
         # A search that brackets sees rows that its direction came from; what it finds
         # is a new beginning.
         is_fresh = jnp.asarray(outcome.was_bracketed)
-        new = jax.tree.map(lambda x, y: jnp.where(is_fresh, x, y), new, state)
+        is_any_fresh = jnp.any(is_fresh)
+        new = jax.tree.map(
+            lambda x, y: jnp.where(is_fresh if x.ndim else is_any_fresh, x, y),
+            new,
+            state,
+        )
         return new._replace(
             num_batches=jnp.where(is_fresh, new.num_batches, 0),
             longest=jnp.where(is_fresh, new.longest, length),

@@ -9,12 +9,12 @@ from optax_armijo._numerics import safe_divide
 
 
 class Mean(NamedTuple):
-    """Sums over what was measured, by group.
+    """Sums over what was measured.
 
     Attributes:
-      total: of measurements.  # f[G]
-      square: of squared measurements.  # f[G]
-      weight: of how much went into both.  # f[G]
+      total: of measurements.
+      square: of squared measurements.
+      weight: of how much went into both.
     """
 
     total: jax.Array
@@ -22,9 +22,9 @@ class Mean(NamedTuple):
     weight: jax.Array
 
 
-def no_mean(num_groups: int, dtype: jnp.dtype) -> Mean:
+def no_mean(shape: tuple[int, ...], dtype: jnp.dtype) -> Mean:
     """Nothing measured yet; each an array of its own, since states may be donated."""
-    return Mean(*(jnp.zeros(num_groups, dtype) for _ in Mean._fields))
+    return Mean(*(jnp.zeros(shape, dtype) for _ in Mean._fields))
 
 
 def faded(mean: Mean, decay: float, new: Any, counts: jax.Array | bool = True) -> Mean:
