@@ -28,9 +28,15 @@ def no_mean(shape: tuple[int, ...], dtype: jnp.dtype) -> Mean:
 
 
 def faded(mean: Mean, decay: float, new: Any, counts: jax.Array | bool = True) -> Mean:
-    """Lets all that is known count less, and takes in a measurement where it counts."""
-    rates = jnp.where(counts, 1 - decay, 0).astype(mean.total.dtype)
-    new = jnp.where(counts, new, 0)
+    """Lets all that is known count less, and takes in a measurement where it counts.
+
+    One whose square would overflow counts as the largest that does not, so that a mean
+    comes back from it.
+    """
+    dtype = mean.total.dtype
+    largest = 0.5 * jnp.sqrt(jnp.finfo(dtype).max)
+    rates = jnp.where(counts, 1 - decay, 0).astype(dtype)
+    new = jnp.clip(jnp.where(counts, new, 0), -largest, largest)
     return Mean(
         total=decay * mean.total + rates * new,
         square=decay * mean.square + rates * new**2,

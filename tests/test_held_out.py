@@ -287,6 +287,15 @@ def test_while_the_loss_falls_steps_grow_if_their_end_still_leads_down(slope: fl
         assert follow_policy(policies.expected(), others)[-1] < 40.01 / 41
 
 
+def test_a_loss_whose_square_overflows_is_forgotten_again():
+    """After one such batch the loss was never again known to fall."""
+    descending = outcome_with(slope=1.0, curvature=0.1)
+    values = [1e30, *np.linspace(100.0, 1.0, 800)]
+    outcomes = [descending._replace(value=jnp.float32(x)) for x in values]
+    last = follow_policy(policies.expected(), outcomes)[-1]
+    assert last == pytest.approx(1 + 1 / len(values), rel=1e-5)
+
+
 def test_noise_alone_leaves_a_hundredth_of_the_longest_step():
     """Batches of four rows with dropout went down to the smallest step size, and
     learned nothing."""
