@@ -41,17 +41,15 @@ paired by seed. *log10 loss* is of the mean training loss in the last epoch.
 step beside AdamW's among the same task's runs; where other work shared the cores, as
 it did so far, it says little (`benchmarks/speed/` measures cost).
 
-The default was chosen on the two small text tasks of 500 rows; how fast its step sizes
-may fall, on digits and the language model as well. Those begin from random weights,
-where ours is `armijo_adam-from_scratch`, that is `momentum="searched",
+The default was chosen on the two small text tasks of 500 rows; how its step sizes
+change while the loss falls, on digits and the language model as well. Those begin from
+random weights, where ours is `armijo_adam-from_scratch`, that is `momentum="searched",
 start="expected"`. The grid of AdamW is that for fine-tuning, and too low for them. The
 language model's accuracy is that of the next byte.
 
-Each run's commit stands in the JSON files. `armijo_adam` with batches of 8 and 128 rows
-and in bfloat16, on `tweets-5000-small` and `bbc-500-full`, and with changes to it, is
-of commits before its step sizes were held back while the loss falls. What was run with
-32 rows is of commits before they had a floor at a hundredth of the longest, which no
-such run came near.
+Each run's commit stands in the JSON files. `armijo_adam` with changes to it (`-linear`,
+`-c.5` and the like, but not `-averaged` and `-from_scratch`) is of commits before the
+default was what it is now.
 
 A row of one seed is a first look: accuracies on 1,000 rows have a standard error of
 0.01, those on 4,000 one of 0.008, and seeds differ by more.
