@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(record)
     settings = {"task": arguments.task, "steps": arguments.steps}
     write_result(
-        RESULTS / "speed" / "long_run.json", {**environment(settings), **record}
+        RESULTS / "speed" / f"long_run-{arguments.task}.json",
+        {**environment(settings), **record},
     )
 
 
