@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from canvas import BLUE, GREY, IMAGES, new_figure, save
+from canvas import BLUE, GREEN, GREY, IMAGES, new_figure, save
 
 RECORDS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "finetune"
 TASKS = ("tweets-500-small", "bbc-500-small")
 NAME = "against_rates.png"
+OURS = (
+    ("armijo_adam-averaged", GREEN, "average_iterates(armijo_adam())"),
+    ("armijo_adam", BLUE, "armijo_adam()"),
+)
 
 
 def main(folder: Path = IMAGES) -> None:
@@ -28,7 +32,7 @@ def main(folder: Path = IMAGES) -> None:
 
 
 def draw(axes: Any, runs: list[dict[str, Any]]) -> None:
-    """One line for the sweep, a flat one for what has no learning rate."""
+    """One line for the sweep, flat ones for what has no learning rate."""
     accuracy: dict[str, list[float]] = {}
     for run in runs:
         accuracy.setdefault(run["variant"], []).append(run["accuracy"][-1])
@@ -40,9 +44,10 @@ def draw(axes: Any, runs: list[dict[str, Any]]) -> None:
     means, errors = zip(*(mean_and_error(accuracy[x]) for _, x in rates), strict=True)
     x = [rate for rate, _ in rates]
     axes.errorbar(x, means, errors, marker="o", color=GREY, label="AdamW")
-    mean, error = mean_and_error(accuracy["armijo_adam"])
-    axes.axhline(mean, color=BLUE, linewidth=2.2, label="armijo_adam()")
-    axes.axhspan(mean - error, mean + error, color=BLUE, alpha=0.15, linewidth=0)
+    for name, color, label in OURS:
+        mean, error = mean_and_error(accuracy[name])
+        axes.axhline(mean, color=color, linewidth=2.2, label=label)
+        axes.axhspan(mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
     axes.set_xscale("log")
     axes.set_ylabel("accuracy at the end")
     axes.legend(frameon=False, loc="lower right")
