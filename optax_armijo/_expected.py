@@ -148,7 +148,6 @@ def expected(
     check_range("floor", floor, at_least=0, below=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
     check_range("caution", caution, at_least=0)
-    past_decay = 1 - (1 - decay) / LONGER
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         return ExpectedState(
@@ -180,51 +179,8 @@ def expected(
         return step_size, step_size
 
     def update(state: ExpectedState, outcome: Outcome) -> ExpectedState:
-        length = outcome.step_size
-        slope = outcome.promised_decrease / length
-        curvature = (
-            2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
-        )
-        measured = outcome.accepted & outcome.is_visible
-        new = ExpectedState(
-            slope=faded(state.slope, decay, slope),
-            curvature=faded(state.curvature, decay, curvature, measured),
-            value=faded(state.value, decay, outcome.value),
-            past_value=faded(state.past_value, past_decay, outcome.value),
-            num_batches=state.num_batches + 1,
-            tried=jnp.where(measured, length, state.tried),
-            longest=jnp.where(
-                outcome.searched & (outcome.num_trials > 1),
-                length,
-                jnp.maximum(state.longest, length),
-            ),
-            target=state.target,
-            sure_target=state.sure_target,
-        )
-        error = standard_error(new.slope, decay)
-        mean_slope, bend = value_of(new.slope), value_of(new.curvature)
-        sure_slope = jnp.where(error > 0, mean_slope - SURE * error, 0)
-        furthest = FURTHER * new.tried
-        unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
-
-        def target(
-            slope: jax.Array, curvature: jax.Array, begin: jax.Array | float = 0.0
-        ) -> jax.Array:
-            passes = begin + safe_divide(2 * (1 - outcome.c) * slope, curvature)
-            straight = jnp.where(slope > 0, unbent, 0)
-            target = jnp.where(bend > 0, jnp.minimum(passes, furthest), straight)
-            target = jnp.maximum(target, floor * new.longest)
-            return jnp.where(new.curvature.weight > 0, target, jnp.nan)
-
-        careful = mean_slope - caution * error
-        new = new._replace(
-            target=jnp.where(
-                _fall(new, decay) > CHANGED,
-                target(careful, bend, outcome.walked),
-                target(mean_slope, bend),
-            ),
-            sure_target=target(sure_slope, root_mean_square(new.curvature)),
-        )
+        new = _taken_in(state, outcome, decay)
+        new = _aimed(new, outcome, decay=decay, floor=floor, caution=caution)
         # A search that brackets sees rows that its direction came from; what it finds
         # is a new beginning.
         is_fresh = jnp.asarray(outcome.was_bracketed)
@@ -236,10 +192,63 @@ def expected(
         )
         return new._replace(
             num_batches=jnp.where(is_fresh, new.num_batches, 0),
-            longest=jnp.where(is_fresh, new.longest, length),
+            longest=jnp.where(is_fresh, new.longest, outcome.step_size),
         )
 
     return Start(init, first, rest, update, bracketed_part=bracketed_part, is_mean=True)
+
+
+def _taken_in(state: ExpectedState, outcome: Outcome, decay: float) -> ExpectedState:
+    """Returns the state with what a batch measured, its targets as they were."""
+    length = outcome.step_size
+    slope = outcome.promised_decrease / length
+    curvature = 2 * (outcome.predicted_decrease - outcome.actual_decrease) / length**2
+    measured = outcome.accepted & outcome.is_visible
+    past_decay = 1 - (1 - decay) / LONGER
+    was_refused = outcome.searched & (outcome.num_trials > 1)
+    return state._replace(
+        slope=faded(state.slope, decay, slope),
+        curvature=faded(state.curvature, decay, curvature, measured),
+        value=faded(state.value, decay, outcome.value),
+        past_value=faded(state.past_value, past_decay, outcome.value),
+        num_batches=state.num_batches + 1,
+        tried=jnp.where(measured, length, state.tried),
+        longest=jnp.where(was_refused, length, jnp.maximum(state.longest, length)),
+    )
+
+
+def _aimed(
+    state: ExpectedState,
+    outcome: Outcome,
+    *,
+    decay: float,
+    floor: float,
+    caution: float,
+) -> ExpectedState:
+    """Returns the state with the targets that its means give."""
+    error = standard_error(state.slope, decay)
+    mean_slope, bend = value_of(state.slope), value_of(state.curvature)
+    sure_slope = jnp.where(error > 0, mean_slope - SURE * error, 0)
+    furthest = FURTHER * state.tried
+    unbent = jnp.where(sure_slope > 0, furthest, jnp.nan)
+
+    def target(
+        slope: jax.Array, curvature: jax.Array, begin: jax.Array | float = 0.0
+    ) -> jax.Array:
+        passes = begin + safe_divide(2 * (1 - outcome.c) * slope, curvature)
+        straight = jnp.where(slope > 0, unbent, 0)
+        target = jnp.where(bend > 0, jnp.minimum(passes, furthest), straight)
+        target = jnp.maximum(target, floor * state.longest)
+        return jnp.where(state.curvature.weight > 0, target, jnp.nan)
+
+    return state._replace(
+        target=jnp.where(
+            _fall(state, decay) > CHANGED,
+            target(mean_slope - caution * error, bend, outcome.walked),
+            target(mean_slope, bend),
+        ),
+        sure_target=target(sure_slope, root_mean_square(state.curvature)),
+    )
 
 
 def _fall(state: ExpectedState, decay: float) -> jax.Array:
