@@ -94,9 +94,8 @@ def measure(problem: Problem, methods: list[str], steps: int) -> list[dict[str, 
         for name in track(methods, "compiling", transient=True)
     }
     together = [forward, *programs.values()]
-    in_turn(together, FIRST)
-    for _ in track(range(steps), "stepping", transient=True):
-        in_turn(together, 1)
+    for step in track(range(FIRST + steps), "stepping", transient=True):
+        in_turn(together, step)
     return [row(name, programs[name], programs["adam"], forward) for name in methods]
 
 

@@ -1,8 +1,8 @@
 """What a whole run of many steps costs beside AdamW's, and its slowest steps.
 
 Run ``python benchmarks/speed/long_run.py``: a thousand steps of fine-tuning, of AdamW,
-of the default and of the loss alone in turn, so that whatever else the machine does
-falls on all alike. The longer a run, the rarer the default's trials.
+of the default and of the loss alone in turn, another first each time, so that whatever
+else the machine does falls on all alike. The longer a run, the rarer the trials.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
 from task import Setup, Task  # noqa: E402
 from tasks import make_task  # noqa: E402
+from turns import rotated  # noqa: E402
 
 from optax_armijo.training import make_train_step  # noqa: E402
 
-BASE, OURS = "adamw-2e-04", "armijo_adam"
+BASE, OURS, FORWARD = "adamw-2e-04", "armijo_adam", "forward"
 FIRST = 10  # steps that are no measure of later ones: compilation, the first search
 
 
@@ -36,7 +37,7 @@ class Timed(NamedTuple):
     """What was timed of each step, [N] each.
 
     Attributes:
-      seconds: by method; ``forward`` is the loss alone.
+      seconds: by method; `FORWARD` is the loss alone.
       evaluations: of the loss by the default, the gradient's included.
     """
 
@@ -64,27 +65,28 @@ def time_steps(task: Task, num_steps: int) -> Timed:
     transforms = {name: METHODS[name].make(num_steps) for name in (BASE, OURS)}
     steps = {name: make_train_step(task.loss_fn, tx) for name, tx in transforms.items()}
     states: dict[str, Any] = {}
+    infos: dict[str, Any] = {}
     for name, tx in transforms.items():
         params = task.init(0)
         states[name] = params, jax.jit(tx.init)(params)
     forward, start = jax.jit(task.loss_fn), task.init(0)
-    seconds: dict[str, list[float]] = {name: [] for name in (BASE, OURS, "forward")}
+    names = (BASE, OURS, FORWARD)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     evaluations = []
     for step in track(range(num_steps), "stepping", transient=True):
         epoch, i = divmod(step, task.steps_per_epoch)
         batch = list(task.batches(0, epoch))[i]
         key = jax.random.fold_in(jax.random.key(0), step)
-        infos = {}
-        for name, step_fn in steps.items():
+        for name in rotated(names, step):
             began = time.perf_counter()
-            *states[name], metrics = step_fn(*states[name], batch, key)
-            jax.block_until_ready((states[name], metrics.loss))
+            if name == FORWARD:
+                jax.block_until_ready(forward(start, batch, key))
+            else:
+                *states[name], metrics = steps[name](*states[name], batch, key)
+                jax.block_until_ready((states[name], metrics.loss))
+                infos[name] = metrics.info
             seconds[name].append(time.perf_counter() - began)
-            infos[name] = metrics.info
         evaluations.append(1 + int(infos[OURS].num_evaluations))
-        began = time.perf_counter()
-        jax.block_until_ready(forward(start, batch, key))
-        seconds["forward"].append(time.perf_counter() - began)
     return Timed(
         {name: np.array(x) for name, x in seconds.items()}, np.array(evaluations)
     )
@@ -94,7 +96,7 @@ def summary(timed: Timed) -> dict[str, float]:
     """Ratios to AdamW's; the tail in forward passes above AdamW's median step."""
     seconds = {name: x[FIRST:] for name, x in timed.seconds.items()}
     base, ours = seconds[BASE], seconds[OURS]
-    forward = np.median(seconds["forward"])
+    forward = np.median(seconds[FORWARD])
     figures = {
         "base_step_seconds": np.median(base),
         "forward_ratio": forward / np.median(base),

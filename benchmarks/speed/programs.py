@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from timed_problems import Problem
+from turns import rotated
 
 from optax_armijo import armijo_info
 
@@ -90,11 +91,10 @@ def compile_step(
     return compiled, time.perf_counter() - start
 
 
-def in_turn(programs: Sequence[Program | Forward], rounds: int) -> None:
-    """Steps the programs in turn: what else the machine does hits all alike."""
-    for _ in range(rounds):
-        for program in programs:
-            program.step()
+def in_turn(programs: Sequence[Program | Forward], step: int) -> None:
+    """Makes step number `step` of each: what else the machine does hits all alike."""
+    for program in rotated(programs, step):
+        program.step()
 
 
 def num_evaluations(opt_state: Any) -> int:
