@@ -1,8 +1,9 @@
 """What a whole run of many steps costs beside AdamW's, and its slowest steps.
 
 Run ``python benchmarks/speed/long_run.py``: a thousand steps of fine-tuning, of AdamW,
-of the default and of the loss alone in turn, another first each time, so that whatever
-else the machine does falls on all alike. The longer a run, the rarer the trials.
+of the default and of the loss alone in turn, in an order drawn anew for each step, so
+that whatever else the machine does falls on all alike. The longer a run, the rarer the
+trials.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
 from task import Setup, Task  # noqa: E402
 from tasks import make_task  # noqa: E402
-from turns import rotated  # noqa: E402
+from turns import shuffled  # noqa: E402
 
 from optax_armijo.training import make_train_step  # noqa: E402
 
@@ -77,7 +78,7 @@ def time_steps(task: Task, num_steps: int) -> Timed:
         epoch, i = divmod(step, task.steps_per_epoch)
         batch = list(task.batches(0, epoch))[i]
         key = jax.random.fold_in(jax.random.key(0), step)
-        for name in rotated(names, step):
+        for name in shuffled(names, step):
             began = time.perf_counter()
             if name == FORWARD:
                 jax.block_until_ready(forward(start, batch, key))

@@ -24,7 +24,7 @@ from peer_figures import Record, figures, smoothed  # noqa: E402
 from peer_process import Peer, Step  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
-from turns import rotated  # noqa: E402
+from turns import shuffled  # noqa: E402
 
 # The module of a framework's methods, and these; the first is Adam.
 METHODS = {
@@ -96,7 +96,7 @@ def steps_in_turn(peers: Sequence[Peer], num_steps: int) -> dict[str, list[Step]
     """Has all make their steps, one after the other in every round."""
     steps: dict[str, list[Step]] = {peer.method: [] for peer in peers}
     for number in track(range(num_steps), "stepping"):
-        for peer in rotated(peers, number):
+        for peer in shuffled(peers, number):
             steps[peer.method].append(peer.step(number))
         if number == 0:
             check_same_start({method: made[0].loss for method, made in steps.items()})

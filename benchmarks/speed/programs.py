@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from timed_problems import Problem
-from turns import rotated
+from turns import shuffled
 
 from optax_armijo import armijo_info
 
@@ -93,7 +93,7 @@ def compile_step(
 
 def in_turn(programs: Sequence[Program | Forward], step: int) -> None:
     """Makes step number `step` of each: what else the machine does hits all alike."""
-    for program in rotated(programs, step):
+    for program in shuffled(programs, step):
         program.step()
 
 

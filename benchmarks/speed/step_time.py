@@ -1,10 +1,10 @@
 """What a training step of the main job costs beside AdamW's, in one run.
 
 Run ``python benchmarks/speed/step_time.py``. The steps of the optimizers are made in
-turn, another first each time, so that whatever else the machine does falls on all
-alike. Figures are ratios to AdamW's: of the means over all steps, the first ones with
-their many trials too, and of the medians over all but those. The default is a whole run
-of the main job.
+turn, in an order drawn anew for each, so that whatever else the machine does falls on
+all alike. Figures are ratios to AdamW's: of the means over all steps, the first ones
+with their many trials too, and of the medians over all but those. The default is a
+whole run of the main job.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from provenance import RESULTS, environment, write_result  # noqa: E402
 from settings import parse_settings  # noqa: E402
 from text_data import Sizes, load_data  # noqa: E402
 from training import TrainState  # noqa: E402
-from turns import rotated  # noqa: E402
+from turns import shuffled  # noqa: E402
 
 METHODS = {
     "AdamW": ["--optimizer", "adamw"],
@@ -48,7 +48,7 @@ def main() -> None:
     jobs = {name: prepare(options) for name, options in METHODS.items()}
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in METHODS}
     for step in range(WARM_UP + steps):
-        for name in rotated(list(METHODS), step):
+        for name in shuffled(list(METHODS), step):
             job, state = jobs[name]
             state, record = timed_step(job, state, step)
             jobs[name] = job, state
