@@ -1,7 +1,8 @@
 """Writes ``results/speed/README.md`` from the result files beside it.
 
-Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``;
-what ``peers.py`` has found is added if it was run.
+Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py``, ``growth.py``,
+``long_run.py`` and ``cheaper_trials.py``; what ``peers.py`` has found is added if it
+was run.
 """
 
 import json
@@ -23,12 +24,12 @@ COLUMNS = (
 INTRODUCTION = """\
 # What a step costs: what was measured
 
-Written by `benchmarks/speed/cost_tables.py` from the JSON files beside it, which
-`cost.py` and `growth.py` made.
+Written by `benchmarks/speed/cost_tables.py` from the JSON files beside it.
 
 ## Beside Adam's step
 
-Steps of all methods made in turn; ratios of medians within one run, after ten steps.
+By `cost.py`. Steps of all methods made in turn, in an order drawn anew for each; ratios
+of medians within one run, after ten steps.
 *Step*: times Adam's. *Evaluations*: of the loss, a step, beside the gradient's.
 *Machinery*: (step - Adam's step) / (evaluations x forward pass); 1 would be the forward
 passes and nothing else. *Spike*: the slowest step above Adam's, in forward passes.
@@ -38,12 +39,35 @@ program's own analysis. *Every step*: `armijo_adam(frequency="every")`; *own row
 `momentum="none"`, which tests on the rows of the gradient; both with so many groups.
 """
 
+LONG_RUNS = """
+## Whole runs
+
+By `long_run.py`: the default beside AdamW at 2e-4, their steps made in turn, in an
+order drawn anew for each; without the first ten. *Slow*: the slowest step in a hundred
+above AdamW's median, in forward passes. *Evaluations*: of the loss, a step, the
+gradient's included.
+
+| task | steps | mean step | median step | slow | AdamW's slow | evaluations |
+|---|---|---|---|---|---|---|
+"""
+
+TRIALS = """
+## Cheaper trials
+
+By `cheaper_trials.py`: the loss after a step of 1e-4 in the gradient's signs. *Time*:
+of a trial, beside one on all rows in float32. *Error*: of the decrease that it finds.
+
+| problem | trial | time | error |
+|---|---|---|---|
+"""
+
 GROWTH = """
 ## How it grows
 
-What the default adds to Adam's step and one forward pass, in a step with a trial, by
-the compiled program's analysis: bytes moved, that is read and written, and bytes held,
-in units of the params, or of one device's part of them. No time is measured.
+By `growth.py`: what the default adds to Adam's step and one forward pass, in a step
+with a trial, by the compiled program's analysis: bytes moved, that is read and written,
+and bytes held, in units of the params, or of one device's part of them. No time is
+measured.
 
 ![Growth](growth.png)
 
@@ -78,6 +102,11 @@ def main() -> None:
     text = INTRODUCTION
     for path in sorted(FOLDER.glob("cost-*.json")):
         text += cost_table(json.loads(path.read_text()))
+    text += LONG_RUNS
+    for path in sorted(FOLDER.glob("long_run-*.json")):
+        text += long_run_row(json.loads(path.read_text()))
+    trials = json.loads((FOLDER / "cheaper_trials.json").read_text())
+    text += TRIALS + "".join(map(trial_row, trials["rows"])) + f"\n{made(trials)}\n"
     growth = json.loads((FOLDER / "growth.json").read_text())
     text += GROWTH + "\n".join(growth_row(row) for row in growth["rows"])
     text += f"\n\n{made(growth)}\n"
@@ -107,6 +136,23 @@ def cost_row(row: dict[str, Any]) -> str:
         f"| {row['method']} | {row['step_ratio']:.2f} | {row['evaluations']:.2f} | "
         f"{machinery} | {row['spike']:.1f} | {first} | {row['compile_ratio']:.1f} | "
         f"{row['temporaries_above']:+.2f} |"
+    )
+
+
+def long_run_row(record: dict[str, Any]) -> str:
+    settings = record["settings"]
+    return (
+        f"| {settings['task']} | {settings['steps']} | {record['mean_ratio']:.3f} | "
+        f"{record['median_ratio']:.3f} | {record['p99_above_in_forward_passes']:.1f} | "
+        f"{record['base_p99_above_in_forward_passes']:.1f} | "
+        f"{record['evaluations']:.2f} |\n"
+    )
+
+
+def trial_row(row: dict[str, Any]) -> str:
+    error = f"{row['error']:+.1%}" if "error" in row else ""
+    return (
+        f"| {row['problem']} | {row['trial']} | {row['time_ratio']:.2f} | {error} |\n"
     )
 
 

@@ -1,0 +1,107 @@
+"""Would a cheaper trial do? Fewer rows, bfloat16, two step sizes at once.
+
+Run ``python benchmarks/speed/cheaper_trials.py``. A trial is the loss after a step of
+Adam's size in the gradient's signs; it is timed on all rows, on half of them, with
+params and activations in bfloat16, and for two step sizes in one batched evaluation.
+The time of a trial is a ratio to that of the plain one, of medians within one run; its
+error is that of the decrease which it finds, in parts of the plain one's.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+from provenance import RESULTS, environment, write_result  # noqa: E402
+from rich.progress import track  # noqa: E402
+from timed_problems import PROBLEMS, Problem  # noqa: E402
+from turns import shuffled  # noqa: E402
+
+PLAIN, BATCHED = "all rows", "two at once"
+STEP_SIZE = 1e-4
+WARM_UP = 2  # rounds
+Loss = Callable[[jax.Array], jax.Array]  # from a step size to the loss after that step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=40)
+    rounds = parser.parse_args().rounds
+    rows = []
+    for name, make in PROBLEMS.items():
+        rows += [{"problem": name, **row} for row in measure(make(), rounds)]
+    record = {**environment({"rounds": rounds}), "rows": rows}
+    write_result(RESULTS / "speed" / "cheaper_trials.json", record)
+
+
+def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
+    """Returns a row a kind of trial."""
+    direction = jax.tree.map(
+        lambda g: -jnp.sign(g), jax.grad(problem.loss_fn)(problem.params, problem.batch)
+    )
+    losses = {
+        kind: jax.jit(loss_after_step(trial, direction))
+        for kind, trial in kinds_of(problem).items()
+    }
+    programs = {**losses, BATCHED: jax.jit(jax.vmap(losses[PLAIN]))}
+    inputs = {kind: jnp.array(STEP_SIZE) for kind in losses}
+    inputs[BATCHED] = STEP_SIZE * jnp.array([1.0, 2.0])
+    seconds: dict[str, list[float]] = {kind: [] for kind in programs}
+    for turn in track(range(WARM_UP + rounds), "timing", transient=True):
+        for kind in shuffled(list(programs), turn):
+            began = time.perf_counter()
+            jax.block_until_ready(programs[kind](inputs[kind]))
+            seconds[kind].append(time.perf_counter() - began)
+    medians = {kind: median(x[WARM_UP:]) for kind, x in seconds.items()}
+    found = {kind: float(loss(0.0) - loss(STEP_SIZE)) for kind, loss in losses.items()}
+    rows = []
+    for kind in programs:
+        ratio = medians[kind] / (inputs[kind].size * medians[PLAIN])
+        row: dict[str, Any] = {"trial": kind, "time_ratio": ratio}
+        if kind in found:
+            row["error"] = found[kind] / found[PLAIN] - 1
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+        rows.append(row)
+    return rows
+
+
+def kinds_of(problem: Problem) -> dict[str, Problem]:
+    """The problem as it is, on half of its rows, and in bfloat16."""
+    num_rows = len(jax.tree.leaves(problem.batch)[0])
+    half = jax.tree.map(lambda x: x[: num_rows // 2], problem.batch)
+
+    def narrow(params: Any, batch: Any) -> jax.Array:
+        params, batch = jax.tree.map(to_bfloat16, (params, batch))
+        return problem.loss_fn(params, batch).astype(jnp.float32)
+
+    return {
+        PLAIN: problem,
+        "half the rows": problem._replace(batch=half),
+        "bfloat16": problem._replace(loss_fn=narrow),
+    }
+
+
+def loss_after_step(problem: Problem, direction: Any) -> Loss:
+    def loss(step_size: jax.Array) -> jax.Array:
+        params = jax.tree.map(lambda x, d: x + step_size * d, problem.params, direction)
+        return problem.loss_fn(params, problem.batch)
+
+    return loss
+
+
+def to_bfloat16(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+if __name__ == "__main__":
+    main()
