@@ -101,7 +101,8 @@ def run_epoch(
         steps.append(record)
         weights.append(float(batch.weights.sum()))
     total = sum(w * step["loss"] for w, step in zip(weights, steps, strict=True))
-    scores = evaluate(job.eval_step, state.params, job.eval_batches())
+    params = job.optimizer.eval_params(state.opt_state, state.params)
+    scores = evaluate(job.eval_step, params, job.eval_batches())
     compiling = _compile_seconds(job) - compiling
     record = {
         "kind": "epoch",

@@ -1,5 +1,6 @@
 """The optimizers to choose from, and what each step of theirs tells."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +20,31 @@ LABEL_FUNCTIONS = {
 
 
 class Optimizer(NamedTuple):
-    """A transformation, and the schedule that it follows if it has one."""
+    """How params move, and which are validated.
+
+    Attributes:
+      transform: makes the steps.
+      schedule: that it follows, if it has one.
+      eval_params: ``(opt_state, params) -> params`` to validate.
+    """
 
     transform: optax.GradientTransformationExtraArgs
     schedule: optax.Schedule | None
+    eval_params: Callable[[Any, Any], Any] = lambda _, params: params
 
 
 def make_optimizer(settings: Settings, num_steps: int) -> Optimizer:
     """Builds the optimizer of `settings` for a run of `num_steps` steps."""
+    optimizer = _of_last_iterates(settings, num_steps)
+    if not settings.average:
+        return optimizer
+    return optimizer._replace(
+        transform=optax_armijo.average_iterates(optimizer.transform),
+        eval_params=optax_armijo.averaged_params,
+    )
+
+
+def _of_last_iterates(settings: Settings, num_steps: int) -> Optimizer:
     decay, labels = settings.weight_decay or 0.0, LABEL_FUNCTIONS[settings.groups]
     momentum = None if settings.groups == "all" else "none"
     if settings.optimizer == "adamw":

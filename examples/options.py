@@ -90,6 +90,8 @@ def _add_training_options(add: Any) -> None:
     text = "of adamw and armijo_adamw, on matrices but not biases and norms "
     text += f"(default {DEFAULT_WEIGHT_DECAY:g})"
     add("--weight-decay", type=_number, metavar="X", help=text)
+    text = "validate, and keep beside the last, the average of the last iterates"
+    _flag(add, "--average", text)
     _count(add, "--epochs", 5, "passes over the training rows")
     _count(add, "--batch-size", 32, "rows a step")
     _count(add, "--seed", 0, "of classifier, order of rows and dropout", least=0)

@@ -35,6 +35,7 @@ class Settings:
     groups: str
     learning_rate: float | None
     weight_decay: float | None
+    average: bool
     epochs: int
     batch_size: int
     seed: int

@@ -1,10 +1,10 @@
 """Is it worth adopting? Our default, the papers' AdamW and a sweep, on your own data.
 
 Run ``python examples/trial.py --train-file mine.csv``: each optimizer fine-tunes the
-same model on the same rows for as many epochs, and ``report.md`` and ``report.html``
-say what came of it and what it cost. Stopped, it goes on where it was. All options of
-`finetune_bert` on data, model and training are understood, but those that the trial
-chooses itself.
+same model on the same rows for as many epochs, ours with an average of its last
+iterates, and ``report.md`` and ``report.html`` say what came of it and what it cost.
+Stopped, it goes on where it was. All options of `finetune_bert` on data, model and
+training are understood, but those that the trial chooses itself.
 """
 
 import argparse
@@ -23,7 +23,10 @@ from trial_report import Outcome, write_report
 
 PAPER = DEFAULT_LEARNING_RATE
 SWEEP = (1e-4, 5e-4, 1e-3)
-CHOSEN_HERE = ("--optimizer", "--learning-rate", "--seed", "--resume", "--overwrite")
+CHOSEN_HERE = (
+    *("--optimizer", "--average", "--learning-rate", "--seed"),
+    *("--resume", "--overwrite"),
+)
 
 
 class Plan(NamedTuple):
@@ -87,7 +90,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Path, list[Plan]]:
         for method, rate in methods:
             name = method if rate is None else f"{method}-{rate:g}"
             options = ["--optimizer", method, "--seed", str(seed)]
-            options += [] if rate is None else ["--learning-rate", str(rate)]
+            # Without a schedule the last steps do not end small: ours is averaged.
+            options += ["--average"] if rate is None else ["--learning-rate", str(rate)]
             options += ["--output-dir", str(own.output_dir / f"{name}-{seed}")]
             plans.append(Plan(method, rate, parse_settings([*others, *options])))
     return own.output_dir, plans

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from metrics import Record
 
 PICTURE = "trial.png"
+OURS = "average_iterates(armijo_adam())"
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;"
     "padding:0 1rem;color:#222}table{border-collapse:collapse;display:block;"
@@ -52,7 +53,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        return "`armijo_adam()`" if self.rate is None else f"AdamW {self.rate:g}"
+        return f"`{OURS}`" if self.rate is None else f"AdamW {self.rate:g}"
 
 
 def write_report(outcomes: Sequence[Outcome], paper: float, folder: Path) -> str:
@@ -184,7 +185,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     errors = [x.accuracy.error for x in swept]
     sweep.errorbar([x.rate for x in swept], means, errors, fmt="o-", label="AdamW")
     ours = next(x.accuracy for x in rows if x.rate is None)
-    sweep.axhline(ours.mean, color="C3", linewidth=2.5, label="armijo_adam()")
+    sweep.axhline(ours.mean, color="C3", linewidth=2.5, label=OURS)
     low, high = ours.mean - ours.error, ours.mean + ours.error
     sweep.axhspan(low, high, color="C3", alpha=0.15)
     sweep.set_xscale("log")

@@ -25,6 +25,19 @@ def test_adamw_follows_its_schedule(tiny, tmp_path):
     assert 0.0 < rates[-1] < 1e-4
 
 
+def test_average_changes_what_is_validated_and_no_step(tiny, tmp_path):
+    runs = {}
+    for flags in ([], ["--average"]):
+        folder = tmp_path / ("averaged" if flags else "last")
+        argv = [*tiny, *flags, "--epochs", "2", "--output-dir", str(folder)]
+        assert finetune_bert.main(argv) == 0
+        losses = [step["loss"] for step in records(folder, "step")]
+        runs[bool(flags)] = losses, records(folder, "epoch")[-1]["log_loss"]
+    (losses, last), (same_losses, averaged) = runs[False], runs[True]
+    np.testing.assert_allclose(same_losses, losses, rtol=1e-5)
+    assert abs(averaged - last) > 1e-6
+
+
 def test_armijo_adamw_decays_matrices_alone():
     argv = ["--optimizer", "armijo_adamw", "--groups", "one", "--weight-decay", "0.5"]
     optimizer = optimizers.make_optimizer(settings.parse_settings(argv), num_steps=1)

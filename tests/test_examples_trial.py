@@ -47,7 +47,7 @@ def test_the_report_has_the_scores_of_the_runs(folder):
     text = (folder / "report.md").read_text()
     summary = read(folder / "armijo_adam-0" / "metrics.jsonl")[-1]
     accuracy = Score(summary["accuracy"], summary["accuracy_error"])
-    assert f"| `armijo_adam()` | {accuracy} |" in text
+    assert f"| `average_iterates(armijo_adam())` | {accuracy} |" in text
     assert "| AdamW 2e-05 |" in text and "| AdamW 0.001 |" in text
     page = (folder / "report.html").read_text()
     assert "<table>" in page and 'src="data:image/png;base64,' in page
