@@ -30,7 +30,7 @@ from turns import shuffled  # noqa: E402
 PLAIN, BATCHED = "all rows", "two at once"
 STEP_SIZE = 1e-4
 WARM_UP = 2  # rounds
-Loss = Callable[[jax.Array], jax.Array]  # from a step size to the loss after that step
+Loss = Callable[[Any, Any], jax.Array]  # of params and batch
 
 
 def main() -> None:
@@ -46,27 +46,34 @@ def main() -> None:
 
 def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     """Returns a row a kind of trial."""
-    direction = jax.tree.map(
-        lambda g: -jnp.sign(g), jax.grad(problem.loss_fn)(problem.params, problem.batch)
-    )
-    losses = {
-        kind: jax.jit(loss_after_step(trial, direction))
-        for kind, trial in kinds_of(problem).items()
+    grads = jax.grad(problem.loss_fn)(problem.params, problem.batch)
+    params, direction = problem.params, jax.tree.map(lambda g: -jnp.sign(g), grads)
+    kinds = kinds_of(problem)
+    losses = {kind: loss_after_step(trial.loss_fn) for kind, trial in kinds.items()}
+    batched = jax.vmap(losses[PLAIN], in_axes=(0, None, None, None))
+    programs = {kind: jax.jit(loss) for kind, loss in losses.items()}
+    programs[BATCHED] = jax.jit(batched)
+    inputs = {
+        kind: (jnp.array(STEP_SIZE), params, direction, trial.batch)
+        for kind, trial in kinds.items()
     }
-    programs = {**losses, BATCHED: jax.jit(jax.vmap(losses[PLAIN]))}
-    inputs = {kind: jnp.array(STEP_SIZE) for kind in losses}
-    inputs[BATCHED] = STEP_SIZE * jnp.array([1.0, 2.0])
+    both = STEP_SIZE * jnp.array([1.0, 2.0])
+    inputs[BATCHED] = (both, params, direction, problem.batch)
     seconds: dict[str, list[float]] = {kind: [] for kind in programs}
     for turn in track(range(WARM_UP + rounds), "timing", transient=True):
         for kind in shuffled(list(programs), turn):
             began = time.perf_counter()
-            jax.block_until_ready(programs[kind](inputs[kind]))
+            jax.block_until_ready(programs[kind](*inputs[kind]))
             seconds[kind].append(time.perf_counter() - began)
     medians = {kind: median(x[WARM_UP:]) for kind, x in seconds.items()}
-    found = {kind: float(loss(0.0) - loss(STEP_SIZE)) for kind, loss in losses.items()}
+    found = {
+        kind: float(programs[kind](0.0, *inputs[kind][1:]))
+        - float(programs[kind](*inputs[kind]))
+        for kind in kinds
+    }
     rows = []
     for kind in programs:
-        ratio = medians[kind] / (inputs[kind].size * medians[PLAIN])
+        ratio = medians[kind] / (inputs[kind][0].size * medians[PLAIN])
         row: dict[str, Any] = {"trial": kind, "time_ratio": ratio}
         if kind in found:
             row["error"] = found[kind] / found[PLAIN] - 1
@@ -91,10 +98,12 @@ def kinds_of(problem: Problem) -> dict[str, Problem]:
     }
 
 
-def loss_after_step(problem: Problem, direction: Any) -> Loss:
-    def loss(step_size: jax.Array) -> jax.Array:
-        params = jax.tree.map(lambda x, d: x + step_size * d, problem.params, direction)
-        return problem.loss_fn(params, problem.batch)
+def loss_after_step(loss_fn: Loss) -> Callable[..., jax.Array]:
+    def loss(
+        step_size: jax.Array, params: Any, direction: Any, batch: Any
+    ) -> jax.Array:
+        moved = jax.tree.map(lambda x, d: x + step_size * d, params, direction)
+        return loss_fn(moved, batch)
 
     return loss
 
