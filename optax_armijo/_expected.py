@@ -20,7 +20,6 @@ from optax_armijo._policies import Opening, Outcome, Start
 FURTHER = 2.0  # no step goes so many times as far as was tried
 SURE = 3.0  # standard errors between a mean slope and what it is surely above
 CHANGED = 4.0  # standard errors between past losses and those of late
-FEW = 10  # batches, which say too little to shorten a step
 LONGER = 10  # times as many batches in the mean of the losses that are past
 
 
@@ -98,11 +97,9 @@ def expected(
       \left(\frac{k + 1}{k}\right)^p
 
     At its fastest it falls like :math:`1 / k^p`, a decay that needs no number of steps
-    known ahead; it does not fall for the first nine batches, when the direction is that
-    of few others and leads less far than it will. Not held back are shrinking while the
-    loss rises, surely so by the same standard errors, and growth up to the first
-    :math:`\eta^*` of a slope three standard errors below the mean and of the root of
-    the mean square of the curvatures.
+    known ahead. Not held back are shrinking while the loss rises, surely so by the same
+    standard errors, and growth up to the first :math:`\eta^*` of a slope three
+    standard errors below the mean and of the root of the mean square of the curvatures.
 
     And :math:`\eta^*` is never below `floor` of the largest step size since a search
     bracketed or refused a trial. On batches of few rows, measurements at short steps
@@ -132,16 +129,13 @@ def expected(
       >>> outcome = Outcome(searched=yes, accepted=yes, step_size=jnp.array([0.5]),
       ...     slopes=jnp.array([1.0]), num_trials=1, predicted_decrease=0.5,
       ...     actual_decrease=0.25, share=1.0, c=0.5, promised_decrease=0.5)
-      >>> state = start.init(1, jnp.float32)
-      >>> for _ in range(10):
-      ...   state = start.update(state, outcome)
+      >>> state = start.update(start.init(1, jnp.float32), outcome)
       >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
       >>> start.first(state, opening).tolist()  # s = 1, h = 2: the minimum
       [0.5]
       >>> uphill = outcome._replace(searched=no, accepted=no, promised_decrease=-0.1)
-      >>> # s = (.9 (1 - .9^10) - .2 * .1) / (1 - .9^11)
-      >>> start.first(start.update(state, uphill), opening).tolist()
-      [0.412...]
+      >>> start.first(start.update(state, uphill), opening).tolist()  # (.9 - .2) / 2
+      [0.1842...]
 
     References:
       Y. Wu et al., *Understanding Short-Horizon Bias in Stochastic Meta-Optimization*,
@@ -174,7 +168,6 @@ def expected(
         power = jnp.where(fall > CHANGED, pace, 2 * pace)
         limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** power
         low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
-        low = jnp.where(state.num_batches < FEW, 1, low)
         low = jnp.where(fall < -CHANGED, lowest, low)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)

@@ -11,7 +11,7 @@ from reference_search import EPS, bracket
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
 PAST_DECAY, FURTHER, SURE, CHANGED, PACE = 0.99, 2.0, 3.0, 4.0, 1.0
-FLOOR, CAUTION, FEW = 0.01, 1.0, 10
+FLOOR, CAUTION = 0.01, 1.0
 
 
 class Step(NamedTuple):
@@ -112,9 +112,7 @@ def change(
         return 1.0
     fall = fall_of(losses)
     limit = (1 + 1 / len(losses)) ** (PACE if fall > CHANGED else 2 * PACE)
-    low = 1.0 if len(losses) < FEW else max(LOWEST, 1 / limit)
-    if fall < -CHANGED:
-        low = LOWEST
+    low = LOWEST if fall < -CHANGED else max(LOWEST, 1 / limit)
     high = min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:

@@ -242,19 +242,9 @@ def test_while_the_loss_falls_the_step_size_falls_no_faster_than_one_over_k():
     twice = np.maximum(paced**2, 0.8)
     np.testing.assert_allclose(factors[40:60], paced[40:60], rtol=1e-6)
     np.testing.assert_allclose(factors[-5:], twice[-5:], rtol=1e-6)  # it has stopped
-    np.testing.assert_allclose(factors[9:15], twice[9:15], rtol=1e-6)  # nothing is sure
+    np.testing.assert_allclose(factors[:10], twice[:10], rtol=1e-6)  # nothing is sure
     free = follow_policy(policies.expected(pace=1e6), outcomes)
-    np.testing.assert_allclose(free[9:], 0.8, rtol=1e-6)
-
-
-def test_the_first_batches_shorten_no_step():
-    """Directions of few batches lead less far than those of many, and step sizes that
-    fell for it took an epoch to come back."""
-    ascending = outcome_with(slope=-1.0, curvature=1.0)
-    factors = follow_policy(policies.expected(), [ascending] * 12)
-    assert factors[:9] == [1.0] * 9 and max(factors[9:]) < 1
-    descending = outcome_with(slope=1.0, curvature=0.1)
-    assert min(follow_policy(policies.expected(), [descending] * 9)) > 1
+    np.testing.assert_allclose(free, 0.8, rtol=1e-6)
 
 
 def test_when_the_loss_surely_rises_the_step_size_may_fall_at_once():
