@@ -2,6 +2,7 @@
 
 import json
 
+import cheaper_trials
 import cost
 import cost_tables
 import growth
@@ -13,6 +14,7 @@ from task import Setup
 from tasks import make_task
 from timed_problems import Problem
 from toys import network_loss, network_params
+from turns import shuffled
 
 METHODS = ["adam", "armijo_adam", "every step, 8 groups", "optax backtracking"]
 
@@ -47,6 +49,32 @@ def test_groups_are_even_and_no_more_than_leaves():
     assert sorted(labels) == list(range(6))
 
 
+def test_every_order_has_each_name_and_they_differ():
+    orders = [tuple(shuffled("abc", step)) for step in range(60)]
+    assert {tuple(sorted(order)) for order in orders} == {tuple("abc")}
+    assert len(set(orders)) == 6
+    assert orders == [tuple(shuffled("abc", step)) for step in range(60)]
+
+
+def test_half_of_equal_halves_finds_the_decrease_of_all():
+    def loss(w, x):
+        return jnp.mean((x @ w - 1) ** 2)
+
+    half = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
+    problem = Problem(loss, jnp.full(4, 0.5), jnp.concatenate([half, half]))
+    rows = {row["trial"]: row for row in cheaper_trials.measure(problem, 2)}
+    assert rows[cheaper_trials.PLAIN] == {
+        "trial": cheaper_trials.PLAIN,
+        "time_ratio": 1.0,
+        "error": 0.0,
+    }
+    assert abs(rows["half the rows"]["error"]) < 1e-2
+    assert "error" not in rows[cheaper_trials.BATCHED]
+    uneven = problem._replace(batch=jnp.concatenate([half, 2 * half]))
+    rows = {row["trial"]: row for row in cheaper_trials.measure(uneven, 2)}
+    assert abs(rows["half the rows"]["error"]) > 0.1
+
+
 def test_growth_is_in_units_of_the_params():
     small, large = (growth.measure("params", growth.Net(2, n), 1) for n in (64, 256))
     assert large["num_params"] == 16 * small["num_params"]
@@ -67,10 +95,18 @@ def test_the_page_has_a_row_a_method_and_says_where_it_comes_from(
     (tmp_path / "cost-toy.json").write_text(json.dumps(toy))
     grown = {**made, "rows": [growth.measure("groups", growth.Net(3, 8), 1)]}
     (tmp_path / "growth.json").write_text(json.dumps(grown))
+    trial = {"problem": "toy", "trial": "half", "time_ratio": 0.5, "error": 0.08}
+    trials = {**made, "rows": [trial]}
+    (tmp_path / "cheaper_trials.json").write_text(json.dumps(trials))
+    timed = long_run.Timed({x: np.ones(20) for x in long_run.NAMES}, np.ones(20))
+    run = {"settings": {"task": "toy", "steps": 20}, **long_run.summary(timed)}
+    (tmp_path / "long_run-toy.json").write_text(json.dumps(run))
     cost_tables.main()
     page = (tmp_path / "README.md").read_text()
     assert all(f"\n| {method} | " in page for method in METHODS[1:])
-    assert page.count("at commit abc") == 2
+    assert "\n| toy | 20 | 1.000 | 1.000 | 0.0 | 0.0 | 1.00 |\n" in page
+    assert "\n| toy | half | 0.50 | +8.0% |\n" in page
+    assert page.count("at commit abc") == 3
 
 
 def test_a_long_run_is_timed_step_by_step_beside_its_base():

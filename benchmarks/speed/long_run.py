@@ -30,7 +30,7 @@ from turns import shuffled  # noqa: E402
 
 from optax_armijo.training import make_train_step  # noqa: E402
 
-BASE, OURS, FORWARD = "adamw-2e-04", "armijo_adam", "forward"
+BASE, OURS, FORWARD = NAMES = "adamw-2e-04", "armijo_adam", "forward"
 FIRST = 10  # steps that are no measure of later ones: compilation, the first search
 
 
@@ -71,14 +71,13 @@ def time_steps(task: Task, num_steps: int) -> Timed:
         params = task.init(0)
         states[name] = params, jax.jit(tx.init)(params)
     forward, start = jax.jit(task.loss_fn), task.init(0)
-    names = (BASE, OURS, FORWARD)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     evaluations = []
     for step in track(range(num_steps), "stepping", transient=True):
         epoch, i = divmod(step, task.steps_per_epoch)
         batch = list(task.batches(0, epoch))[i]
         key = jax.random.fold_in(jax.random.key(0), step)
-        for name in shuffled(names, step):
+        for name in shuffled(NAMES, step):
             began = time.perf_counter()
             if name == FORWARD:
                 jax.block_until_ready(forward(start, batch, key))
