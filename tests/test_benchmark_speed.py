@@ -80,6 +80,15 @@ def test_growth_is_in_units_of_the_params():
     assert large["num_params"] == 16 * small["num_params"]
     assert large["moved"] == pytest.approx(small["moved"], rel=0.2)
     assert large["held"] < 1.5
+    assert small["adam_seconds"] > 0 and "seconds" in small
+
+
+def test_what_memory_cannot_hold_is_compiled_and_not_timed(monkeypatch):
+    monkeypatch.setattr(growth, "MOST_TIMED", 100)
+    row = growth.measure("groups", growth.Net(3, 8), 1)
+    assert "seconds" not in row and "adam_seconds" not in row
+    assert cost_tables.growth_row(row).count("|") == 10
+    growth.draw([{**row, "what": what} for what in ("params", "groups", "devices")])
 
 
 def test_the_page_has_a_row_a_method_and_says_where_it_comes_from(

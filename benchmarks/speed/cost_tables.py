@@ -1,8 +1,8 @@
 """Writes ``results/speed/README.md`` from the result files beside it.
 
-Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py``, ``growth.py``,
-``long_run.py`` and ``cheaper_trials.py``; what ``peers.py`` has found is added if it
-was run.
+Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``;
+what ``long_run.py``, ``cheaper_trials.py`` and ``peers.py`` have found is added where
+they were run.
 """
 
 import json
@@ -66,13 +66,14 @@ GROWTH = """
 
 By `growth.py`: what the default adds to Adam's step and one forward pass, in a step
 with a trial, by the compiled program's analysis: bytes moved, that is read and written,
-and bytes held, in units of the params, or of one device's part of them. No time is
-measured.
+and bytes held, in units of the params, or of one device's part of them. Steps are made
+and timed up to 1e8 params. All devices are threads of the same cores.
 
 ![Growth](growth.png)
 
-| params | groups | devices | Adam moves | ours moves | ours holds | compile, s |
-|---|---|---|---|---|---|---|
+| params | groups | devices | Adam moves | ours moves | ours holds | Adam's step, ms | \
+ours, ms | compile, s |
+|---|---|---|---|---|---|---|---|---|
 """
 
 PEERS = """
@@ -102,11 +103,14 @@ def main() -> None:
     text = INTRODUCTION
     for path in sorted(FOLDER.glob("cost-*.json")):
         text += cost_table(json.loads(path.read_text()))
-    text += LONG_RUNS
-    for path in sorted(FOLDER.glob("long_run-*.json")):
-        text += long_run_row(json.loads(path.read_text()))
-    trials = json.loads((FOLDER / "cheaper_trials.json").read_text())
-    text += TRIALS + "".join(map(trial_row, trials["rows"])) + f"\n{made(trials)}\n"
+    if runs := sorted(FOLDER.glob("long_run-*.json")):
+        text += LONG_RUNS + "".join(
+            long_run_row(json.loads(x.read_text())) for x in runs
+        )
+    if (path := FOLDER / "cheaper_trials.json").exists():
+        trials = json.loads(path.read_text())
+        text += TRIALS + "".join(map(trial_row, trials["rows"]))
+        text += f"\n{made(trials)}\n"
     growth = json.loads((FOLDER / "growth.json").read_text())
     text += GROWTH + "\n".join(growth_row(row) for row in growth["rows"])
     text += f"\n\n{made(growth)}\n"
@@ -157,10 +161,13 @@ def trial_row(row: dict[str, Any]) -> str:
 
 
 def growth_row(row: dict[str, Any]) -> str:
+    is_timed = "seconds" in row
+    keys = ("adam_seconds", "seconds")
+    times = [f"{1e3 * row[key]:.2f}" if is_timed else "" for key in keys]
     return (
         f"| {row['num_params']:.0e} | {row['num_groups']} | {row['num_devices']} | "
         f"{row['adam_moved']:.1f} | {row['moved']:.1f} | {row['held']:.2f} | "
-        f"{row['compile']:.1f} |"
+        f"{times[0]} | {times[1]} | {row['compile']:.1f} |"
     )
 
 

@@ -1,14 +1,18 @@
 """How what the search adds grows: with params, with groups, with devices.
 
-Run ``python benchmarks/speed/growth.py``. Nothing is timed: programs are compiled for
-shapes, up to 1e9 params, and the compiled program's own analysis tells how many bytes a
-step moves and holds. What is ours is a step's, less Adam's and less one evaluation of
-the loss, in units of the params: 1 is as much as reading all of them once.
+Run ``python benchmarks/speed/growth.py``. Programs are compiled for shapes, up to 1e9
+params, and the compiled program's own analysis tells how many bytes a step moves and
+holds; up to 1e8 params its steps are made and timed as well. What is ours is that of a
+step with a trial, less Adam's and less one evaluation of the loss; bytes are in units
+of the params: 1 is as much as reading all of them once.
 """
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,16 +21,20 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from programs import compile_step  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
+from turns import shuffled  # noqa: E402
 
 from optax_armijo import armijo_adam, by_stacked_layer  # noqa: E402
 
 WIDTHS = (512, 1600, 5040, 15840)  # of four layers: 1e6 to 1e9 params
 LAYERS = (1, 10, 100, 1000)
 DEVICES = (1, 2, 4, 8)
+MOST_TIMED = 2e8  # params; beyond, memory ends on small machines
+WARM_UP, STEPS = 2, 9  # the first step searches
 PATH = RESULTS / "speed" / "growth.json"
 
 
@@ -42,6 +50,15 @@ class Net(NamedTuple):
             return jnp.tanh(x @ kernel), None
 
         return jnp.mean(jax.lax.scan(layer, batch, params["layers"])[0] ** 2)
+
+    def values(self) -> tuple[Any, np.ndarray]:
+        """Params and a batch, of noise."""
+        rng = np.random.default_rng(0)
+        shape = (self.num_layers, self.width, self.width)
+        layers = rng.standard_normal(shape, np.float32) / self.width**0.5
+        return {"layers": layers}, rng.standard_normal(
+            (self.rows, self.width), np.float32
+        )
 
     def shapes(self, mesh: Mesh) -> tuple[Any, jax.ShapeDtypeStruct]:
         """Params, their last axis divided among the devices, and the batch."""
@@ -68,10 +85,9 @@ def measure(what: str, net: Net, num_devices: int) -> dict[str, Any]:
     mesh = Mesh(jax.devices()[:num_devices], "devices")
     params, batch = net.shapes(mesh)
     loss = jax.jit(net.loss_fn).lower(params, batch).compile()
+    every_step = armijo_adam(by_stacked_layer(), frequency="every")
     adam, _ = compile_for_shapes(net, optax.adam(1e-4), params, batch)
-    ours, seconds = compile_for_shapes(
-        net, armijo_adam(by_stacked_layer()), params, batch
-    )
+    ours, seconds = compile_for_shapes(net, every_step, params, batch)
     size = 4 * net.num_layers * net.width**2 / num_devices
     row = {
         "what": what,
@@ -83,6 +99,16 @@ def measure(what: str, net: Net, num_devices: int) -> dict[str, Any]:
         "held": (held(ours) - held(adam)) / size,
         "compile": seconds,
     }
+    if row["num_params"] <= MOST_TIMED:
+        values = net.values()
+        steppers = {
+            "adam": stepper(adam, optax.adam(1e-4), *values),
+            "ours": stepper(ours, every_step, *values),
+            "loss": caller(loss, *values),
+        }
+        times = median_seconds(steppers)
+        row["adam_seconds"] = times["adam"]
+        row["seconds"] = times["ours"] - times["adam"] - times["loss"]
     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
     return row
 
@@ -98,6 +124,37 @@ def compile_for_shapes(
 
     state = jax.tree.map(like, jax.eval_shape(transform.init, params))
     return compile_step(net.loss_fn, transform, params, state, batch)
+
+
+def stepper(
+    compiled: Any, transform: optax.GradientTransformation, params: Any, batch: Any
+) -> Callable[[], Any]:
+    """Returns a function that makes the next step."""
+    shardings, _ = compiled.input_shardings
+    state = transform.init(jax.tree.map(jnp.asarray, params))
+    carry = list(jax.device_put((params, state, batch), shardings))
+
+    def step() -> Any:
+        carry[0], carry[1], loss = compiled(*carry)
+        return carry, loss
+
+    return step
+
+
+def caller(compiled: Any, *arguments: Any) -> Callable[[], Any]:
+    placed = jax.device_put(arguments, compiled.input_shardings[0])
+    return lambda: compiled(*placed)
+
+
+def median_seconds(steppers: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Calls each in turn, in an order drawn anew each time."""
+    seconds: dict[str, list[float]] = {name: [] for name in steppers}
+    for turn in range(WARM_UP + STEPS):
+        for name in shuffled(list(steppers), turn):
+            began = time.perf_counter()
+            jax.block_until_ready(steppers[name]())
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(x[WARM_UP:]) for name, x in seconds.items()}
 
 
 def moved(compiled: Any) -> float:
@@ -117,16 +174,29 @@ def draw(rows: list[dict[str, Any]]) -> Any:
     import matplotlib.pyplot as plt
 
     plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
-    for axis, what in zip(axes, ("params", "groups", "devices"), strict=True):
+    figure, panels = plt.subplots(2, 3, figsize=(10, 5.5), layout="constrained")
+    axes, below = panels
+    for i, what in enumerate(("params", "groups", "devices")):
+        axis, timed = axes[i], below[i]
         chosen = [row for row in rows if row["what"] == what]
         x = [row[f"num_{what}"] for row in chosen]
         axis.plot(x, [row["moved"] for row in chosen], "o-", label="moved, ours")
         axis.plot(x, [row["adam_moved"] for row in chosen], "s:", label="moved, Adam")
         axis.plot(x, [row["held"] for row in chosen], "^--", label="held, ours")
         axis.set(xlabel=what, xscale="log", ylim=(0, None))
+        chosen = [row for row in chosen if "seconds" in row]
+        x = [row[f"num_{what}"] for row in chosen]
+        for key, style, name in (
+            ("seconds", "o-", "ours"),
+            ("adam_seconds", "s:", "Adam's step"),
+        ):
+            per_param = [1e9 * row[key] / row["num_params"] for row in chosen]
+            timed.plot(x, per_param, style, label=name)
+        timed.set(xlabel=what, xscale="log", yscale="log")
     axes[0].set_ylabel("times the params' bytes")
+    below[0].set_ylabel("nanoseconds a param")
     axes[0].legend()
+    below[0].legend()
     return figure
 
 
