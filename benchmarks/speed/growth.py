@@ -183,7 +183,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
         axis.plot(x, [row["moved"] for row in chosen], "o-", label="moved, ours")
         axis.plot(x, [row["adam_moved"] for row in chosen], "s:", label="moved, Adam")
         axis.plot(x, [row["held"] for row in chosen], "^--", label="held, ours")
-        axis.set(xlabel=what, xscale="log", ylim=(0, None))
+        axis.set(ylim=(0, None))
         chosen = [row for row in chosen if "seconds" in row]
         x = [row[f"num_{what}"] for row in chosen]
         for key, style, name in (
@@ -192,7 +192,10 @@ def draw(rows: list[dict[str, Any]]) -> Any:
         ):
             per_param = [1e9 * row[key] / row["num_params"] for row in chosen]
             timed.plot(x, per_param, style, label=name)
-        timed.set(xlabel=what, xscale="log", yscale="log")
+        timed.set(yscale="log")
+        for each in (axis, timed):
+            each.set_xlabel(what)
+            each.set_xscale("log", base=2 if what == "devices" else 10)
     axes[0].set_ylabel("times the params' bytes")
     below[0].set_ylabel("nanoseconds a param")
     axes[0].legend()
