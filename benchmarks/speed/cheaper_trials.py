@@ -10,10 +10,9 @@ error is that of the decrease which it finds, in parts of the plain one's.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
 from timed_problems import PROBLEMS, Problem  # noqa: E402
-from turns import shuffled  # noqa: E402
+from turns import median_seconds  # noqa: E402
 
 PLAIN, BATCHED = "all rows", "two at once"
 STEP_SIZE = 1e-4
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     rounds = parser.parse_args().rounds
     rows = []
-    for name, make in PROBLEMS.items():
+    for name, make in track(PROBLEMS.items(), "timing", transient=True):
         rows += [{"problem": name, **row} for row in measure(make(), rounds)]
     record = {**environment({"rounds": rounds}), "rows": rows}
     write_result(RESULTS / "speed" / "cheaper_trials.json", record)
@@ -59,13 +58,8 @@ def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     }
     both = STEP_SIZE * jnp.array([1.0, 2.0])
     inputs[BATCHED] = (both, params, direction, problem.batch)
-    seconds: dict[str, list[float]] = {kind: [] for kind in programs}
-    for turn in track(range(WARM_UP + rounds), "timing", transient=True):
-        for kind in shuffled(list(programs), turn):
-            began = time.perf_counter()
-            jax.block_until_ready(programs[kind](*inputs[kind]))
-            seconds[kind].append(time.perf_counter() - began)
-    medians = {kind: median(x[WARM_UP:]) for kind, x in seconds.items()}
+    calls = {kind: partial(programs[kind], *inputs[kind]) for kind in programs}
+    medians = median_seconds(calls, WARM_UP, rounds)
     found = {
         kind: float(programs[kind](0.0, *inputs[kind][1:]))
         - float(programs[kind](*inputs[kind]))

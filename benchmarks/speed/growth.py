@@ -9,10 +9,8 @@ of the params: 1 is as much as reading all of them once.
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +24,7 @@ import optax  # noqa: E402
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 from programs import compile_step  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
-from turns import shuffled  # noqa: E402
+from turns import median_seconds  # noqa: E402
 
 from optax_armijo import armijo_adam, by_stacked_layer  # noqa: E402
 
@@ -106,7 +104,7 @@ def measure(what: str, net: Net, num_devices: int) -> dict[str, Any]:
             "ours": stepper(ours, every_step, *values),
             "loss": caller(loss, *values),
         }
-        times = median_seconds(steppers)
+        times = median_seconds(steppers, WARM_UP, STEPS)
         row["adam_seconds"] = times["adam"]
         row["seconds"] = times["ours"] - times["adam"] - times["loss"]
     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
@@ -144,17 +142,6 @@ def stepper(
 def caller(compiled: Any, *arguments: Any) -> Callable[[], Any]:
     placed = jax.device_put(arguments, compiled.input_shardings[0])
     return lambda: compiled(*placed)
-
-
-def median_seconds(steppers: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Calls each in turn, in an order drawn anew each time."""
-    seconds: dict[str, list[float]] = {name: [] for name in steppers}
-    for turn in range(WARM_UP + STEPS):
-        for name in shuffled(list(steppers), turn):
-            began = time.perf_counter()
-            jax.block_until_ready(steppers[name]())
-            seconds[name].append(time.perf_counter() - began)
-    return {name: median(x[WARM_UP:]) for name, x in seconds.items()}
 
 
 def moved(compiled: Any) -> float:
