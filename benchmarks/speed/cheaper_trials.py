@@ -1,8 +1,9 @@
-"""Would a cheaper trial do? Fewer rows, bfloat16, two step sizes at once.
+"""Would a cheaper trial do? Fewer rows, bfloat16, two step sizes at once or in turn.
 
 Run ``python benchmarks/speed/cheaper_trials.py``. A trial is the loss after a step of
 Adam's size in the gradient's signs; it is timed on all rows, on half of them, with
-params and activations in bfloat16, and for two step sizes in one batched evaluation.
+params and activations in bfloat16, and for two step sizes, in one batched evaluation
+and one after the other within a program, as a search makes them.
 The time of a trial is a ratio to that of the plain one, of medians within one run; its
 error is that of the decrease which it finds, in parts of the plain one's.
 """
@@ -26,7 +27,7 @@ from rich.progress import track  # noqa: E402
 from timed_problems import PROBLEMS, Problem  # noqa: E402
 from turns import median_seconds  # noqa: E402
 
-PLAIN, BATCHED = "all rows", "two at once"
+PLAIN, BATCHED, IN_TURN = "all rows", "two at once", "two in turn"
 STEP_SIZE = 1e-4
 WARM_UP = 2  # rounds
 Loss = Callable[[Any, Any], jax.Array]  # of params and batch
@@ -49,15 +50,15 @@ def measure(problem: Problem, rounds: int) -> list[dict[str, Any]]:
     params, direction = problem.params, jax.tree.map(lambda g: -jnp.sign(g), grads)
     kinds = kinds_of(problem)
     losses = {kind: loss_after_step(trial.loss_fn) for kind, trial in kinds.items()}
-    batched = jax.vmap(losses[PLAIN], in_axes=(0, None, None, None))
+    losses[BATCHED] = jax.vmap(losses[PLAIN], in_axes=(0, None, None, None))
+    losses[IN_TURN] = in_turn(losses[PLAIN])
     programs = {kind: jax.jit(loss) for kind, loss in losses.items()}
-    programs[BATCHED] = jax.jit(batched)
     inputs = {
         kind: (jnp.array(STEP_SIZE), params, direction, trial.batch)
         for kind, trial in kinds.items()
     }
     both = STEP_SIZE * jnp.array([1.0, 2.0])
-    inputs[BATCHED] = (both, params, direction, problem.batch)
+    inputs[BATCHED] = inputs[IN_TURN] = (both, params, direction, problem.batch)
     calls = {kind: partial(programs[kind], *inputs[kind]) for kind in programs}
     medians = median_seconds(calls, WARM_UP, rounds)
     found = {
@@ -100,6 +101,13 @@ def loss_after_step(loss_fn: Loss) -> Callable[..., jax.Array]:
         return loss_fn(moved, batch)
 
     return loss
+
+
+def in_turn(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def losses(step_sizes: jax.Array, *inputs: Any) -> jax.Array:
+        return jax.lax.map(lambda step_size: loss(step_size, *inputs), step_sizes)
+
+    return losses
 
 
 def to_bfloat16(x: jax.Array) -> jax.Array:

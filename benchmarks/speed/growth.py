@@ -4,12 +4,14 @@ Run ``python benchmarks/speed/growth.py``. Programs are compiled for shapes, up 
 params, and the compiled program's own analysis tells how many bytes a step moves and
 holds; up to 1e8 params its steps are made and timed as well. What is ours is that of a
 step with a trial, less Adam's and less one evaluation of the loss; bytes are in units
-of the params: 1 is as much as reading all of them once.
+of the params: 1 is as much as reading all of them once. Beside the times stands that of
+one pass: what reading all params and writing as many new ones takes.
 """
 
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +85,7 @@ def measure(what: str, net: Net, num_devices: int) -> dict[str, Any]:
     mesh = Mesh(jax.devices()[:num_devices], "devices")
     params, batch = net.shapes(mesh)
     loss = jax.jit(net.loss_fn).lower(params, batch).compile()
+    one_pass = jax.jit(partial(jax.tree.map, jnp.negative)).lower(params).compile()
     every_step = armijo_adam(by_stacked_layer(), frequency="every")
     adam, _ = compile_for_shapes(net, optax.adam(1e-4), params, batch)
     ours, seconds = compile_for_shapes(net, every_step, params, batch)
@@ -103,9 +106,11 @@ def measure(what: str, net: Net, num_devices: int) -> dict[str, Any]:
             "adam": stepper(adam, optax.adam(1e-4), *values),
             "ours": stepper(ours, every_step, *values),
             "loss": caller(loss, *values),
+            "pass": caller(one_pass, values[0]),
         }
         times = median_seconds(steppers, WARM_UP, STEPS)
         row["adam_seconds"] = times["adam"]
+        row["pass_seconds"] = times["pass"]
         row["seconds"] = times["ours"] - times["adam"] - times["loss"]
     print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
     return row
@@ -176,6 +181,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
         for key, style, name in (
             ("seconds", "o-", "ours"),
             ("adam_seconds", "s:", "Adam's step"),
+            ("pass_seconds", "^--", "one pass"),
         ):
             per_param = [1e9 * row[key] / row["num_params"] for row in chosen]
             timed.plot(x, per_param, style, label=name)
