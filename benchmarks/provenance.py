@@ -11,8 +11,18 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def commit() -> str:
-    """Returns the commit that the runs were made from, marked when it was changed."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    """Returns the commit that the runs were made from, marked when it was changed.
+
+    Results that were written since do not count as changes.
+    """
+    name = _git("describe", "--always")
+    rest = f":(exclude){RESULTS.relative_to(ROOT)}"
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", rest)
+    return f"{name}-dirty" if changes else name
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
