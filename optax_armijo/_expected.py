@@ -90,16 +90,19 @@ def expected(
     batches is four standard errors below that over ten times as many.
 
     Each batch says something else, so what they say of the step size is let in ever
-    more slowly, with k the batches since a search bracketed, and p the `pace` while the
-    loss falls and twice the `pace` while it does not:
+    more slowly, with k the batches since a search bracketed, p the `pace`, and q a half
+    while the loss falls and 1 while it does not:
 
-    .. math:: \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k} \le
-      \left(\frac{k + 1}{k}\right)^p
+    .. math:: \left(\frac{k}{k + 1}\right)^{p q} \le \frac{\eta_{k + 1}}{\eta_k}
+      \le \left(\frac{k + 1}{k}\right)^p
 
-    At its fastest it falls like :math:`1 / k^p`, a decay that needs no number of steps
-    known ahead. Not held back are shrinking while the loss rises, surely so by the same
-    standard errors, and growth up to the first :math:`\eta^*` of a slope three
-    standard errors below the mean and of the root of the mean square of the curvatures.
+    At its fastest it falls like :math:`1 / k` where noise is all there is (Robbins and
+    Monro, 1951), and on the way there like :math:`1 / \sqrt k`, which leaves every step
+    a part in the average of the iterates (Polyak and Juditsky, 1992). Neither needs a
+    number of steps known ahead. Not held back are shrinking while the loss rises,
+    surely so by the same standard errors, and growth up to the first :math:`\eta^*` of
+    a slope three standard errors below the mean and of the root of the mean square of
+    the curvatures.
 
     And :math:`\eta^*` is never below `floor` of the largest step size since a search
     bracketed or refused a trial. On batches of few rows, measurements at short steps
@@ -138,6 +141,10 @@ def expected(
       [0.1842...]
 
     References:
+      H. Robbins and S. Monro, *A Stochastic Approximation Method*, Annals of
+      Mathematical Statistics 22, 1951.
+      B. Polyak and A. Juditsky, *Acceleration of Stochastic Approximation by
+      Averaging*, SIAM Journal on Control and Optimization 30, 1992.
       Y. Wu et al., *Understanding Short-Horizon Bias in Stochastic Meta-Optimization*,
       2018, `arXiv 1803.02021 <https://arxiv.org/abs/1803.02021>`_.
     """
@@ -165,9 +172,9 @@ def expected(
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         step_size = opening.step_size
         fall = _fall(state, decay)
-        power = jnp.where(fall > CHANGED, pace, 2 * pace)
-        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** power
-        low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
+        limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** pace
+        least = jnp.where(fall > CHANGED, limit**-0.5, 1 / limit)
+        low, high = jnp.maximum(least, lowest), jnp.minimum(limit, highest)
         low = jnp.where(fall < -CHANGED, lowest, low)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)

@@ -111,8 +111,9 @@ def change(
     if np.isnan(target):
         return 1.0
     fall = fall_of(losses)
-    limit = (1 + 1 / len(losses)) ** (PACE if fall > CHANGED else 2 * PACE)
-    low = LOWEST if fall < -CHANGED else max(LOWEST, 1 / limit)
+    limit = (1 + 1 / len(losses)) ** PACE
+    least = limit**-0.5 if fall > CHANGED else 1 / limit
+    low = LOWEST if fall < -CHANGED else max(LOWEST, least)
     high = min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:
