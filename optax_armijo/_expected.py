@@ -241,7 +241,7 @@ def _taken_in(state: ExpectedState, outcome: Outcome, decay: float) -> ExpectedS
         past_value=faded(state.past_value, past_decay, outcome.value),
         all_values=extended(state.all_values, outcome.value),
         first_value=jnp.where(
-            state.all_values.count > 0, state.first_value, outcome.value
+            state.all_values.num_values > 0, state.first_value, outcome.value
         ),
         num_batches=state.num_batches + 1,
         tried=jnp.where(measured, length, state.tried),

@@ -10,13 +10,13 @@ class Line(NamedTuple):
     """Sums over what was measured at the times 1, 2, ..., each of f[].
 
     Attributes:
-      count: how many measurements there are.
+      num_values: how many measurements there are.
       mean: of measurements.
       squares: of their squared distances from it.
       products: of those distances and the times' from theirs.
     """
 
-    count: jax.Array
+    num_values: jax.Array
     mean: jax.Array
     squares: jax.Array
     products: jax.Array
@@ -27,19 +27,19 @@ def no_line(dtype: jnp.dtype) -> Line:
     return Line(*(jnp.zeros([], dtype) for _ in Line._fields))
 
 
-def extended(line: Line, new: jax.Array | float) -> Line:
+def extended(line: Line, new: jax.typing.ArrayLike) -> Line:
     """Takes in a measurement; of one whose square would overflow, what does not."""
     largest = 0.5 * jnp.sqrt(jnp.finfo(line.mean.dtype).max)
     new = jnp.clip(jnp.asarray(new, line.mean.dtype), -largest, largest)
-    count = line.count + 1
+    num_values = line.num_values + 1
     before = new - line.mean
-    mean = line.mean + before / count
+    mean = line.mean + before / num_values
     return Line(
-        count=count,
+        num_values=num_values,
         mean=mean,
         squares=line.squares + before * (new - mean),
-        # From the mean of the times before, count / 2, to this one, count.
-        products=line.products + line.count / 2 * before,
+        # From the mean of the times before, num_values / 2, to this one.
+        products=line.products + line.num_values / 2 * before,
     )
 
 
@@ -57,10 +57,10 @@ def sure_fall(line: Line) -> jax.Array:
       >>> sure_fall(line).item()  # b = -.8, sqrt((5 - 3.2) / (2 * 5)) = .42
       1.88...
     """
-    times = line.count * (line.count**2 - 1) / 12
+    times = line.num_values * (line.num_values**2 - 1) / 12
     climb = line.products / jnp.maximum(times, 1)
     rest = jnp.maximum(line.squares - climb * line.products, 0)
-    error = jnp.sqrt(rest / jnp.maximum((line.count - 2) * times, 1))
+    error = jnp.sqrt(rest / jnp.maximum((line.num_values - 2) * times, 1))
     exact = jnp.where(climb < 0, jnp.inf, 0)
     surely = jnp.where(error > 0, -climb / jnp.where(error > 0, error, 1), exact)
-    return jnp.where((line.count > 3) & (rest < jnp.inf), surely, 0)
+    return jnp.where((line.num_values > 3) & (rest < jnp.inf), surely, 0)

@@ -7,7 +7,6 @@ import numpy as np
 import problems
 from reference_base import Options, Trial
 from reference_search import EPS, bracket
-from scipy import stats
 
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
@@ -129,8 +128,8 @@ def falls(losses: list[float]) -> bool:
         return True
     if len(losses) < 4:
         return False
-    line = stats.linregress(np.arange(len(losses)), losses)
-    return line.slope < -CHANGED * line.stderr
+    line, covariance = np.polyfit(np.arange(len(losses)), losses, 1, cov=True)
+    return bool(line[0] < -CHANGED * np.sqrt(covariance[0, 0]))
 
 
 def fall_of(losses: list[float]) -> float:

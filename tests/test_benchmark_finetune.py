@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import plots
 import pytest
+import readme_tables
 import records
 import run as run_module
 import tables
@@ -84,6 +85,12 @@ def test_tables_and_plots_come_from_the_folder_and_from_the_result_files(
     plots.main(options)
     for name in ("curves", "rates", "step_sizes"):
         assert (results / f"{NAME}-{name}.png").stat().st_size > 5_000
+
+
+def test_the_tables_of_the_readme_are_those_of_the_result_files():
+    text = readme_tables.README.read_text()
+    assert len(readme_tables.TABLE.findall(text)) == len(readme_tables.MAKERS)
+    assert readme_tables.updated(text) == text
 
 
 def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,10 +110,43 @@ def _is_ranked(variant: str) -> bool:
 
 def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
     """Returns the table of ranks, of the methods that every task with the grid has."""
-    by_task = {k: with_best_of_grid(final_means(runs)) for k, runs in tasks.items()}
-    by_task = {k: v for k, v in by_task.items() if all(x in v for x in GRID)}
+    by_task = with_grid(tasks)
     if not by_task:
         return ""
+    rows = [
+        {
+            "method": f"`{variant}`" if variant != BEST_OF_GRID else variant,
+            "rank in accuracy": f"{standing.rank['accuracy']:.1f}",
+            "rank in log loss": f"{standing.rank['log_loss']:.1f}",
+            "mean accuracy": f"{standing.mean['accuracy']:.3f}",
+            "mean log loss": f"{standing.mean['log_loss']:.3f}",
+        }
+        for variant, standing in standings(by_task).items()
+    ]
+    rows.sort(key=lambda cells: float(cells["rank in accuracy"]))
+    head = RANKS.format(which=which, tasks=", ".join(by_task))
+    return f"{head}\n{markdown(rows)}\n"
+
+
+class Standing(NamedTuple):
+    """A method among others: its mean rank over tasks and its mean, by score."""
+
+    rank: dict[str, float]
+    mean: dict[str, float]
+
+
+Means = dict[str, dict[str, float]]
+"""The scores of each method on a task."""
+
+
+def with_grid(tasks: dict[str, Sequence[Record]]) -> dict[str, Means]:
+    """Returns the means of the tasks on which all of AdamW's rates ran."""
+    by_task = {k: with_best_of_grid(final_means(runs)) for k, runs in tasks.items()}
+    return {k: v for k, v in by_task.items() if all(x in v for x in GRID)}
+
+
+def standings(by_task: dict[str, Means]) -> dict[str, Standing]:
+    """Returns where each of the methods stands that every task has."""
     means = list(by_task.values())
     everywhere = [x for x in means[0] if all(x in task for task in means)]
     shared = [x for x in everywhere if x == BEST_OF_GRID or _is_ranked(x)]
@@ -123,22 +156,19 @@ def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
         )
         for score, sign in (("accuracy", -1), ("log_loss", 1))
     }
-    rows = [
-        {
-            "method": f"`{variant}`" if variant != BEST_OF_GRID else variant,
-            "rank in accuracy": f"{ranks['accuracy'][i]:.1f}",
-            "rank in log loss": f"{ranks['log_loss'][i]:.1f}",
-            "mean accuracy": f"{np.mean([x[variant]['accuracy'] for x in means]):.3f}",
-            "mean log loss": f"{np.mean([x[variant]['log_loss'] for x in means]):.3f}",
-        }
+    return {
+        variant: Standing(
+            {score: float(ranks[score][i]) for score in ranks},
+            {
+                score: float(np.mean([x[variant][score] for x in means]))
+                for score in ranks
+            },
+        )
         for i, variant in enumerate(shared)
-    ]
-    rows.sort(key=lambda cells: float(cells["rank in accuracy"]))
-    head = RANKS.format(which=which, tasks=", ".join(by_task))
-    return f"{head}\n{markdown(rows)}\n"
+    }
 
 
-def final_means(runs: Sequence[Record]) -> dict[str, dict[str, float]]:
+def final_means(runs: Sequence[Record]) -> Means:
     """Returns each method's scores at the end, the mean over its seeds."""
     return {
         variant: {
@@ -149,9 +179,7 @@ def final_means(runs: Sequence[Record]) -> dict[str, dict[str, float]]:
     }
 
 
-def with_best_of_grid(
-    means: dict[str, dict[str, float]],
-) -> dict[str, dict[str, float]]:
+def with_best_of_grid(means: Means) -> Means:
     """Adds what a user gets who makes every run of the grid and keeps the best."""
     grid = [x for variant, x in means.items() if variant.startswith("adamw-")]
     if not grid:

@@ -1,0 +1,190 @@
+"""Writes the README's tables of results anew, from the result files.
+
+Run ``python benchmarks/finetune/readme_tables.py`` after ``tables.py``. A table stands
+between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Bold is what lies within
+one standard error of a column's best, the best one's own.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tables import BEST_OF_GRID, ROOT, Standing, standings, with_error, with_grid
+
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results" / "finetune"
+TABLE = re.compile(
+    r"(<!-- table: ([a-z -]+) -->\n).*?(\n<!-- end of table -->)", re.DOTALL
+)
+TEXTS = {"tweets-500-small": "tweets", "bbc-500-small": "news"}
+NEW = {"digits-500": "digits", "language_model-2000": "language model"}
+ALL = (*TEXTS, *NEW, "digits-1437")
+
+OWN_ROWS = '`armijo_adam(momentum="searched", start="expected")`'
+OURS = {
+    "`armijo_adam()`": ["armijo_adam"],
+    "`average_iterates(armijo_adam())`": ["armijo_adam-averaged"],
+    OWN_ROWS: ["armijo_adam-from_scratch"],
+}
+FINE_TUNING = {
+    **OURS,
+    "AdamW, warm-up and cosine, the best of seven rates (5e-4)": ["adamw-5e-04"],
+    "the same at 2e-4": ["adamw-2e-04"],
+    "the same at 1e-3": ["adamw-1e-03"],
+    "the same at 2e-5, the papers'": ["adamw-2e-05"],
+    "PLASLS (`plasls`)": ["plasls"],
+    "AdamSLS (`adamsls`)": ["adamsls"],
+    "SaLSA (`salsa`)": ["salsa"],
+    'every layer by itself, `armijo_adam(momentum="none")`': ["by_layer"],
+    "`optax.contrib.prodigy`": ["prodigy"],
+    "`optax.contrib.schedule_free_adamw`": ["schedule_free_adamw"],
+    "D-Adaptation, MoMo, Mechanic, DoG, COCOB": [
+        "dadapt_adamw",
+        "momo_adam",
+        "mechanic",
+        "dog",
+        "cocob",
+    ],
+}
+FROM_SCRATCH = {
+    **OURS,
+    "AdamW, the best of the seven rates (2e-3, the largest)": ["adamw-2e-03"],
+    "`optax.contrib.dadapt_adamw`": ["dadapt_adamw"],
+    "`optax.contrib.momo_adam`": ["momo_adam"],
+    "`optax.contrib.prodigy`": ["prodigy"],
+    "SaLSA (`salsa`)": ["salsa"],
+}
+RANKED = {
+    "armijo_adam-averaged": "`average_iterates(armijo_adam())`",
+    "armijo_adam": "`armijo_adam()`",
+    "armijo_adam-from_scratch": OWN_ROWS,
+    BEST_OF_GRID: "AdamW, the best of seven rates on each",
+    "dadapt_adamw": "D-Adaptation",
+    "prodigy": "Prodigy",
+    "momo_adam": "MoMo-Adam",
+    "cocob": "COCOB",
+    "schedule_free_adamw": "schedule-free AdamW",
+    "plasls": "PLASLS",
+    "adamsls": "AdamSLS",
+    "salsa": "SaLSA",
+}
+BATCHES = (", batch_size=4", ", batch_size=8", "", ", batch_size=128")
+SETTINGS = {
+    "": "",
+    ", dropout=True": "with dropout",
+    ", compute=bfloat16": "in bfloat16",
+    ", dropout=True, compute=bfloat16": "with both",
+}
+
+
+class Cell(NamedTuple):
+    """The final scores of some methods on a task, each over its seeds."""
+
+    scores: list[list[float]]
+
+    @property
+    def text(self) -> str:
+        """The mean and its error; of several methods, the lowest and highest mean."""
+        if len(self.scores) == 1:
+            return with_error(self.scores[0])
+        means = [np.mean(x) for x in self.scores]
+        return f"{min(means):.3f} to {max(means):.3f}"
+
+
+def main() -> None:
+    README.write_text(updated(README.read_text()))
+
+
+def updated(text: str) -> str:
+    """Returns the README with its tables made anew."""
+    return TABLE.sub(lambda x: x[1] + MAKERS[x[2]]() + x[3], text)
+
+
+def runs_of(task: str) -> list[dict]:
+    return json.loads((RESULTS / f"{task}.json").read_text())["runs"]
+
+
+def scores_table(tasks: dict[str, str], methods: dict[str, list[str]]) -> str:
+    """Returns accuracy and log loss at the end, a method a row and a task a pair."""
+    columns = [(task, score) for task in tasks for score in ("accuracy", "log_loss")]
+    cells = {task_score: column(*task_score, methods) for task_score in columns}
+    head = ["method"]
+    for name in tasks.values():
+        head += [f"{name}: accuracy", "log loss"]
+    rows = [[label, *(cells[c][label] for c in columns)] for label in methods]
+    return markdown(head, rows)
+
+
+def column(task: str, score: str, methods: dict[str, list[str]]) -> dict[str, str]:
+    """Returns a column's cells by the labels of their rows, the best in bold."""
+    runs = runs_of(task)
+    cells = {
+        label: Cell(
+            [[x[score][-1] for x in runs if x["variant"] == name] for name in names]
+        )
+        for label, names in methods.items()
+    }
+    sign = -1 if score == "accuracy" else 1
+    alone = {k: v.scores[0] for k, v in cells.items() if len(v.scores) == 1}
+    best = min(alone.values(), key=lambda x: sign * np.mean(x))
+    limit = sign * np.mean(best) + np.std(best, ddof=1) / len(best) ** 0.5
+    return {
+        label: f"**{cell.text}**"
+        if label in alone and sign * np.mean(alone[label]) <= limit
+        else cell.text
+        for label, cell in cells.items()
+    }
+
+
+def ranks_table() -> str:
+    """Returns mean ranks over the texts and over all tasks."""
+    both, every = (
+        standings(with_grid({task: runs_of(task) for task in tasks}))
+        for tasks in (TEXTS, ALL)
+    )
+    head = ["mean rank", "fine-tuning: accuracy", "log loss"]
+    head += ["all five: accuracy", "log loss"]
+
+    def cells(standing: Standing) -> list[str]:
+        return [f"{standing.rank[score]:.1f}" for score in ("accuracy", "log_loss")]
+
+    rows = [
+        [label, *cells(both[variant]), *cells(every[variant])]
+        for variant, label in RANKED.items()
+    ]
+    return markdown(head, rows)
+
+
+def settings_table() -> str:
+    """Returns the accuracy of each seed by batch size, with what else is unusual."""
+    head = ["accuracy", *(f"batch {x}" for x in (4, 8, 32, 128))]
+    rows = []
+    for task, name in TEXTS.items():
+        runs = runs_of(task)
+        for setting, label in SETTINGS.items():
+            cells = []
+            for batch in BATCHES:
+                variant = f"armijo_adam{batch}{setting}"
+                some = [x["accuracy"][-1] for x in runs if x["variant"] == variant]
+                # The usual set-up has more seeds.
+                cells.append(", ".join(f"{x:.3f}" for x in some[:2]))
+            rows.append([f"{name} {label}".strip(), *cells])
+    return markdown(head, rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "fine-tuning": lambda: scores_table(TEXTS, FINE_TUNING),
+    "from scratch": lambda: scores_table(NEW, FROM_SCRATCH),
+    "ranks": ranks_table,
+    "other settings": settings_table,
+}
+
+if __name__ == "__main__":
+    main()
