@@ -42,11 +42,11 @@ step beside AdamW's among the same task's runs; where other work shared the core
 it did so far, it says little (`benchmarks/speed/` measures cost).
 
 The default was chosen on the two small text tasks of 500 rows; how its step sizes
-change while the loss falls, on digits, the language model and 5,000 tweets as well. The
-first two of these begin from random weights, where ours is `armijo_adam-from_scratch`,
-that is `momentum="searched", start="expected"`. The grid of AdamW is that for
-fine-tuning, and too low for them. The language model's accuracy is that of the next
-byte.
+change while the loss falls, on digits, the language model and 5,000 tweets as well.
+`armijo_adam-from_scratch` is `momentum="searched", start="expected"`, which was once
+meant for digits and language model, whose weights begin at random. The grid of AdamW is
+that for fine-tuning, and too low for them. The language model's accuracy is that of the
+next byte.
 
 Each run's commit stands in the JSON files. Changes to `armijo_adam` (`-linear`, `-slow`
 and the like, not `-averaged` and `-from_scratch`) are of commits before the default was
