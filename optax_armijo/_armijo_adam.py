@@ -68,9 +68,9 @@ def armijo_adam(
     from the hundredth step on in one of ten. A step size changes by at most a factor
     :math:`q_- = 0.8, q_+ = 1.25` a step, and ever less, as
     `optax_armijo.policies.expected` says, which has another :math:`\eta^*` while the
-    loss falls, does not shrink while it has far to fall, and has no :math:`\eta^*`
-    below a hundredth of the longest so far. The very first step size is found by a
-    search along :math:`-P g` on its own rows, and a quarter of it is taken.
+    loss falls, and none below a hundredth of the longest so far. The very first step
+    size is found by a search along :math:`-P g` on its own rows, and a quarter of it is
+    taken.
 
     With another `momentum` each group of leaves :math:`l` has a step size
     :math:`\eta_l` of its own, searched for with Armijo's test on the step's own rows,
@@ -116,7 +116,7 @@ def armijo_adam(
         decides, else ``"no_rise"``.
       rounding_ulps: at least 0.
       relative_floor: in [0, 1).
-      lower_bound: a number that the loss is never below, or None.
+      lower_bound: a number below the loss, or None.
       acceptance: ``"armijo"``, ``"smoothed"``, ``"zhang_hager"``, ``"window_max"``,
         ``"approximate"``, ``"measure"``, or an `Acceptance` from
         `optax_armijo.policies`; None is ``"measure"`` when the mean decides, else

@@ -16,7 +16,6 @@ from optax_armijo._means import (
 )
 from optax_armijo._numerics import safe_divide
 from optax_armijo._policies import Opening, Outcome, Start
-from optax_armijo._trend import Line, extended, no_line, sure_fall
 
 FURTHER = 2.0  # no step goes so many times as far as was tried
 SURE = 3.0  # standard errors between a mean slope and what it is surely above
@@ -32,9 +31,6 @@ class ExpectedState(NamedTuple):
       curvature: of curvatures, from the batches with a trial.  # f[G] each
       value: of losses.  # f[] each
       past_value: of losses, over more batches.  # f[] each
-      all_values: the line through all losses.  # f[] each
-      first_value: the first of them.  # f[]
-      holds: whether no step size shrinks.  # bool[]
       num_batches: how many there were since a search bracketed.  # f[G]
       tried: the step size of the last trial.  # f[G]
       longest: the largest step size since a search bracketed or refused one.  # f[G]
@@ -46,9 +42,6 @@ class ExpectedState(NamedTuple):
     curvature: Mean
     value: Mean
     past_value: Mean
-    all_values: Line
-    first_value: jax.Array
-    holds: jax.Array
     num_batches: jax.Array
     tried: jax.Array
     longest: jax.Array
@@ -65,7 +58,6 @@ def expected(
     floor: float = 0.01,
     bracketed_part: float = 0.25,
     caution: float = 1.0,
-    held_part: float = 0.3,
 ) -> Start:
     r"""Moves towards the step size that passes Armijo's test in the mean over batches.
 
@@ -94,25 +86,23 @@ def expected(
     .. math:: \eta^* = \eta_0 + 2 (1 - c)\,(\bar s - \sigma) / \bar h
 
     With :math:`\sigma` the standard error of :math:`\bar s`, so that where nothing is
-    measured but noise, step sizes fall. The loss falls where the least-squares line
-    through all losses leads down by four of its standard errors, which is seen early;
-    or where the mean over the last batches is four standard errors below that over ten
-    times as many, which is forgotten early.
+    measured but noise, step sizes fall. The loss falls if its mean over the last
+    batches is four standard errors below that over ten times as many.
 
     Each batch says something else, so what they say of the step size is let in ever
-    more slowly, with k the batches since a search bracketed and p the `pace`:
+    more slowly, with k the batches since a search bracketed, p the `pace`, and q a half
+    while the loss falls and 1 while it does not:
 
-    .. math:: \left(\frac{k}{k + 1}\right)^p \le \frac{\eta_{k + 1}}{\eta_k}
+    .. math:: \left(\frac{k}{k + 1}\right)^{p q} \le \frac{\eta_{k + 1}}{\eta_k}
       \le \left(\frac{k + 1}{k}\right)^p
 
-    At its fastest it falls like :math:`1 / k` (Robbins and Monro, 1951), with no number
-    of steps known ahead. As long as the last losses fall and most of the way may still
-    lie ahead, it does not fall at all: `held_part` of what the first loss was above its
-    lower bound. Until then the way matters more than the noise, of which the average of
-    the iterates takes out what is left (Polyak and Juditsky, 1992). Not held back are
-    shrinking while the loss rises, surely so by the same standard errors, and growth up
-    to the first :math:`\eta^*` of a slope three standard errors below the mean and of
-    the root of the mean square of the curvatures.
+    At its fastest it falls like :math:`1 / k` where noise is all there is (Robbins and
+    Monro, 1951), and on the way there like :math:`1 / \sqrt k`, which leaves every step
+    a part in the average of the iterates (Polyak and Juditsky, 1992). Neither needs a
+    number of steps known ahead. Not held back are shrinking while the loss rises,
+    surely so by the same standard errors, and growth up to the first :math:`\eta^*` of
+    a slope three standard errors below the mean and of the root of the mean square of
+    the curvatures.
 
     And :math:`\eta^*` is never below `floor` of the largest step size since a search
     bracketed or refused a trial. On batches of few rows, measurements at short steps
@@ -131,9 +121,6 @@ def expected(
       bracketed_part: how much is taken of the step size that the first search found,
         in (0, 1]: it was tested on the rows that its direction came from.
       caution: how many :math:`\sigma` are taken off while the loss falls, at least 0.
-      held_part: of the first loss above `lower_bound`; while the last losses fall from
-        above it step sizes do not shrink. In [0, 1]; 1 lets them. Without a lower bound
-        they do not shrink while the last losses fall.
 
     Raises:
       ValueError: an argument outside its range.
@@ -168,7 +155,6 @@ def expected(
     check_range("floor", floor, at_least=0, below=1)
     check_range("bracketed_part", bracketed_part, above=0, at_most=1)
     check_range("caution", caution, at_least=0)
-    check_range("held_part", held_part, at_least=0, at_most=1)
 
     def init(num_groups: int, dtype: jnp.dtype) -> ExpectedState:
         return ExpectedState(
@@ -176,9 +162,6 @@ def expected(
             curvature=no_mean((num_groups,), dtype),
             value=no_mean((), dtype),
             past_value=no_mean((), dtype),
-            all_values=no_line(dtype),
-            first_value=jnp.zeros((), dtype),
-            holds=jnp.zeros((), jnp.bool_),
             num_batches=jnp.zeros(num_groups, dtype),
             tried=jnp.zeros(num_groups, dtype),
             longest=jnp.zeros(num_groups, dtype),
@@ -188,10 +171,11 @@ def expected(
 
     def first(state: ExpectedState, opening: Opening) -> jax.Array:
         step_size = opening.step_size
+        fall = _fall(state, decay)
         limit = (1 + 1 / jnp.maximum(state.num_batches, 1)) ** pace
-        low, high = jnp.maximum(1 / limit, lowest), jnp.minimum(limit, highest)
-        low = jnp.where(_late_fall(state, decay) < -CHANGED, lowest, low)
-        low = jnp.where(state.holds, 1, low)
+        least = jnp.where(fall > CHANGED, limit**-0.5, 1 / limit)
+        low, high = jnp.maximum(least, lowest), jnp.minimum(limit, highest)
+        low = jnp.where(fall < -CHANGED, lowest, low)
         factor = jnp.clip(state.target / step_size, low, high)
         surely = jnp.minimum(state.sure_target / step_size, highest)
         factor = jnp.fmax(factor, surely)
@@ -203,12 +187,7 @@ def expected(
 
     def update(state: ExpectedState, outcome: Outcome) -> ExpectedState:
         new = _taken_in(state, outcome, decay)
-        falls_late = _late_fall(new, decay) > CHANGED
-        falls = falls_late | (sure_fall(new.all_values) > CHANGED)
-        new = _aimed(new, outcome, falls, decay=decay, floor=floor, caution=caution)
-        # Of the way from the first loss to the bound, which may lie infinitely far.
-        parts = held_part * new.first_value + (1 - held_part) * outcome.lower_bound
-        new = new._replace(holds=falls_late & (value_of(new.value) > parts))
+        new = _aimed(new, outcome, decay=decay, floor=floor, caution=caution)
         # A search that brackets sees rows that its direction came from; what it finds
         # is a new beginning.
         is_fresh = jnp.asarray(outcome.was_bracketed)
@@ -239,10 +218,6 @@ def _taken_in(state: ExpectedState, outcome: Outcome, decay: float) -> ExpectedS
         curvature=faded(state.curvature, decay, curvature, measured),
         value=faded(state.value, decay, outcome.value),
         past_value=faded(state.past_value, past_decay, outcome.value),
-        all_values=extended(state.all_values, outcome.value),
-        first_value=jnp.where(
-            state.all_values.num_values > 0, state.first_value, outcome.value
-        ),
         num_batches=state.num_batches + 1,
         tried=jnp.where(measured, length, state.tried),
         longest=jnp.where(was_refused, length, jnp.maximum(state.longest, length)),
@@ -252,7 +227,6 @@ def _taken_in(state: ExpectedState, outcome: Outcome, decay: float) -> ExpectedS
 def _aimed(
     state: ExpectedState,
     outcome: Outcome,
-    falls: jax.Array,
     *,
     decay: float,
     floor: float,
@@ -276,7 +250,7 @@ def _aimed(
 
     return state._replace(
         target=jnp.where(
-            falls,
+            _fall(state, decay) > CHANGED,
             target(mean_slope - caution * error, bend, outcome.walked),
             target(mean_slope, bend),
         ),
@@ -284,8 +258,8 @@ def _aimed(
     )
 
 
-def _late_fall(state: ExpectedState, decay: float) -> jax.Array:
-    """Returns by how many standard errors late losses are below those before."""
+def _fall(state: ExpectedState, decay: float) -> jax.Array:
+    """Returns by how many standard errors the mean loss is below what it was."""
     fall = value_of(state.past_value) - value_of(state.value)
     error = standard_error(state.value, decay)
     is_known = error > 0  # one loss says nothing

@@ -32,7 +32,6 @@ def outcome_of(
     rounding = rounding_error(
         here.value, here.settings.rounding_ulps, here.batch.value.dtype
     )
-    lower_bound = here.settings.lower_bound
     came_along = here.batch.directions.is_held_out
     return Outcome(
         searched=found.searched,
@@ -49,7 +48,6 @@ def outcome_of(
         was_bracketed=here.state.bracketed,
         value=here.value,
         walked=here.state.step_size if came_along else 0.0,
-        lower_bound=-jnp.inf if lower_bound is None else lower_bound,
     )
 
 

