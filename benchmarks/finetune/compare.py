@@ -3,7 +3,7 @@
 Run ``python benchmarks/finetune/compare.py --tasks tweets-500-small --methods grid ours
 --seeds 3``. Runs that exist, in the folder or in the result files, are not made again,
 so it can be stopped and continued; ``--again`` makes those of the result files anew.
-``tables.py`` and ``plots.py`` make of the runs what one looks at.
+``tables.py``, ``plots.py`` and ``readme_tables.py`` make of them what one looks at.
 """
 
 import argparse

@@ -175,6 +175,14 @@ FAMILIES = {
 }
 
 
+TAKEN_BACK = "armijo_adam-held"  # and its forms: in the records, but no longer made
+
+
+def is_of_now(variant: str) -> bool:
+    """Tells whether it is a method of its own, in the usual set-up, and no change."""
+    return not ("," in variant or variant in ABLATION or variant.startswith(TAKEN_BACK))
+
+
 def methods_of(names: Sequence[str]) -> list[str]:
     """Returns the methods of names and names of families, each once, in order.
 

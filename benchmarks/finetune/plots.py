@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
-from methods import OURS  # noqa: E402
+from methods import OURS, is_of_now  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant  # noqa: E402
 
@@ -109,7 +109,7 @@ def chosen(variants: dict[str, list[Record]]) -> list[str]:
     """Names ours and the best of the others by accuracy at the end."""
     ours = [name for name in OURS if name in variants]
     others = sorted(
-        (name for name in variants if name not in ours and "," not in name),
+        (name for name in variants if name not in ours and is_of_now(name)),
         key=lambda name: -mean_and_error(variants[name], "accuracy")[0],
     )
     return [*ours, *others[:CURVES]]

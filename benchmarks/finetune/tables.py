@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
-from methods import ABLATION, GRID  # noqa: E402
+from methods import GRID, is_of_now  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant, merged, read, results  # noqa: E402
 from tasks import FROM_SCRATCH  # noqa: E402
@@ -28,7 +28,6 @@ RANKS = """
 Mean ranks of the methods that ran, in the usual set-up, on each of {tasks}.
 """
 BEST_OF_GRID = "AdamW, the best of seven learning rates in hindsight"
-TAKEN_BACK = "armijo_adam-held"  # and what is made of it, which no method makes now
 OURS = "armijo_adam"  # paired differences are of the others to this one
 
 INTRODUCTION = """\
@@ -110,12 +109,6 @@ def section(path: Path) -> str:
     return head + f"{result['device']}.\n\n{markdown(rows)}\n"
 
 
-def _is_ranked(variant: str) -> bool:
-    """Tells whether it is a method of its own, in the usual set-up."""
-    is_of_now = variant not in ABLATION and not variant.startswith(TAKEN_BACK)
-    return "," not in variant and is_of_now
-
-
 def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
     """Returns the table of ranks, of the methods that every task with the grid has."""
     by_task = with_grid(tasks)
@@ -157,7 +150,7 @@ def standings(by_task: dict[str, Means]) -> dict[str, Standing]:
     """Returns where each of the methods stands that every task has."""
     means = list(by_task.values())
     everywhere = [x for x in means[0] if all(x in task for task in means)]
-    shared = [x for x in everywhere if x == BEST_OF_GRID or _is_ranked(x)]
+    shared = [x for x in everywhere if x == BEST_OF_GRID or is_of_now(x)]
     ranks = {
         score: np.mean(
             [ranked([sign * task[x][score] for x in shared]) for task in means], axis=0
