@@ -90,7 +90,8 @@ def test_tables_and_plots_come_from_the_folder_and_from_the_result_files(
 def test_the_tables_of_the_readme_are_those_of_the_result_files():
     text = readme_tables.README.read_text()
     assert len(readme_tables.TABLE.findall(text)) == len(readme_tables.MAKERS)
-    assert readme_tables.updated(text) == text
+    emptied = readme_tables.TABLE.sub(r"\1\3", text)
+    assert readme_tables.updated(emptied) == readme_tables.updated(text) == text
 
 
 def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):

@@ -5,16 +5,24 @@ between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Bold is what lie
 one standard error of a column's best, the best one's own.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
-from tables import BEST_OF_GRID, ROOT, Standing, standings, with_error, with_grid
+from records import Record, results
+from tables import (
+    BEST_OF_GRID,
+    RESULTS,
+    ROOT,
+    Standing,
+    standard_error,
+    standings,
+    table,
+    with_error,
+    with_grid,
+)
 
 README = ROOT / "README.md"
-RESULTS = ROOT / "benchmarks" / "results" / "finetune"
 TABLE = re.compile(
     r"(<!-- table: ([a-z -]+) -->\n).*?(\n<!-- end of table -->)", re.DOTALL
 )
@@ -79,20 +87,6 @@ SETTINGS = {
 }
 
 
-class Cell(NamedTuple):
-    """The final scores of some methods on a task, each over its seeds."""
-
-    scores: list[list[float]]
-
-    @property
-    def text(self) -> str:
-        """The mean and its error; of several methods, the lowest and highest mean."""
-        if len(self.scores) == 1:
-            return with_error(self.scores[0])
-        means = [np.mean(x) for x in self.scores]
-        return f"{min(means):.3f} to {max(means):.3f}"
-
-
 def main() -> None:
     README.write_text(updated(README.read_text()))
 
@@ -102,8 +96,8 @@ def updated(text: str) -> str:
     return TABLE.sub(lambda x: x[1] + MAKERS[x[2]]() + x[3], text)
 
 
-def runs_of(task: str) -> list[dict]:
-    return json.loads((RESULTS / f"{task}.json").read_text())["runs"]
+def runs_of(task: str) -> list[Record]:
+    return results(RESULTS / "finetune" / f"{task}.json")
 
 
 def scores_table(tasks: dict[str, str], methods: dict[str, list[str]]) -> str:
@@ -114,28 +108,36 @@ def scores_table(tasks: dict[str, str], methods: dict[str, list[str]]) -> str:
     for name in tasks.values():
         head += [f"{name}: accuracy", "log loss"]
     rows = [[label, *(cells[c][label] for c in columns)] for label in methods]
-    return markdown(head, rows)
+    return table(head, rows)
 
 
 def column(task: str, score: str, methods: dict[str, list[str]]) -> dict[str, str]:
     """Returns a column's cells by the labels of their rows, the best in bold."""
     runs = runs_of(task)
-    cells = {
-        label: Cell(
-            [[x[score][-1] for x in runs if x["variant"] == name] for name in names]
-        )
+    scores = {
+        label: [[x[score][-1] for x in runs if x["variant"] == name] for name in names]
         for label, names in methods.items()
     }
     sign = -1 if score == "accuracy" else 1
-    alone = {k: v.scores[0] for k, v in cells.items() if len(v.scores) == 1}
+    alone = {label: some[0] for label, some in scores.items() if len(some) == 1}
     best = min(alone.values(), key=lambda x: sign * np.mean(x))
-    limit = sign * np.mean(best) + np.std(best, ddof=1) / len(best) ** 0.5
-    return {
-        label: f"**{cell.text}**"
-        if label in alone and sign * np.mean(alone[label]) <= limit
-        else cell.text
-        for label, cell in cells.items()
-    }
+    limit = sign * np.mean(best) + standard_error(best)
+    is_best = {label: sign * np.mean(x) <= limit for label, x in alone.items()}
+    texts = {label: cell(some) for label, some in scores.items()}
+    return {k: f"**{x}**" if is_best.get(k) else x for k, x in texts.items()}
+
+
+def cell(scores: Sequence[Sequence[float]]) -> str:
+    """Returns the mean and its error; of several methods, the least and largest mean.
+
+    Example:
+      >>> cell([[0.5, 0.7]]), cell([[0.5, 0.7], [0.25]])
+      ('0.600 ± 0.100', '0.250 to 0.600')
+    """
+    if len(scores) == 1:
+        return with_error(scores[0])
+    means = [np.mean(x) for x in scores]
+    return f"{min(means):.3f} to {max(means):.3f}"
 
 
 def ranks_table() -> str:
@@ -154,7 +156,7 @@ def ranks_table() -> str:
         [label, *cells(both[variant]), *cells(every[variant])]
         for variant, label in RANKED.items()
     ]
-    return markdown(head, rows)
+    return table(head, rows)
 
 
 def settings_table() -> str:
@@ -171,12 +173,7 @@ def settings_table() -> str:
                 # The usual set-up has more seeds.
                 cells.append(", ".join(f"{x:.3f}" for x in some[:2]))
             rows.append([f"{name} {label}".strip(), *cells])
-    return markdown(head, rows)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return table(head, rows)
 
 
 MAKERS: dict[str, Callable[[], str]] = {
