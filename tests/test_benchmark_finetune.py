@@ -2,6 +2,7 @@
 
 import json
 
+import by_group
 import compare
 import from_scratch
 import jax
@@ -104,6 +105,31 @@ def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):
     known = compare.recorded(wanted)
     assert {(x.method, x.seed) for x in known} == {("armijo_adam", i) for i in (0, 1)}
     assert len(wanted) == 3 * len(OURS)
+
+
+def test_schemes_by_group_are_paired_by_seed_with_their_one_group_form():
+    def runs(variant, *accuracies, groups="ab"):
+        return [
+            {
+                "variant": variant,
+                "seed": seed,
+                "step_size": dict.fromkeys(groups, [1.0]),
+                "accuracy": [0.1, accuracy, accuracy],
+                "log_loss": [1.0, 1.0, 1.0 - accuracy],
+            }
+            for seed, accuracy in enumerate(accuracies)
+        ]
+
+    record = [
+        *runs("one_group", 0.5, 0.6, groups="a"),
+        *runs("by_layer", 0.6, 0.72, 0.9),
+        *runs("adamsls", 0.9, 0.8, groups="a"),
+        *runs("plasls", 0.9, 0.8, groups="a"),  # a network without layers
+    ]
+    lines = by_group.section({"toy": record}).splitlines()
+    (row,) = [x for x in lines if "toy" in x]  # the third seed has no pair
+    assert "| toy | 2 | **+0.110 ± 0.010** | **+0.110 ± 0.010** | **-0.110 " in row
+    assert by_group.section({"toy": runs("by_layer", 0.6)}) == ""
 
 
 def test_new_runs_replace_old_ones_in_a_result_file():

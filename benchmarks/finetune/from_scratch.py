@@ -1,6 +1,6 @@
 """Small networks that begin from random weights: of digits, and of bytes of news.
 
-Neither takes part in the choice of a default. Shapes: N rows, L bytes.
+Shapes: N rows, L bytes.
 """
 
 import functools

@@ -10,13 +10,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
+import by_group  # noqa: E402
+from formatting import table_of, with_error  # noqa: E402
 from methods import GRID, is_of_now  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant, merged, read, results  # noqa: E402
@@ -81,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ranks = [overall("fine-tuning", pretrained)]
     if pretrained != tasks:
         ranks.append(overall("all tasks", tasks))
-    text = "\n".join([INTRODUCTION, *ranks, *map(section, paths)])
+    text = "\n".join(
+        [INTRODUCTION, *ranks, by_group.section(tasks), *map(section, paths)]
+    )
     (folder / "README.md").write_text(text)
     print(text)
 
@@ -107,7 +111,7 @@ def section(path: Path) -> str:
     rows.sort(key=lambda cells: -float(cells["accuracy"].split()[0]))
     train, validation = result["num_rows"]
     head = f"\n## {result['task']}\n\n{train} rows to train, {validation} to validate; "
-    return head + f"{result['device']}.\n\n{markdown(rows)}\n"
+    return head + f"{result['device']}.\n\n{table_of(rows)}\n"
 
 
 def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
@@ -127,7 +131,7 @@ def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
     ]
     rows.sort(key=lambda cells: float(cells["rank in accuracy"]))
     head = RANKS.format(which=which, tasks=", ".join(by_task))
-    return f"{head}\n{markdown(rows)}\n"
+    return f"{head}\n{table_of(rows)}\n"
 
 
 class Standing(NamedTuple):
@@ -221,38 +225,6 @@ def row(
         "evaluations": f"{np.mean([x['evaluations_per_step'] for x in runs]):.2f}",
         "time": f"{time / np.median(adamw):.2f}" if adamw else "",
     }
-
-
-def with_error(values: Any, spec: str = ".3f") -> str:
-    """Formats a mean, with its standard error where there are two values or more.
-
-    Example:
-      >>> with_error([0.5, 0.7])
-      '0.600 ± 0.100'
-    """
-    values = np.asarray(values, float)
-    if values.size == 0:
-        return ""
-    mean = format(values.mean(), spec)
-    if values.size == 1:
-        return mean
-    return f"{mean} ± {format(standard_error(values), spec.lstrip('+'))}"
-
-
-def standard_error(values: Any) -> float:
-    """Returns that of the mean of two values or more."""
-    return float(np.std(values, ddof=1) / np.size(values) ** 0.5)
-
-
-def markdown(rows: Sequence[dict[str, str]]) -> str:
-    """Returns a Markdown table of rows with the same columns."""
-    return table(list(rows[0]), [list(x.values()) for x in rows])
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table of cells; two columns may have the same name."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 if __name__ == "__main__":
