@@ -79,16 +79,25 @@ def linear_decay(num_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax_armijo.armijo_adam(), optax.scale_by_schedule(schedule))
 
 
+def averaged(**options: Any) -> Method:
+    """Ours, validated at the average of the last iterates."""
+    return Method(
+        lambda num_steps: optax_armijo.average_iterates(
+            optax_armijo.armijo_adam(**options)
+        ),
+        optax_armijo.averaged_params,
+    )
+
+
+# The mean over batches, of trials on the rows that have entered the momentum already:
+# as docs/training.md recommends where weights begin at random.
+OWN_ROWS = {"momentum": "searched", "start": "expected"}
+
 OURS = {
     "armijo_adam": always(optax_armijo.armijo_adam),
-    "armijo_adam-averaged": Method(
-        lambda num_steps: optax_armijo.average_iterates(optax_armijo.armijo_adam()),
-        optax_armijo.averaged_params,
-    ),
-    # As docs/methods.md recommends where weights begin at random.
-    "armijo_adam-from_scratch": always(
-        optax_armijo.armijo_adam, momentum="searched", start="expected"
-    ),
+    "armijo_adam-averaged": averaged(),
+    "armijo_adam-from_scratch": always(optax_armijo.armijo_adam, **OWN_ROWS),
+    "armijo_adam-from_scratch-averaged": averaged(**OWN_ROWS),
 }
 
 # Every step is tested on the rows that it came from, as in the papers.
@@ -98,9 +107,6 @@ IN_SAMPLE = {
         optax_armijo.armijo_adam, optax_armijo.one_group, momentum="none"
     ),
 }
-
-# The mean over batches, of trials on the rows that have entered the momentum already.
-OWN_ROWS = {"momentum": "searched", "start": "expected"}
 
 # One change each to `armijo_adam`, ...
 HELD_OUT_CHANGES: dict[str, dict[str, Any]] = {
