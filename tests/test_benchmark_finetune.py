@@ -1,6 +1,9 @@
 """The fine-tuning comparison on a toy task: runs, records, result files, pictures."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import by_group
 import compare
@@ -95,6 +98,15 @@ def test_the_tables_of_the_readme_are_those_of_the_result_files():
     assert readme_tables.updated(emptied) == readme_tables.updated(text) == text
 
 
+def test_the_readmes_tables_need_nothing_on_the_path_but_their_own_folder():
+    folder = Path(readme_tables.__file__).parent
+    command = [sys.executable, "-c", "import readme_tables; print(readme_tables.ROOT)"]
+    run = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == str(readme_tables.ROOT)
+
+
 def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):
     tables.main(
         ["--runs-dir", str(folder / "runs"), "--results-dir", str(folder / "finetune")]
@@ -105,6 +117,27 @@ def test_what_the_result_files_have_is_not_made_again(folder, monkeypatch):
     known = compare.recorded(wanted)
     assert {(x.method, x.seed) for x in known} == {("armijo_adam", i) for i in (0, 1)}
     assert len(wanted) == 3 * len(OURS)
+
+
+def test_each_form_of_ours_is_ranked_as_if_it_were_the_only_one():
+    accuracy = {
+        "armijo_adam": 0.9,
+        "armijo_adam-averaged": 0.8,
+        "armijo_adam-from_scratch-averaged": 0.7,
+        "prodigy": 0.6,
+        "dog": 0.75,
+    }
+    means = {k: {"accuracy": v, "log_loss": 1.0 - v} for k, v in accuracy.items()}
+    texts = tables.with_choices("tweets-8-small", means)
+    digits = tables.with_choices("digits-8", means)
+    for task, recommended, dog in ((texts, 1, 2), (digits, 2, 1)):
+        ranks = {k: v.rank for k, v in tables.standings({"toy": task}).items()}
+        assert ranks["armijo_adam"] == {"accuracy": 1, "log_loss": 1}
+        assert ranks["armijo_adam-averaged"]["accuracy"] == 1
+        assert ranks["armijo_adam-from_scratch-averaged"]["accuracy"] == 2
+        assert ranks[tables.RECOMMENDED]["accuracy"] == recommended
+        assert ranks["dog"]["accuracy"] == dog
+        assert ranks["prodigy"]["accuracy"] == 3
 
 
 def test_schemes_by_group_are_paired_by_seed_with_their_one_group_form():

@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
 
 import by_group  # noqa: E402
 from formatting import table_of, with_error  # noqa: E402
-from methods import GRID, is_of_now  # noqa: E402
+from methods import GRID, IN_SAMPLE, OURS, is_of_now  # noqa: E402
 from provenance import RESULTS  # noqa: E402
 from records import Record, by_variant, merged, read, results  # noqa: E402
 from tasks import FROM_SCRATCH  # noqa: E402
@@ -27,10 +27,17 @@ from tasks import FROM_SCRATCH  # noqa: E402
 RANKS = """
 ## Over {which}
 
-Mean ranks of the methods that ran, in the usual set-up, on each of {tasks}.
+Mean ranks, in the usual set-up, of the methods that ran on each of {tasks}. Each form
+of ours is ranked among the others' methods alone, and these among each other and ours
+as recommended.
 """
 BEST_OF_GRID = "AdamW, the best of seven learning rates in hindsight"
-OURS = "armijo_adam"  # paired differences are of the others to this one
+RECOMMENDED = "ours as the docs recommend it for the task"
+FINE_TUNING_FORM = "armijo_adam-averaged"
+FROM_SCRATCH_FORM = "armijo_adam-from_scratch-averaged"
+CHOICES = (BEST_OF_GRID, RECOMMENDED)
+SIGNS = {"accuracy": -1, "log_loss": 1}
+DEFAULT = "armijo_adam"  # paired differences are of the others to this one
 
 INTRODUCTION = """\
 # Fine-tuning: what was measured
@@ -46,9 +53,9 @@ it did so far, it says little (`benchmarks/speed/` measures cost).
 The default was chosen on the two small text tasks of 500 rows; how its step sizes
 change while the loss falls, on digits, the language model and 5,000 tweets as well. The
 first two of these begin from random weights, where ours is `armijo_adam-from_scratch`,
-that is `momentum="searched", start="expected"`. The grid of AdamW is that for
-fine-tuning, and too low for them. The language model's accuracy is that of the next
-byte.
+that is `momentum="searched", start="expected"`, or that averaged with `part=0.1`, which
+was chosen on them. The grid of AdamW is that for fine-tuning, and too low for them. The
+language model's accuracy is that of the next byte.
 
 Each run's commit stands in the JSON files. Changes to `armijo_adam` (`-linear`, `-slow`
 and the like, not `-averaged` and `-from_scratch`) are of commits before the default was
@@ -121,7 +128,7 @@ def overall(which: str, tasks: dict[str, Sequence[Record]]) -> str:
         return ""
     rows = [
         {
-            "method": f"`{variant}`" if variant != BEST_OF_GRID else variant,
+            "method": variant if variant in CHOICES else f"`{variant}`",
             "rank in accuracy": f"{standing.rank['accuracy']:.1f}",
             "rank in log loss": f"{standing.rank['log_loss']:.1f}",
             "mean accuracy": f"{standing.mean['accuracy']:.3f}",
@@ -147,31 +154,47 @@ Means = dict[str, dict[str, float]]
 
 def with_grid(tasks: dict[str, Sequence[Record]]) -> dict[str, Means]:
     """Returns the means of the tasks on which all of AdamW's rates ran."""
-    by_task = {k: with_best_of_grid(final_means(runs)) for k, runs in tasks.items()}
+    by_task = {k: with_choices(k, final_means(runs)) for k, runs in tasks.items()}
     return {k: v for k, v in by_task.items() if all(x in v for x in GRID)}
 
 
 def standings(by_task: dict[str, Means]) -> dict[str, Standing]:
-    """Returns where each of the methods stands that every task has."""
+    """Returns where each of the methods stands that every task has.
+
+    Ours and `CHOICES` repeat each other, so each is ranked as the only one of them.
+    """
     means = list(by_task.values())
     everywhere = [x for x in means[0] if all(x in task for task in means)]
-    shared = [x for x in everywhere if x == BEST_OF_GRID or is_of_now(x)]
-    ranks = {
-        score: np.mean(
-            [ranked([sign * task[x][score] for x in shared]) for task in means], axis=0
-        )
-        for score, sign in (("accuracy", -1), ("log_loss", 1))
-    }
-    return {
-        variant: Standing(
-            {score: float(ranks[score][i]) for score in ranks},
+    shared = [x for x in everywhere if x in CHOICES or is_of_now(x)]
+    repeated = {*CHOICES, *OURS, *IN_SAMPLE}
+    others = [x for x in shared if x not in repeated]
+
+    def standing(variant: str) -> Standing:
+        rivals = others if variant in repeated else [*others, RECOMMENDED]
+        return Standing(
+            {
+                score: float(np.mean([rank(variant, rivals, score, x) for x in means]))
+                for score in SIGNS
+            },
             {
                 score: float(np.mean([x[variant][score] for x in means]))
-                for score in ranks
+                for score in SIGNS
             },
         )
-        for i, variant in enumerate(shared)
-    }
+
+    return {variant: standing(variant) for variant in shared}
+
+
+def rank(variant: str, rivals: Sequence[str], score: str, means: Means) -> int:
+    """Returns 1 and how many of the rivals that ran are better.
+
+    Example:
+      >>> means = {x: {"log_loss": y} for x, y in (("a", 0.5), ("b", 0.1), ("c", 0.5))}
+      >>> [rank(x, ["a", "b", "c"], "log_loss", means) for x in "abc"]
+      [2, 1, 2]
+    """
+    own = SIGNS[score] * means[variant][score]
+    return 1 + sum(SIGNS[score] * means[x][score] < own for x in rivals if x in means)
 
 
 def final_means(runs: Sequence[Record]) -> Means:
@@ -185,29 +208,24 @@ def final_means(runs: Sequence[Record]) -> Means:
     }
 
 
-def with_best_of_grid(means: Means) -> Means:
-    """Adds what a user gets who makes every run of the grid and keeps the best."""
-    grid = [x for variant, x in means.items() if variant.startswith("adamw-")]
-    if not grid:
-        return means
-    return means | {BEST_OF_GRID: max(grid, key=lambda x: x["accuracy"])}
+def with_choices(task: str, means: Means) -> Means:
+    """Adds the best of the grid, and ours as the docs recommend it for the task.
 
-
-def ranked(values: Sequence[float]) -> np.ndarray:
-    """Returns ranks from 1, the smallest value first; equals share the better rank.
-
-    Example:
-      >>> ranked([0.5, 0.1, 0.5]).tolist()
-      [2, 1, 2]
+    The first is what a user gets who makes every run and keeps the best.
     """
-    return np.array([1 + sum(y < x for y in values) for x in values])
+    grid = [x for variant, x in means.items() if variant.startswith("adamw-")]
+    is_new = task.split("-")[0] in FROM_SCRATCH
+    form = FROM_SCRATCH_FORM if is_new else FINE_TUNING_FORM
+    best = {BEST_OF_GRID: max(grid, key=lambda x: x["accuracy"])} if grid else {}
+    ours = {RECOMMENDED: means[form]} if form in means else {}
+    return means | best | ours
 
 
 def row(
     variant: str, runs: Sequence[Record], everything: Sequence[Record]
 ) -> dict[str, str]:
     """Returns a method's cells by the names of their columns."""
-    ours = {x["seed"]: x for x in everything if x["variant"] == OURS}
+    ours = {x["seed"]: x for x in everything if x["variant"] == DEFAULT}
     pairs = [(x, ours[x["seed"]]) for x in runs if x["seed"] in ours]
     differences = [x["accuracy"][-1] - y["accuracy"][-1] for x, y in pairs]
     adamw = [x["step_seconds"] for x in everything if x["variant"].startswith("adamw-")]
@@ -216,7 +234,7 @@ def row(
         "method": f"`{variant}`",
         "seeds": str(len(runs)),
         "accuracy": with_error([x["accuracy"][-1] for x in runs]),
-        "difference": with_error(differences, "+.3f") if variant != OURS else "",
+        "difference": with_error(differences, "+.3f") if variant != DEFAULT else "",
         "after epoch 2": with_error(
             [x["accuracy"][min(1, len(x["accuracy"]) - 1)] for x in runs]
         ),
