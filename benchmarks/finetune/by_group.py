@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from formatting import table_of, with_error
-from records import Record
+from records import Record, by_variant, paired
 
 HEAD = """\
 ## By group against one group
@@ -38,18 +38,16 @@ def section(tasks: dict[str, Sequence[Record]]) -> str:
         {"scheme": scheme.name, "task": task, **cells(pairs)}
         for scheme in SCHEMES
         for task, runs in tasks.items()
-        if len(pairs := paired(runs, scheme)) > 1
+        if len(pairs := pairs_of(runs, scheme)) > 1
     ]
     return f"{HEAD}\n{table_of(rows)}\n" if rows else ""
 
 
-def paired(runs: Sequence[Record], scheme: Scheme) -> list[tuple[Record, Record]]:
-    """Returns the runs of several groups, each with that of one and the same seed."""
-    alone = {x["seed"]: x for x in runs if x["variant"] == scheme.one_group}
-    some = [
-        x for x in runs if x["variant"] == scheme.by_group and len(x["step_size"]) > 1
-    ]
-    return [(x, alone[x["seed"]]) for x in some if x["seed"] in alone]
+def pairs_of(runs: Sequence[Record], scheme: Scheme) -> list[tuple[Record, Record]]:
+    """Returns the runs of several groups, each beside that with one group."""
+    variants = by_variant(runs)
+    some = [x for x in variants.get(scheme.by_group, []) if len(x["step_size"]) > 1]
+    return paired(some, variants.get(scheme.one_group, []))
 
 
 def cells(pairs: Sequence[tuple[Record, Record]]) -> dict[str, str]:

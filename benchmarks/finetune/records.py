@@ -121,3 +121,16 @@ def by_variant(runs: Sequence[Record]) -> dict[str, list[Record]]:
     for run in runs:
         groups.setdefault(run["variant"], []).append(run)
     return groups
+
+
+def paired(
+    runs: Sequence[Record], others: Sequence[Record]
+) -> list[tuple[Record, Record]]:
+    """Returns each of the runs beside that of the others with the same seed.
+
+    Example:
+      >>> paired([{"seed": 0}, {"seed": 1}], [{"seed": 1}, {"seed": 2}])
+      [({'seed': 1}, {'seed': 1})]
+    """
+    by_seed = {run["seed"]: run for run in others}
+    return [(run, by_seed[run["seed"]]) for run in runs if run["seed"] in by_seed]

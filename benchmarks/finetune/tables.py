@@ -21,7 +21,7 @@ import by_group  # noqa: E402
 from formatting import table_of, with_error  # noqa: E402
 from methods import GRID, IN_SAMPLE, OURS, is_of_now  # noqa: E402
 from provenance import RESULTS  # noqa: E402
-from records import Record, by_variant, merged, read, results  # noqa: E402
+from records import Record, by_variant, merged, paired, read, results  # noqa: E402
 from tasks import FROM_SCRATCH  # noqa: E402
 
 RANKS = """
@@ -201,8 +201,7 @@ def final_means(runs: Sequence[Record]) -> Means:
     """Returns each method's scores at the end, the mean over its seeds."""
     return {
         variant: {
-            score: float(np.mean([x[score][-1] for x in some]))
-            for score in ("accuracy", "log_loss")
+            score: float(np.mean([x[score][-1] for x in some])) for score in SIGNS
         }
         for variant, some in by_variant(runs).items()
     }
@@ -225,8 +224,7 @@ def row(
     variant: str, runs: Sequence[Record], everything: Sequence[Record]
 ) -> dict[str, str]:
     """Returns a method's cells by the names of their columns."""
-    ours = {x["seed"]: x for x in everything if x["variant"] == DEFAULT}
-    pairs = [(x, ours[x["seed"]]) for x in runs if x["seed"] in ours]
+    pairs = paired(runs, [x for x in everything if x["variant"] == DEFAULT])
     differences = [x["accuracy"][-1] - y["accuracy"][-1] for x, y in pairs]
     adamw = [x["step_seconds"] for x in everything if x["variant"].startswith("adamw-")]
     time = np.median([x["step_seconds"] for x in runs])
