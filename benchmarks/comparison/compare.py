@@ -1,0 +1,166 @@
+"""Makes the runs of the comparison that are missing, and shows how far it is.
+
+``python benchmarks/comparison/compare.py --tasks development`` follows all of the
+protocol, which ``protocol.py`` describes. It may be stopped at any time and goes on
+where it was. Records are lines of ``benchmarks/results/comparison/TASK.jsonl``;
+``report.py`` makes tables and figures of them.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "examples"), str(Path(__file__).parent)]
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
+from protocol import RECORDS, Job, append, wanted  # noqa: E402
+from tasks import LISTS, TASKS, Setup, make_task  # noqa: E402
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    methods = (*METHODS, *SWEPT, HAND_TUNED)
+
+    def seeds(text: str) -> list[int]:
+        values = text.split(",")
+        if not all(map(str.isdecimal, values)) or len({*values}) < len(values):
+            raise argparse.ArgumentTypeError(
+                f"seeds must be different integers from 0, such as 0,1; got {text!r}"
+            )
+        return [int(x) for x in values]
+
+    def either(text: str, known: Iterable[str], what: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"{what} must be of {', '.join(known)}; got {name!r}"
+                )
+        return names
+
+    add = parser.add_argument
+    add(
+        "--tasks",
+        type=lambda x: either(x, [*LISTS, *TASKS], "tasks"),
+        default="development",
+        metavar="A,B",
+        help="names of tasks or of their lists",
+    )
+    add(
+        "--methods",
+        type=lambda x: either(x, methods, "methods"),
+        default=",".join(methods),
+        metavar="A,B",
+    )
+    add(
+        "--seeds",
+        type=seeds,
+        metavar="0,1",
+        help="None: the protocol's, two or five",
+    )
+    add("--batch-size", type=positive, help="None: the task's own")
+    add("--dropout", action="store_true", help="train with it")
+    add("--compute", choices=("float32", "bfloat16"), default="float32")
+    add("--prices", action="store_true", help="measure them, and nothing else")
+    add("--jobs", type=positive, default=os.cpu_count(), help="runs at once")
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1; got {text!r}")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    tasks = [x for name in arguments.tasks for x in LISTS.get(name, [name])]
+    setup = Setup(arguments.batch_size, arguments.dropout, arguments.compute)
+
+    if arguments.prices:
+        return measure_prices(tasks)
+    # What is wanted depends on what was found: a best rate at the edge of its grid
+    # extends it, and a contender gets more seeds.
+    make_all(
+        lambda: wanted(tasks, arguments.methods, setup, seeds=arguments.seeds),
+        arguments.jobs,
+    )
+
+
+def measure_prices(tasks: Sequence[str]) -> None:
+    """Measures what evaluations cost on each task; nothing else should run."""
+    from run import price_of
+
+    path = RECORDS / "prices.json"
+    prices = json.loads(path.read_text()) if path.exists() else {}
+    for name in tasks:
+        prices[name] = round(price_of(make_task(name)), 3)
+        print(f"{name}: {prices[name]}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dict(sorted(prices.items())), indent=1) + "\n")
+
+
+def make_all(missing: Callable[[], list[Job]], jobs: int) -> None:
+    """Makes jobs side by side until none is missing, each on a core of its own."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for core in range(jobs):
+        cores.put(core % (os.cpu_count() or 1))
+    shown = (
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with (
+        ProcessPoolExecutor(jobs, context, keep_one_core, (cores,)) as pool,
+        Progress(*shown) as progress,
+    ):
+        bar, done, pending = progress.add_task("runs"), 0, {}
+        while True:
+            todo = [x for x in missing() if x not in pending.values()]
+            for job in todo[: jobs - len(pending)]:
+                pending[pool.submit(make_and_append, job)] = job
+            progress.update(bar, total=done + len(todo) + len(pending), completed=done)
+            if not pending:
+                break
+            for future in wait(pending, return_when=FIRST_COMPLETED)[0]:
+                job = pending.pop(future)
+                progress.print(f"{job.task} {job.method} {job.seed}: {future.result()}")
+                done += 1
+
+
+def keep_one_core(cores: "multiprocessing.Queue[int]") -> None:
+    """Binds a worker to a core, so that runs do not slow each other down."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cores.get()})
+
+
+def make_and_append(job: Job) -> str:
+    """Makes a run in a worker; returns a line about it."""
+    record = job.make()
+    append(job, record)
+    return json.dumps(record["scores"]["end"])
+
+
+if __name__ == "__main__":
+    main()

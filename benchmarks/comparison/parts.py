@@ -1,0 +1,217 @@
+"""Models whose parts differ in scale: a picture of Gaussians, and physical laws.
+
+The score is in decibels: for the picture PSNR, ``-10 log10(mean squared error)`` with
+values in [0, 1]; for the others the same of the error over the target's variance.
+Shapes: P points, G Gaussians, N rows.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.datasets import load_sample_image
+from tasks import Setup, Task
+
+NUM_GAUSSIANS = 150
+HEIGHT, WIDTH = 60, 64
+
+
+def gaussians(photograph: str, *, setup: Setup) -> Task:
+    """A small photograph painted by 150 two-dimensional Gaussians, front to back.
+
+    Five parts: positions, logarithms of scales, rotations, colours and opacities. A
+    step sees 1,024 random pixels; validation is on all of them.
+    """
+    image = load_sample_image(photograph)[::7, ::10][:HEIGHT, :WIDTH] / 255.0
+    colours = jnp.asarray(image.reshape(-1, 3), jnp.float32)  # [P, 3]
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    points = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2) / HEIGHT, jnp.float32)
+
+    def init(seed: int) -> dict[str, jax.Array]:
+        keys = jax.random.split(jax.random.key(seed), 3)
+        size = (NUM_GAUSSIANS,)
+        return {
+            "position": jax.random.uniform(keys[0], (*size, 2)),
+            "log_scale": jnp.full((*size, 2), np.log(0.05), jnp.float32),
+            "rotation": jax.random.uniform(keys[1], size, maxval=np.pi),
+            "colour": 0.1 * jax.random.normal(keys[2], (*size, 3)),
+            "opacity": jnp.full(size, -1.0),
+        }
+
+    return _task(
+        init,
+        lambda params, at: jnp.mean((painted(params, points[at]) - colours[at]) ** 2),
+        lambda rng, size: rng.integers(0, len(points), size),
+        lambda params: jnp.mean((painted(params, points) - colours) ** 2),
+        1.0,
+        num_steps=500,
+        batch_size=setup.batch_size or 1024,
+        num_rows=(len(points), len(points)),
+    )
+
+
+def painted(params: dict[str, jax.Array], points: jax.Array) -> jax.Array:
+    """The colours [P, 3] that Gaussians give to points [P, 2]."""
+    offset = points[:, None] - params["position"][None]  # [P, G, 2]
+    cos, sin = jnp.cos(params["rotation"]), jnp.sin(params["rotation"])
+    scale = jnp.exp(params["log_scale"])
+    along = (offset[..., 0] * cos + offset[..., 1] * sin) / scale[:, 0]
+    across = (offset[..., 1] * cos - offset[..., 0] * sin) / scale[:, 1]
+    alpha = jax.nn.sigmoid(params["opacity"]) * jnp.exp(-(along**2 + across**2) / 2)
+    through = jnp.cumprod(1.0 - alpha + 1e-6, axis=1)
+    behind = jnp.concatenate([jnp.ones_like(through[:, :1]), through[:, :-1]], axis=1)
+    return (alpha * behind) @ jax.nn.sigmoid(params["colour"])
+
+
+def oscillator(*, setup: Setup) -> Task:
+    """Damping 1 and stiffness 100 of ``u'' + c u' + k u = 0``, found beside u itself.
+
+    A network of time is fitted to 40 noisy observations in [0, 1], and to the equation
+    in [0, 2]; it is validated in [0, 2], where the coefficients alone tell the second
+    half. They begin at 0.2 and 60.
+    """
+    damping, stiffness = 1.0, 100.0
+    omega = (stiffness - damping**2 / 4) ** 0.5
+
+    def exact(t: np.ndarray) -> np.ndarray:
+        wave = np.cos(omega * t) + damping / (2 * omega) * np.sin(omega * t)
+        return np.exp(-damping * t / 2) * wave
+
+    rng = np.random.default_rng(0)
+    times, grid = rng.uniform(0, 1, 40), np.linspace(0, 2, 201)
+    observed = jnp.asarray(exact(times) + 0.02 * rng.normal(size=40), jnp.float32)
+    target, times = exact(grid).astype(np.float32), jnp.asarray(times, jnp.float32)
+
+    def init(seed: int) -> dict[str, Any]:
+        return {
+            "network": _network(seed, (1, 32, 32, 1), 5.0),
+            "damping": jnp.array(0.2),
+            "stiffness": jnp.array(60.0),
+        }
+
+    def u(params: Any, t: jax.Array) -> jax.Array:
+        return _output(params["network"], t[None] - 1.0)[0]
+
+    def residual(params: Any, t: jax.Array) -> jax.Array:
+        speed = jax.grad(u, 1)
+        force = jax.grad(speed, 1)(params, t) + params["damping"] * speed(params, t)
+        return force + params["stiffness"] * u(params, t)
+
+    def loss(params: Any, t: jax.Array) -> jax.Array:
+        fit = jax.vmap(u, (None, 0))(params, times) - observed
+        law = jax.vmap(residual, (None, 0))(params, t)
+        return jnp.mean(fit**2) + 1e-3 * jnp.mean(law**2)
+
+    def error(params: Any) -> jax.Array:
+        found = jax.vmap(u, (None, 0))(params, jnp.asarray(grid, jnp.float32))
+        return jnp.mean((found - target) ** 2)
+
+    return _task(
+        init,
+        loss,
+        lambda rng, size: rng.uniform(0, 2, size).astype(np.float32),
+        error,
+        float(np.var(target)),
+        num_steps=2000,
+        batch_size=setup.batch_size or 64,
+        num_rows=(40, 201),
+    )
+
+
+def decay(*, setup: Setup) -> Task:
+    """Amplitude 50 and life 0.05 of a decay, beside a network of other variables.
+
+    ``y = a exp(-t / tau) + f(x) + noise``; a and tau begin at 5 and 0.5.
+    """
+
+    def rows(seed: int, number: int) -> Any:
+        rng = np.random.default_rng(seed)
+        t, x = rng.uniform(0, 0.3, number), rng.uniform(-1, 1, (number, 2))
+        y = 50 * np.exp(-t / 0.05) + np.sin(3 * x[:, 0]) * x[:, 1]
+        noisy = y + 0.1 * rng.normal(size=number)
+        return [jnp.asarray(z, jnp.float32) for z in (t, x, y, noisy)]
+
+    t, x, _, noisy = rows(0, 1024)
+    test_t, test_x, test_y, _ = rows(1, 1000)
+
+    def init(seed: int) -> dict[str, Any]:
+        return {
+            "network": _network(seed, (2, 32, 32, 1)),
+            "amplitude": jnp.array(5.0),
+            "life": jnp.array(0.5),
+        }
+
+    def predicted(params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
+        falling = params["amplitude"] * jnp.exp(-t / params["life"])
+        return falling + _output(params["network"], x)[..., 0]
+
+    return _task(
+        init,
+        lambda params, at: jnp.mean((predicted(params, t[at], x[at]) - noisy[at]) ** 2),
+        lambda rng, size: rng.integers(0, 1024, size),
+        lambda params: jnp.mean((predicted(params, test_t, test_x) - test_y) ** 2),
+        float(np.var(np.asarray(test_y))),
+        num_steps=2000,
+        batch_size=setup.batch_size or 64,
+        num_rows=(1024, 1000),
+    )
+
+
+def _network(seed: int, widths: tuple[int, ...], first: float = 1.0) -> list[Any]:
+    """Weights and biases of a perceptron; `first` widens those of the first layer."""
+    keys = jax.random.split(jax.random.key(seed), 2 * len(widths))
+    layers = []
+    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        scale = first if i == 0 else 1.0
+        weights = jax.random.normal(keys[2 * i], (inputs, outputs)) / inputs**0.5
+        bias = 0.1 * jax.random.normal(keys[2 * i + 1], (outputs,))
+        layers.append({"weights": scale * weights, "bias": scale * bias})
+    return layers
+
+
+def _output(layers: list[Any], x: jax.Array) -> jax.Array:
+    for layer in layers[:-1]:
+        x = jnp.tanh(x @ layer["weights"] + layer["bias"])
+    return x @ layers[-1]["weights"] + layers[-1]["bias"]
+
+
+def top_level(params: dict[str, Any]) -> dict[str, str]:
+    """Labels each leaf by its first key, as a prefix of params' tree."""
+    return {name: name for name in params}
+
+
+def _task(
+    init: Callable[[int], Any],
+    loss: Callable[[Any, Any], jax.Array],
+    drawn: Callable[[np.random.Generator, int], np.ndarray],
+    error: Callable[[Any], jax.Array],
+    power: float,
+    *,
+    num_steps: int,
+    batch_size: int,
+    num_rows: tuple[int, int],
+) -> Task:
+    """A task of ten epochs, whose score is ``-10 log10(error / power)``."""
+    error, epoch_steps = jax.jit(error), num_steps // 10
+
+    def evaluate(params: Any) -> dict[str, float]:
+        value = float(error(params))
+        return {"score": -10 * float(np.log10(value / power)), "loss": value}
+
+    def batches(seed: int, epoch: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng((seed, epoch))
+        for _ in range(epoch_steps):
+            yield drawn(rng, batch_size)
+
+    return Task(
+        init=init,
+        loss_fn=lambda params, batch, key: loss(params, batch),
+        batches=batches,
+        steps_per_epoch=epoch_steps,
+        num_epochs=10,
+        evaluate=evaluate,
+        num_rows=num_rows,
+        labels=top_level,
+    )
