@@ -88,3 +88,98 @@ def test_bad_use_is_told():
         averaged_params(optax.sgd(1.0).init(jnp.ones(2)), jnp.ones(2))
     with pytest.raises(ValueError, match="this one holds 2"):
         averaged_params((state, state), jnp.ones(2))
+
+
+def test_params_of_another_tree_are_named():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    state = init(average_iterates(optax.sgd(1.0)), params)
+    with pytest.raises(ValueError, match="do not share b, c$"):
+        averaged_params(state, {"a": jnp.ones(2), "c": jnp.ones(3)})
+
+
+def test_integers_and_random_keys_have_no_average():
+    params = {"w": jnp.ones(3), "n": jnp.array(1), "key": jax.random.key(0)}
+    mask = {"w": True, "n": False, "key": False}
+    tx = average_iterates(optax.masked(optax.sgd(1.0), mask))
+    state = init(tx, params)
+    assert [leaf.shape for leaf in jax.tree.leaves(state.average)] == [(3,)]
+    updates = {"w": jnp.ones(3), "n": jnp.array(0), "key": jax.random.key(0)}
+    _, state = jax.jit(tx.update)(updates, state, params)
+    average = averaged_params(state, params)
+    np.testing.assert_allclose(average["w"], 0.0)
+    assert average["n"] is params["n"] and average["key"] is params["key"]
+
+
+def test_abstract_leaves_have_an_abstract_or_an_empty_average():
+    tx = average_iterates(armijo_adam(LABELS))
+    params = network_params(jnp.bfloat16)
+    abstract = jax.eval_shape(lambda: params)
+    concrete = init(tx, params)
+    for state in (init(tx, abstract), jax.eval_shape(tx.init, abstract)):
+        same = jax.tree.map(
+            lambda x, y: x.shape == y.shape and x.dtype == y.dtype, state, concrete
+        )
+        assert jax.tree.all(same)
+
+
+class TestFlax:
+    """A state in NNX's or Linen's own types, as `armijo_info` takes it."""
+
+    def test_nnx_state_and_module(self):
+        nnx = pytest.importorskip("flax.nnx")
+        from optax_armijo.nnx import make_train_step
+
+        class Network(nnx.Module):
+            def __init__(self, rngs):
+                self.layers = nnx.List([nnx.Linear(3, 3, rngs=rngs) for _ in range(2)])
+                self.norm = nnx.BatchNorm(3, rngs=rngs)
+                self.tied = nnx.Linear(3, 3, rngs=rngs)
+                self.tied.kernel = self.layers[0].kernel
+
+            def __call__(self, x):
+                return self.tied(self.layers[1](self.norm(self.layers[0](x))))
+
+        model = Network(nnx.Rngs(0))
+        optimizer = nnx.Optimizer(model, average_iterates(armijo_adam()), wrt=nnx.Param)
+        step = make_train_step(lambda model, x: jnp.mean((model(x) - 1.0) ** 2))
+        seen = []
+        for _ in range(2):
+            step(model, optimizer, jnp.eye(3))
+            seen.append(jnp.copy(model.tied.bias[...]))
+        rate = 1 / (1 + 0.25)
+        expected = (1 - rate) * seen[0] + rate * seen[1]
+
+        params = nnx.state(model, nnx.Param)
+        average = averaged_params(optimizer.opt_state, params)
+        assert isinstance(average, nnx.State)
+        np.testing.assert_allclose(average["tied"]["bias"][...], expected, rtol=1e-5)
+
+        copy = averaged_params(optimizer, model)
+        assert copy is not model and copy.tied.kernel is copy.layers[0].kernel
+        np.testing.assert_allclose(copy.tied.bias[...], expected, rtol=1e-5)
+        np.testing.assert_array_equal(copy.norm.mean[...], model.norm.mean[...])
+        np.testing.assert_array_equal(model.tied.bias[...], seen[1])
+
+        nnx.update(model, average)
+        np.testing.assert_allclose(model.tied.bias[...], expected, rtol=1e-5)
+
+    def test_linen_train_state(self):
+        pytest.importorskip("flax.linen")
+        from flax.core import freeze
+
+        from optax_armijo.linen import TrainState
+
+        state = TrainState.create(
+            apply_fn=None, params={"w": jnp.ones(2)}, tx=average_iterates(armijo_adam())
+        )
+        state = state.apply_gradients(
+            grads={"w": jnp.ones(2)},
+            value=jnp.float32(2.0),
+            value_fn=lambda params: jnp.sum(params["w"]),
+        )
+        either: tuple[Any, Any] = (state.params, freeze(state.params))
+        for params in either:
+            for opt_state in (state, state.opt_state):
+                average = averaged_params(opt_state, params)
+                np.testing.assert_allclose(average["w"], state.params["w"], rtol=1e-6)
+                assert type(average) is type(params)
