@@ -1,6 +1,7 @@
 """Where direction and search meet: gradient transformations made of the two."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -9,13 +10,17 @@ import optax
 
 from optax_armijo._directions import Direction, Directions, descent
 from optax_armijo._grouping import group_leaves
+from optax_armijo._label_checks import check_not_a_rate
 from optax_armijo._line_search import step
 from optax_armijo._options import Options, check_options
 from optax_armijo._placement import build_beside
 from optax_armijo._refusals import (
     check_given,
     check_groups,
+    check_moments,
     check_not_in_multi_steps,
+    check_search_state,
+    warn_outside_jit,
 )
 from optax_armijo._situation import Batch
 from optax_armijo._state import ArmijoState, init_state
@@ -27,7 +32,9 @@ def search_along_updates(
     param_labels: ParamLabels, options: Options
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along whatever direction comes in as updates."""
+    check_not_a_rate(param_labels)
     check_options(options)
+    calls_outside_jit = itertools.count(1)
 
     def init_fn(params: Any) -> ArmijoState:
         check_not_in_multi_steps()
@@ -47,7 +54,9 @@ def search_along_updates(
     ) -> tuple[Any, ArmijoState]:
         check_not_in_multi_steps()
         check_given(params=params, value=value, grad=grad, value_fn=value_fn)
+        warn_outside_jit(calls_outside_jit, updates, state, params, value)
         updates, params, grad = _as_arrays((updates, params, grad))
+        check_search_state(state)
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, state)
         direction = grouping.trainable(updates)
@@ -71,7 +80,9 @@ def search_along(
 
     On a batch whose loss or gradient is not finite, neither part learns or moves.
     """
+    check_not_a_rate(param_labels)
     check_options(options)
+    calls_outside_jit = itertools.count(1)
 
     def init_fn(params: Any) -> tuple[Any, ArmijoState]:
         check_not_in_multi_steps()
@@ -94,11 +105,14 @@ def search_along(
     ) -> tuple[Any, tuple[Any, ArmijoState]]:
         check_not_in_multi_steps()
         check_given(params=params, value=value, value_fn=value_fn)
+        warn_outside_jit(calls_outside_jit, updates, state, params, value)
         updates, params, grad = _as_arrays((updates, params, grad))
         value = check_loss("value", value)
         direction_state, search_state = state
+        check_search_state(search_state)
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, search_state)
+        check_moments(grouping, params, direction_state[1:])
         grads = grouping.trainable(updates)
         of_loss = grads if grad is None else grouping.trainable(grad)
         along = functools.partial(descent, grouping, value, of_loss)

@@ -12,6 +12,7 @@ import optax
 from optax_armijo import _label_functions
 from optax_armijo._label_checks import (
     broadcast_prefix,
+    call_label_function,
     check_leaf,
     check_stacks,
     check_whole,
@@ -135,7 +136,9 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if param_labels is None:
         param_labels = _label_functions.by_layer
-    labels = param_labels(params) if callable(param_labels) else param_labels
+    labels = param_labels
+    if callable(param_labels):
+        labels = call_label_function(param_labels, params)
     leaf_labels = broadcast_prefix("param_labels", labels, params)
     leaves = [leaf for _, leaf in paths_and_leaves]
     paths = ["/".join(path_parts(path)) for path, _ in paths_and_leaves]

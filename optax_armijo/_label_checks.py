@@ -1,14 +1,43 @@
 """Whether labels fit params: what is wrong is said by name, path and label."""
 
-from collections.abc import Hashable, Sequence
+import numbers
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from optax_armijo._paths import Path, path_parts
 from optax_armijo._special_labels import FROZEN, Stacked
 from optax_armijo._types import Label
+
+NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
+
+
+def check_not_a_rate(param_labels: Any) -> None:
+    """Raises TypeError for a learning rate or a schedule in the place of labels."""
+    module = getattr(param_labels, "__module__", None) or ""
+    is_schedule = callable(param_labels) and module.startswith("optax.")
+    if is_schedule or isinstance(param_labels, numbers.Number | jax.Array | np.ndarray):
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"got {param_labels!r}: {NO_RATE}"
+        )
+
+
+def call_label_function(label_function: Callable[[Any], Any], params: Any) -> Any:
+    """Returns the labels of a function, which may be a schedule by mistake."""
+    try:
+        labels = label_function(params)
+    except TypeError as error:
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"called with params it raised {error}. Is it a schedule: {NO_RATE}"
+        ) from error
+    check_not_a_rate(labels)
+    return labels
 
 
 def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
@@ -26,10 +55,34 @@ def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{name} must be a pytree that is a prefix of params' tree, or a function "
-            f"from params to one; this one does not fit. {name}: "
-            f"{jax.tree.structure(prefix)}; params: {jax.tree.structure(params)}."
+            f"from params to one; {_misfit(prefix, params)}"
         ) from error
     return [box.entry for box in jax.tree.leaves(full)]
+
+
+def _misfit(prefix: Any, params: Any) -> str:
+    """Says which key a prefix misses, or has besides, and where."""
+    given, wanted = _paths(prefix), _paths(params)
+    parts_given = {path[:n] for path in given for n in range(len(path) + 1)}
+    parts_wanted = {path[:n] for path in wanted for n in range(len(path) + 1)}
+    for path in wanted:
+        heads = [path[:n] for n in range(len(path) + 1)]
+        missing = next((head for head in heads if head not in parts_given), None)
+        if missing and not any(head in given for head in heads):
+            return f"it lacks the key {missing[-1]!r} of leaf '{'/'.join(path)}'"
+    for path in given:
+        heads = [path[:n] for n in range(len(path) + 1)]
+        unknown = next((head for head in heads if head not in parts_wanted), None)
+        if unknown:
+            where = "/".join(unknown)
+            return f"it has the key {unknown[-1]!r}, at '{where}', which params lacks"
+    return f"got {jax.tree.structure(prefix)} for {jax.tree.structure(params)}"
+
+
+def _paths(tree: Any) -> dict[Path, None]:
+    """Returns the paths of all leaves, in tree order."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return dict.fromkeys(path_parts(path) for path, _ in entries)
 
 
 class _Boxed:
@@ -58,12 +111,13 @@ def check_leaf(path: str, leaf: Any, label: Label) -> None:
             f"param_labels gives leaf '{path}' the label {label!r}, which cannot be "
             "hashed. Use strings."
         )
-    if label != FROZEN and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    if label != FROZEN and not jnp.issubdtype(dtype, jnp.floating):
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        instead = "keep its real and imaginary part as two leaves, or label"
         raise TypeError(
-            f"leaf '{path}' has dtype {jnp.result_type(leaf)}; only real floating "
-            "point leaves can be searched. Label it optax_armijo.FROZEN, or split a "
-            "complex leaf into its real and imaginary part "
-            "(optax.contrib.split_real_and_imaginary)."
+            f"leaf '{path}' has dtype {dtype}; only real floating point leaves can be "
+            f"searched: {instead if is_complex else 'label'} it optax_armijo.FROZEN"
         )
 
 

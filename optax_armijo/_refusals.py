@@ -1,9 +1,17 @@
 """What a search refuses: calls that lack the loss, states of others, MultiSteps."""
 
 import sys
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
 from optax_armijo._grouping import Grouping
+from optax_armijo._paths import Path, path_parts
 from optax_armijo._state import ArmijoState
 
 
@@ -15,9 +23,11 @@ def check_given(**arguments: Any) -> None:
             f"the line search needs {', '.join(missing)}. Write: value, grads = "
             "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
             "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
-            "from params to the scalar loss of the same batch. Wrappers that do not "
-            "pass these on, such as optax.lookahead, optax.contrib.sam and "
-            "optax.contrib.split_real_and_imaginary, cannot hold a line search."
+            "from params to the scalar loss of the same batch. In Flax, "
+            "optax_armijo.linen.TrainState and optax_armijo.nnx.make_train_step pass "
+            "them on. Wrappers that do not, such as optax.lookahead, "
+            "optax.contrib.sam and optax.contrib.split_real_and_imaginary, cannot hold "
+            "a line search."
         )
 
 
@@ -29,6 +39,61 @@ def check_groups(grouping: Grouping, state: ArmijoState) -> None:
             f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
             f"the state was made for {num_groups}. Call init again, or use the "
             "labels that the state was made with."
+        )
+
+
+def check_search_state(state: Any) -> None:
+    """Raises TypeError for a state that is not of a line search."""
+    if not isinstance(state, ArmijoState):
+        raise TypeError(
+            f"state must be what init returned; got {type(state).__name__} in the "
+            "place of an ArmijoState. A state that was read without its types: "
+            "optax_armijo.restore_state(tx.init(params), state)"
+        )
+
+
+def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
+    """Raises ValueError for moments, of whatever number, of other params."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    moving = zip(paths, grouping.members, strict=True)
+    wanted = {
+        path_parts(path): jnp.shape(leaf)
+        for (path, leaf), member in moving
+        if member is not None
+    }
+    for tree in moments:
+        found = _shapes(tree)
+        if found != wanted and not isinstance(tree, optax.EmptyState):
+            path = next(p for p in [*wanted, *found] if wanted.get(p) != found.get(p))
+            raise ValueError(
+                f"the state was made for other params: leaf '{'/'.join(path)}' has "
+                f"{_shape(found, path)} there and {_shape(wanted, path)} here. Call "
+                "init again"
+            )
+
+
+def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_parts(path): jnp.shape(leaf) for path, leaf in entries}
+
+
+def _shape(shapes: dict[Path, tuple[int, ...]], path: Path) -> str:
+    return f"shape {shapes[path]}" if path in shapes else "no entry"
+
+
+_IS_A_LOOP = 5
+"""At which call outside ``jit`` a warning is due: fewer are for a look."""
+
+
+def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
+    """Warns, once a counter, when ``update`` is called outside ``jit`` in a loop."""
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    is_disabled: bool = jax.config.jax_disable_jit  # pyright: ignore
+    if not is_traced and not is_disabled and next(calls) == _IS_A_LOOP:
+        warnings.warn(
+            "update is called outside jax.jit and compiles the search at every call; "
+            "jit the whole step, as optax_armijo.make_train_step does",
+            stacklevel=2,
         )
 
 

@@ -21,7 +21,17 @@ def bind_value_fn(
     arguments = {name: extra_args[name] for name in _named(value_fn, extra_args)}
 
     def loss_fn(params: Any) -> jax.Array:
-        return check_loss("value_fn's result", value_fn(params, **arguments))
+        try:
+            result = value_fn(params, **arguments)
+        except (AttributeError, TypeError) as error:
+            if not type(params).__module__.startswith("flax.nnx"):
+                raise
+            raise TypeError(
+                "value_fn must be a function of the params, here an nnx.State, and "
+                f"with that it raised {error}. For a loss of the model take "
+                "optax_armijo.nnx.make_train_step"
+            ) from error
+        return check_loss("value_fn's result", result)
 
     return loss_fn
 

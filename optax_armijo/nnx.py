@@ -8,13 +8,15 @@ import jax
 from flax import nnx
 
 from optax_armijo._checks import check_range
+from optax_armijo._donation import names_shared_arrays
 from optax_armijo._microbatches import Whole, is_key
+from optax_armijo._objective import with_aux
 from optax_armijo.training import TrainMetrics, build_objective, info_of
 
 
 def make_train_step(
     loss_fn: Callable[..., Any],
-    *,
+    *others: Any,
     has_aux: bool = False,
     num_microbatches: int = 1,
     microbatch_argnums: Sequence[int] | None = None,
@@ -33,6 +35,8 @@ def make_train_step(
     Args:
       loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the
         model's state.
+      *others: none. The transformation that `optax_armijo.make_train_step` takes here
+        is in the optimizer.
       has_aux: see `optax_armijo.make_train_step`, as for all that follow.
       num_microbatches: with more than one, state that is floating point becomes the
         average over the microbatches, and each microbatch has dropout masks of its own.
@@ -46,6 +50,8 @@ def make_train_step(
 
     Raises:
       ValueError: as `optax_armijo.make_train_step`.
+      TypeError: a transformation beside `loss_fn`; when traced, params and state in the
+        place of model and optimizer.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -58,6 +64,12 @@ def make_train_step(
       >>> losses[-1] < 0.1 * losses[0]
       True
     """
+    if others:
+        raise TypeError(
+            "optax_armijo.nnx.make_train_step takes loss_fn alone, the transformation "
+            f"is in the nnx.Optimizer; got also {others[0]!r}. For params without a "
+            "module take optax_armijo.make_train_step"
+        )
     check_range("num_microbatches", num_microbatches, at_least=1)
     if microbatch_argnums is not None:
         microbatch_argnums = [i + 1 for i in microbatch_argnums]
@@ -70,15 +82,16 @@ def make_train_step(
         axis_name=axis_name,
     )
 
-    @functools.partial(nnx.jit, donate_argnums=(0, 1) if donate else ())
+    loss_and_aux = with_aux(loss_fn, has_aux)
+
     def step(model: Any, optimizer: nnx.Optimizer, *batch: Any) -> TrainMetrics:
+        _check_arguments(model, optimizer)
         graphdef, params, rest = nnx.split(model, optimizer.wrt, ...)
         rest = _arrays(rest)
 
         def pure_loss(params: Any, rest: Whole, *batch: Any) -> Any:
             merged = nnx.merge(graphdef, params, rest.tree)
-            loss = loss_fn(merged, *batch)
-            loss, aux = loss if has_aux else (loss, None)
+            loss, aux = loss_and_aux(merged, *batch)
             _, _, new_rest = nnx.split(merged, optimizer.wrt, ...)
             return loss, (aux, _arrays(new_rest))
 
@@ -100,7 +113,20 @@ def make_train_step(
         nnx.update(model, new_rest)
         return TrainMetrics(loss, aux, info_of(_arrays(optimizer.opt_state)))
 
-    return step
+    if not donate:
+        return nnx.jit(step)
+    donating = nnx.jit(step, donate_argnums=(0, 1))
+    return names_shared_arrays(donating, "model", "optimizer")
+
+
+def _check_arguments(model: Any, optimizer: Any) -> None:
+    if isinstance(model, nnx.Module) and isinstance(optimizer, nnx.Optimizer):
+        return
+    raise TypeError(
+        "the step of optax_armijo.nnx.make_train_step takes an nnx.Module and an "
+        f"nnx.Optimizer; got {type(model).__name__} and {type(optimizer).__name__}. "
+        "For params and their state take optax_armijo.make_train_step"
+    )
 
 
 def _arrays(state: Any) -> Any:

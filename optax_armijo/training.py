@@ -9,6 +9,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
+from optax_armijo._donation import names_shared_arrays
 from optax_armijo._loss_scale import find_loss_scale
 from optax_armijo._microbatches import by_microbatch
 from optax_armijo._objective import Objective, objective, over_devices, with_aux
@@ -78,7 +79,8 @@ def make_train_step(
 
     Raises:
       ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
-        a loss that is not a scalar.
+        a loss that is not a scalar; when called, one array in two places that are
+        donated.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -122,7 +124,10 @@ def make_train_step(
         params = optax.apply_updates(params, updates)
         return params, opt_state, TrainMetrics(loss, aux, info_of(opt_state))
 
-    return jax.jit(step, donate_argnums=(0, 1) if donate else ())
+    if not donate:
+        return jax.jit(step)
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    return names_shared_arrays(donating, "params", "opt_state")
 
 
 def build_objective(

@@ -177,9 +177,10 @@ class TestFlax:
             value=jnp.float32(2.0),
             value_fn=lambda params: jnp.sum(params["w"]),
         )
+        expected: Any = state.params["w"]
         either: tuple[Any, Any] = (state.params, freeze(state.params))
         for params in either:
             for opt_state in (state, state.opt_state):
                 average = averaged_params(opt_state, params)
-                np.testing.assert_allclose(average["w"], state.params["w"], rtol=1e-6)
+                np.testing.assert_allclose(average["w"], expected, rtol=1e-6)
                 assert type(average) is type(params)

@@ -1,12 +1,25 @@
 """Bad input raises at once, and says what to write instead."""
 
+import warnings
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from toys import LABELS, network_loss, network_params
 
 import optax_armijo
-from optax_armijo import armijo_adam, armijo_adamw, armijo_info, scale_by_armijo
+from optax_armijo import (
+    armijo_adam,
+    armijo_adamw,
+    armijo_info,
+    make_train_step,
+    scale_by_armijo,
+)
+
+NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 BAD_OPTIONS = [
     ("c", 0.0, r"c must be .* \(0, 1\); got 0.0"),
@@ -151,3 +164,148 @@ def test_armijo_info_needs_one_state():
         armijo_info({"a": params})
     with pytest.raises(ValueError, match="holds 2"):
         armijo_info((state, state))
+
+
+@pytest.mark.parametrize("make", [armijo_adam, armijo_adamw, scale_by_armijo])
+@pytest.mark.parametrize(
+    "rate",
+    [
+        1e-3,
+        1,
+        jnp.float32(1e-3),
+        np.float64(1e-3),
+        optax.cosine_decay_schedule(1e-3, 10),
+        optax.warmup_cosine_decay_schedule(0.0, 1e-3, 2, 10),
+        optax.constant_schedule(1e-3),
+    ],
+    ids=str,
+)
+def test_a_learning_rate_or_a_schedule_is_no_label(make, rate):
+    with pytest.raises(TypeError, match=f"param_labels must be .*; got .*: {NO_RATE}$"):
+        make(rate)
+
+
+def test_a_learning_rate_by_keyword_is_named():
+    forms: Any = (armijo_adam, armijo_adamw, scale_by_armijo, optax_armijo.salsa)
+    for make in forms:
+        with pytest.raises(TypeError, match="'learning_rate'"):
+            make(learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("schedule", [lambda step: 0.1 / (step + 1), lambda step: 0.1])
+def test_a_schedule_of_ones_own_is_told_when_it_is_called(schedule):
+    with pytest.raises(TypeError, match=f"param_labels must be .*{NO_RATE}$"):
+        armijo_adam(schedule).init(network_params())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"embed": "a", "head": "b"}, "it lacks the key 'layers' of leaf 'layers/b'"),
+        (LABELS | {"head": {"w": "b"}}, "it lacks the key 'b' of leaf 'head/b'"),
+        (LABELS | {"tail": "b"}, "it has the key 'tail', at 'tail', which params"),
+        (
+            LABELS | {"head": {"w": "b", "b": "b", "c": "b"}},
+            "it has the key 'c', at 'head/c', which params lacks",
+        ),
+        (lambda params: {"embed": "a"}, "it lacks the key 'head' of leaf 'head/b'"),
+        (list(LABELS.values()), "it lacks the key 'embed' of leaf 'embed/b'"),
+    ],
+)
+def test_a_label_that_is_missing_or_too_many_is_named_with_its_path(labels, message):
+    with pytest.raises(ValueError, match=message):
+        armijo_adam(labels).init(network_params())
+
+
+def test_an_integer_leaf_is_to_be_frozen_and_a_complex_one_to_be_split():
+    """No wrapper is recommended that is refused."""
+    for dtype, message in [
+        (jnp.int32, "searched: label it optax_armijo.FROZEN$"),
+        (jnp.complex64, "searched: keep its real and imaginary part as two leaves, or"),
+    ]:
+        with pytest.raises(TypeError, match=message) as caught:
+            armijo_adam().init({"a": jnp.ones(2), "b": jnp.ones(2, dtype)})
+        assert "split_real_and_imaginary" not in str(caught.value)
+    with pytest.raises(TypeError, match="leaf 'key' has dtype key.*: label it"):
+        armijo_adam().init({"a": jnp.ones(2), "key": jax.random.key(0)})
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"a": jnp.ones(4)}, r"leaf 'a' has shape \(3,\) there and shape \(4,\) here"),
+        ({"b": jnp.ones(3)}, "leaf 'b' has no entry there and shape"),
+        (
+            {"a": jnp.ones(3), "b": jnp.ones(1)},
+            "leaf 'b' has no entry there and shape",
+        ),
+    ],
+)
+def test_a_state_of_other_params(others, message):
+    tx = armijo_adam(optax_armijo.one_group)
+    state = tx.init({"a": jnp.ones(3)})
+    with pytest.raises(ValueError, match=f"made for other params: {message}"):
+        tx.update(others, state, others, value=1.0, value_fn=network_loss)
+
+
+def test_a_state_of_another_optimizer():
+    params = network_params()
+    for state in (optax.adam(1e-3).init(params), ({}, {"step_size": jnp.ones(3)})):
+        with pytest.raises(TypeError, match="state must be what init returned; got"):
+            armijo_adam(LABELS).update(
+                params, state, params, value=1.0, value_fn=network_loss
+            )
+
+
+def test_an_array_that_is_donated_twice_is_named():
+    shared = jnp.ones(3)
+    params = {"a": {"w": shared}, "b": shared}
+    tx = armijo_adam()
+
+    def loss_fn(params):
+        return jnp.sum((params["a"]["w"] - params["b"] + 1.0) ** 2)
+
+    with pytest.raises(ValueError, match="one array as 'params/a/w' and 'params/b'"):
+        make_train_step(loss_fn, tx)(params, tx.init(params))
+    params = {"a": {"w": jnp.ones(3)}, "b": jnp.ones(3)}
+    step = make_train_step(loss_fn, tx)
+    step(params, tx.init(params))
+    assert isinstance(step, jax.stages.Wrapped)
+
+
+def test_a_train_step_of_a_loss_with_aux_that_is_not_said():
+    tx, params = armijo_adam(LABELS), network_params()
+    step = make_train_step(lambda params: (network_loss(params), {}), tx)
+    with pytest.raises(ValueError, match="tuple of 2. Say has_aux=True"):
+        step(params, tx.init(params))
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        armijo_adam(LABELS),
+        optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
+    ],
+    ids=["armijo_adam", "scale_by_armijo"],
+)
+def test_a_loop_outside_jit_warns_once(tx):
+    params = network_params()
+    value, grads = jax.value_and_grad(network_loss)(params)
+    state = tx.init(params)
+
+    def update(state):
+        return tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=network_loss
+        )
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            jax.jit(update)(state)
+        assert caught == []
+        for _ in range(8):
+            _, state = update(state)
+    (warning,) = caught
+    assert "outside jax.jit and compiles the search at every call" in str(
+        warning.message
+    )

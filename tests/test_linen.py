@@ -125,3 +125,14 @@ def test_train_state_without_the_loss_says_what_is_missing():
     )
     with pytest.raises(ValueError, match="needs value, value_fn"):
         state.apply_gradients(grads=state.params)
+
+
+def test_flax_own_train_state_is_told_which_to_take():
+    from flax.training import train_state
+
+    state = train_state.TrainState.create(
+        apply_fn=MODEL.apply, params=VARIABLES["params"], tx=armijo_adam()
+    )
+    for loss in ({}, {"value": 1.0, "value_fn": lambda params: 1.0}):
+        with pytest.raises(ValueError, match="optax_armijo.linen.TrainState"):
+            state.apply_gradients(grads=state.params, **loss)

@@ -166,3 +166,41 @@ def test_any_optimizer_and_only_what_wrt_names():
     plain = make_train_step(loss_fn)
     assert plain(model, adam, *batch()).info is None
     assert not np.allclose(model.conv.kernel[...], before)
+
+
+def test_a_value_fn_of_the_model_is_told_from_one_of_the_state():
+    model, optimizer, _ = make()
+    grads = nnx.grad(loss_fn)(model, *batch())
+    with pytest.raises(TypeError, match="an nnx.State, .*optax_armijo.nnx.make_train_"):
+        optimizer.update(
+            model,
+            grads,
+            value=loss_fn(model, *batch()),
+            value_fn=lambda model: loss_fn(model, *batch()),
+        )
+    with pytest.raises(ValueError, match="optax_armijo.nnx.make_train_step pass them"):
+        optimizer.update(model, grads)
+
+
+def test_arguments_of_the_train_step_for_plain_params_are_refused():
+    from optax_armijo.nnx import make_train_step
+
+    model, optimizer, step = make()
+    with pytest.raises(TypeError, match="takes loss_fn alone, .*got also Gradient"):
+        make_train_step(loss_fn, armijo_adam())
+    state = nnx.state(model, nnx.Param)
+    with pytest.raises(TypeError, match="an nnx.Optimizer; got State and tuple"):
+        step(state, optimizer.opt_state, *batch())
+
+
+def test_aux_that_is_not_said_and_an_array_that_is_donated_twice():
+    from optax_armijo.nnx import make_train_step
+
+    model, optimizer, step = make()
+    with pytest.raises(ValueError, match="tuple of 2. Say has_aux=True"):
+        make_train_step(loss_and_logits)(model, optimizer, *batch())
+    model.head.bias[...] = jnp.ones(3)
+    model.again = nnx.Param(model.head.bias[...])
+    optimizer = nnx.Optimizer(model, armijo_adam(one_group), wrt=nnx.Param)
+    with pytest.raises(ValueError, match="one array as 'model/.*' and 'model/"):
+        step(model, optimizer, *batch())
