@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_armijo._directions import Direction, Directions, descent
@@ -132,7 +133,11 @@ def search_along(
 
 
 def _as_arrays(tree: Any) -> Any:
-    """Turns Python numbers, which optax takes for params, into arrays."""
-    if not any(isinstance(leaf, float) for leaf in jax.tree.leaves(tree)):
+    """Turns NumPy arrays and Python numbers, which optax takes too, into JAX arrays."""
+    if not any(map(_is_foreign, jax.tree.leaves(tree))):
         return tree  # the user's own, as the label function is to see it
-    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, tree)
+    return jax.tree.map(lambda x: jnp.asarray(x) if _is_foreign(x) else x, tree)
+
+
+def _is_foreign(leaf: Any) -> bool:
+    return isinstance(leaf, float | np.ndarray | np.generic)

@@ -100,8 +100,13 @@ def dynamic_loss_scale(
         **extra_args: Any,
     ) -> tuple[Any, LossScaleState]:
         def unscaled(tree: Any) -> Any:
-            return jax.tree.map(lambda g: g * (1 / state.scale).astype(g.dtype), tree)
+            def divide(g: Any) -> jax.Array:
+                g = jnp.asarray(g)
+                return g * (1 / state.scale).astype(g.dtype)
 
+            return jax.tree.map(divide, tree)
+
+        updates = jax.tree.map(jnp.asarray, updates)  # from NumPy's, as optax allows
         is_good = on_its_own(all_finite(jax.tree.leaves(updates)))
         if grad is not None:
             extra_args["grad"] = unscaled(grad)
