@@ -54,12 +54,16 @@ def search_along_updates(
         **extra_args: Any,
     ) -> tuple[Any, ArmijoState]:
         check_not_in_multi_steps()
+        if not jax.tree.leaves(updates):
+            return updates, _counted(state)
         check_given(params=params, value=value, grad=grad, value_fn=value_fn)
         warn_outside_jit(calls_outside_jit, updates, state, params, value)
         updates, params, grad = _as_arrays((updates, params, grad))
         check_search_state(state)
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, state)
+        if not grouping.num_groups:
+            return jax.tree.map(jnp.zeros_like, params), _counted(state)
         direction = grouping.trainable(updates)
         value, grads = check_loss("value", value), grouping.trainable(grad)
         along = descent(grouping, value, grads, direction)
@@ -105,6 +109,8 @@ def search_along(
         **extra_args: Any,
     ) -> tuple[Any, tuple[Any, ArmijoState]]:
         check_not_in_multi_steps()
+        if not jax.tree.leaves(updates):
+            return updates, (state[0], _counted(state[1]))
         check_given(params=params, value=value, value_fn=value_fn)
         warn_outside_jit(calls_outside_jit, updates, state, params, value)
         updates, params, grad = _as_arrays((updates, params, grad))
@@ -114,6 +120,9 @@ def search_along(
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, search_state)
         check_moments(grouping, params, direction_state[1:])
+        if not grouping.num_groups:
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return zeros, (direction_state, _counted(search_state))
         grads = grouping.trainable(updates)
         of_loss = grads if grad is None else grouping.trainable(grad)
         along = functools.partial(descent, grouping, value, of_loss)
@@ -130,6 +139,11 @@ def search_along(
         return updates, (direction_state, search_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _counted(state: ArmijoState) -> ArmijoState:
+    """The state after a step in which there was nothing to move."""
+    return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
 
 
 def _as_arrays(tree: Any) -> Any:

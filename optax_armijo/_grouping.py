@@ -126,12 +126,17 @@ class Grouping(NamedTuple):
 def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     """Resolves `param_labels` on `params` and checks the result.
 
+    A tree without leaves has no groups, whatever the labels: so optax's own tools see
+    it, ``optax.tree_map_params`` and wrappers that mask everything.
+
     Raises:
-      ValueError: labels that do not fit the tree, nothing left to train, or params
-        with holes (inside ``optax.masked`` or ``optax.partition``).
+      ValueError: labels that do not fit the tree, or params with holes (inside
+        ``optax.masked`` or ``optax.partition``).
       TypeError: a label that cannot be hashed, or a trainable leaf that is not real
         floating point.
     """
+    if not jax.tree.leaves(params):
+        return Grouping(jax.tree.structure(params), (), ())
     check_whole(params)
     paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if param_labels is None:
@@ -149,12 +154,6 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
         _labels_of(leaf, label) for leaf, label in zip(leaves, leaf_labels, strict=True)
     ]
     groups = sorted({x for each in labels_of for x in each}, key=natural_key)
-    if not groups:
-        raise ValueError(
-            "param_labels leaves nothing to train: params has "
-            f"{len(leaf_labels)} leaves and each is labelled FROZEN. Give at least "
-            "one leaf another label."
-        )
     index = {label: i for i, label in enumerate(groups)}
     members = [
         Member(

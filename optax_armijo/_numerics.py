@@ -34,6 +34,8 @@ def safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 
 def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:
     """Tells whether the sum of the squares of each leaf is finite, bool[]."""
+    if not leaves:
+        return jnp.ones((), jnp.bool_)
     squares = [jnp.sum(jnp.square(x.astype(search_dtype([x])))) for x in leaves]
     return jnp.all(jnp.isfinite(jnp.stack(squares)))
 

@@ -145,7 +145,7 @@ def find_states(opt_state: Any, kind: type) -> list[Any]:
 def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
     """Writes labels as bytes, so that the state that names them is arrays alone."""
     names = [str(label).encode() for label in labels]
-    width = max(map(len, names))
+    width = max(map(len, names), default=0)
     padded = b"".join(name.ljust(width, b"\0") for name in names)
     return np.frombuffer(padded, np.uint8).reshape(len(names), width)
 

@@ -123,11 +123,6 @@ def test_a_loss_that_is_no_scalar(arguments, message):
     [
         ({"embed": "a", "head": "b"}, ValueError, "param_labels must be .* prefix"),
         (lambda params: {"w": "a"}, ValueError, "param_labels must be .* prefix"),
-        (
-            {name: optax_armijo.FROZEN for name in LABELS},
-            ValueError,
-            "nothing to train",
-        ),
         ({name: jnp.ones(1) for name in LABELS}, TypeError, "leaf 'embed/b' the label"),
     ],
 )

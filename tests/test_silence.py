@@ -1,10 +1,14 @@
 """What once failed in silence, or far from its cause: it works, or it is refused."""
 
+from typing import Any
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toys import LABELS, init, network_loss, network_params
 
 import optax_armijo as oa
 
@@ -24,6 +28,11 @@ FORMS = {
     "dynamic_loss_scale": lambda: oa.dynamic_loss_scale(oa.armijo_adam()),
 }
 each_form = pytest.mark.parametrize("name", FORMS)
+
+
+def update(tx: Any, *arguments: Any, **named: Any) -> tuple[Any, Any]:
+    """Returns ``tx.update(...)``: optax's own type hides what updates hold."""
+    return optax.with_extra_args_support(tx).update(*arguments, **named)
 
 
 def bowl(params):
@@ -89,7 +98,7 @@ class TestNumPyAndPythonParams:
     def test_gradients_of_numpy_under_a_loss_scale(self):
         tx = oa.dynamic_loss_scale(optax.sgd(1.0), init_scale=8.0)
         params = {"a": np.ones(3), "b": 1.0}
-        updates, _ = tx.update({"a": np.full(3, 4.0), "b": 2.0}, tx.init(params))
+        updates, _ = update(tx, {"a": np.full(3, 4.0), "b": 2.0}, tx.init(params))
         np.testing.assert_allclose(updates["a"], -0.5)
         np.testing.assert_allclose(updates["b"], -0.25)
 
@@ -97,7 +106,8 @@ class TestNumPyAndPythonParams:
         params = {"a": np.ones(3), "n": np.arange(3), "f": np.ones(2)}
         tx = oa.armijo_adam({"a": "a", "n": oa.FROZEN, "f": oa.FROZEN})
         grads = {"a": np.ones(3), "n": np.zeros(3, np.int32), "f": np.ones(2)}
-        updates, _ = tx.update(
+        updates, _ = update(
+            tx,
             grads,
             tx.init(params),
             params,
@@ -117,3 +127,233 @@ def test_leaves_without_an_entry_train_nothing_and_break_nothing(name, is_jitted
     mixed = {"a": jnp.ones(0), "b": jnp.ones(2)}
     trained, _, _ = train(FORMS[name](), mixed, is_jitted=is_jitted)
     assert bowl(trained) < bowl(mixed)
+
+
+def same_types(state, other):
+    """Asserts that two states agree in structure, shapes, dtypes and weak types."""
+    chex.assert_trees_all_equal_structs(state, other)
+    for x, y in zip(*map(jax.tree.leaves, (state, other)), strict=True):
+        assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
+
+
+def network_step(tx, loss_fn=network_loss, **extra_args):
+    """Returns ``(params, state) -> (params, state)`` for the toy network."""
+
+    def step(params, state):
+        value, grads = jax.value_and_grad(loss_fn)(params)
+        updates, state = update(
+            tx,
+            grads,
+            state,
+            params,
+            value=value,
+            grad=grads,
+            value_fn=loss_fn,
+            **extra_args,
+        )
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+@each_form
+class TestNothingToTrain:
+    """Point 8: no-ops, as with ``optax.adam``."""
+
+    @pytest.mark.parametrize("tree", [{}, [], (), {"a": None}], ids=str)
+    def test_a_tree_without_leaves(self, name, tree):
+        tx = FORMS[name]()
+        state = first = init(tx, tree)
+        for _ in range(2):
+            updates, state = update(tx, tree, state, tree)
+            assert updates == tree
+        same_types(first, state)
+        _, state = jax.jit(network_step(tx, bowl))(tree, state)
+        same_types(first, state)
+        info = oa.armijo_info(state)
+        assert info.labels == () and "0 loss evaluations" in str(info)
+
+    def test_params_that_are_masked_to_nothing(self, name):
+        params = network_params()
+        tx = optax.masked(FORMS[name](), jax.tree.map(lambda _: False, params))
+        state = init(tx, params)
+        updates, after = jax.jit(lambda: update(tx, params, state, params))()
+        chex.assert_trees_all_equal(updates, params)
+        same_types(state, after)
+
+
+FORMS_OF_LABELS = {
+    "armijo_adam": oa.armijo_adam,
+    "armijo_adamw": oa.armijo_adamw,
+    "scale_by_armijo": oa.scale_by_armijo,
+    "salsa": oa.salsa,
+    "kensls": oa.kensls,
+    "plasls": oa.plasls,
+    "sls": oa.sls,
+    "amsgrad_sls": oa.amsgrad_sls,
+    "ponos": oa.ponos,
+}
+
+
+@pytest.mark.parametrize("name", FORMS_OF_LABELS)
+def test_params_that_are_all_frozen_stay(name):
+    for tx in (
+        FORMS_OF_LABELS[name](oa.FROZEN),
+        oa.average_iterates(FORMS_OF_LABELS[name](oa.FROZEN)),
+        oa.dynamic_loss_scale(FORMS_OF_LABELS[name](oa.FROZEN)),
+    ):
+        params = network_params() | {"count": jnp.array(3), "float64": np.ones(2)}
+        state = init(tx, params)
+        grads = jax.tree.map(jnp.ones_like, params)
+        arguments = {"value": 1.0, "grad": grads, "value_fn": lambda params: 1.0}
+        for _ in range(2):
+            updates, state = update(tx, grads, state, params, **arguments)
+            assert not any(map(jnp.any, jax.tree.leaves(updates)))
+
+
+@each_form
+def test_the_tools_that_walk_a_state_find_its_params(name):
+    tx, params = FORMS[name](), network_params()
+    state = init(tx, params)
+    moved = optax.tree_map_params(tx, lambda x: x + 1, state)
+    same_types(state, moved)
+    specs = jax.tree.map(lambda x: f"spec of {x.shape}", params)
+    placed = optax.tree_map_params(
+        tx, lambda _, spec: spec, state, specs, transform_non_params=lambda _: None
+    )
+    found = jax.tree.leaves(placed)
+    trees, rest = divmod(len(found), len(jax.tree.leaves(params)))
+    assert rest == 0 and found == trees * jax.tree.leaves(specs)
+    without_moments = {"sls", "ponos", "scale_by_armijo"}
+    assert (trees > 0) == (name not in without_moments)
+
+
+def test_frozen_leaves_are_passed_over_by_the_tools_that_walk_a_state():
+    params = network_params()
+    tx = oa.armijo_adam(LABELS | {"head": oa.FROZEN})
+    state = init(tx, params)
+    placed: Any = optax.tree_map_params(
+        tx,
+        lambda x, spec: x if isinstance(x, optax.MaskedNode) else spec,
+        state,
+        jax.tree.map(lambda _: "spec", params),
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+    moments, _ = placed
+    assert moments.nu["embed"]["w"] == "spec"
+    assert isinstance(moments.nu["head"]["w"], optax.MaskedNode)
+
+
+@each_form
+class TestAsOptaxTestsItsOwn:
+    """What optax's suite asks of optimizers, contributed ones and wrappers."""
+
+    def test_a_chain_compiles_once_keeps_types_and_may_be_donated(self, name):
+        tx = optax.chain(
+            optax.clip_by_global_norm(10.0), FORMS[name](), optax.scale(0.9)
+        )
+        traces = []
+
+        def loss_fn(params):
+            traces.append(1)
+            return network_loss(params)
+
+        step = jax.jit(network_step(tx, loss_fn), donate_argnums=(0, 1))
+        params = network_params()
+        first = init(tx, params)
+        types = jax.tree.map(jnp.copy, first)
+        before = network_loss(params)
+        params, state = step(params, first)
+        num_traces = len(traces)
+        for _ in range(5):
+            params, state = step(params, state)
+        assert len(traces) == num_traces <= 3
+        same_types(types, state)
+        assert network_loss(params) < before
+
+    def test_extra_arguments_and_apply_if_finite(self, name):
+        tx = FORMS[name]()
+        guarded = optax.apply_if_finite(tx, 3)
+        params = network_params()
+        plain, _ = network_step(tx)(params, tx.init(params))
+        mine, _ = network_step(guarded, reference="of another")(
+            params, guarded.init(params)
+        )
+        chex.assert_trees_all_close(mine, plain, rtol=1e-5, atol=1e-6)
+
+    def test_the_state_may_go_through_a_condition(self, name):
+        tx, params = FORMS[name](), network_params()
+        step = network_step(tx)
+
+        @jax.jit
+        def maybe(is_due, params, state):
+            return jax.lax.cond(is_due, step, lambda *same: same, params, state)
+
+        state = tx.init(params)
+        stayed, _ = maybe(False, params, state)
+        chex.assert_trees_all_equal(stayed, params)
+        moved, _ = maybe(True, params, state)
+        assert network_loss(moved) < network_loss(params)
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+    def test_updates_have_the_types_of_params(self, name, dtype):
+        tx = FORMS[name]()
+        params = network_params(dtype) | {"scale": jnp.ones((), jnp.float32)}
+        value, grads = jax.value_and_grad(network_loss)(params)
+        updates, _ = update(
+            tx,
+            grads,
+            tx.init(params),
+            params,
+            value=value,
+            grad=grads,
+            value_fn=network_loss,
+        )
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+
+    def test_abstract_params_give_the_same_state(self, name):
+        tx, params = FORMS[name](), network_params(jnp.bfloat16)
+        concrete = jax.eval_shape(lambda: tx.init(params))
+        abstract = jax.eval_shape(lambda: params)
+        assert jax.eval_shape(tx.init, abstract) == concrete
+        from_structs = jax.tree.map(lambda x: (x.shape, x.dtype), tx.init(abstract))
+        assert from_structs == jax.tree.map(lambda x: (x.shape, x.dtype), concrete)
+
+    def test_multi_steps_and_complex_leaves_are_refused(self, name):
+        with pytest.raises(ValueError, match="num_microbatches=k"):
+            optax.MultiSteps(FORMS[name](), 2).init(network_params())
+        with pytest.raises(TypeError, match="leaf 'z' has dtype complex64; only real"):
+            FORMS[name]().init({"z": jnp.ones(2, jnp.complex64)})
+
+
+STRINGS = {
+    "armijo_adam": {"momentum": "none", "search": "joint", "net": "average"},
+    "armijo_adamw": {"momentum": "kept", "acceptance": "smoothed"},
+    "scale_by_armijo": {"start": "keep", "net": "off"},
+    "salsa": {"direction": "sgd", "form": "paper", "frequency": "every"},
+    "plasls": {"search": "weighted", "form": "paper"},
+    "amsgrad_sls": {"momentum": "kept"},
+    "ponos": {"direction": "adam"},
+}
+
+
+@pytest.mark.parametrize("name", STRINGS)
+def test_injected_hyperparams_take_strings_and_schedules_under_jit(name):
+    make = FORMS_OF_LABELS[name]
+    schedule = optax.linear_schedule(0.3, 0.6, 4)
+    tx = optax.inject_hyperparams(make)(LABELS, c=schedule, **STRINGS[name])
+    plain = make(LABELS, c=0.3, **STRINGS[name])
+    if name == "scale_by_armijo":
+        tx, plain = (optax.chain(optax.sgd(1.0), part) for part in (tx, plain))
+    params = network_params()
+    step: Any = jax.jit(network_step(tx))
+    state = init(tx, params)
+    first, state = step(params, state)
+    expected, _ = network_step(plain)(params, init(plain, params))
+    chex.assert_trees_all_close(first, expected, rtol=1e-4, atol=1e-6)
+    params = first
+    for _ in range(4):
+        params, state = step(params, state)
+    assert step._cache_size() == 1
+    hyperparams = optax.tree.get(state, "hyperparams")
+    np.testing.assert_allclose(hyperparams["c"], 0.6, rtol=1e-6)
