@@ -16,6 +16,7 @@ from optax_armijo._label_functions import by_layer as by_layer
 from optax_armijo._label_functions import by_pattern as by_pattern
 from optax_armijo._label_functions import by_stacked_layer as by_stacked_layer
 from optax_armijo._label_functions import one_group as one_group
+from optax_armijo._linesearch import Backtracking as Backtracking
 from optax_armijo._loss_scale import LossScaleState as LossScaleState
 from optax_armijo._loss_scale import dynamic_loss_scale as dynamic_loss_scale
 from optax_armijo._loss_scale import loss_scale as loss_scale
@@ -27,6 +28,7 @@ from optax_armijo._salsa import salsa as salsa
 from optax_armijo._special_labels import FROZEN as FROZEN
 from optax_armijo._special_labels import Stacked as Stacked
 from optax_armijo._state import ArmijoState as ArmijoState
+from optax_armijo._state import BacktrackingState as BacktrackingState
 from optax_armijo._stochastic_line_searches import amsgrad_sls as amsgrad_sls
 from optax_armijo._stochastic_line_searches import ponos as ponos
 from optax_armijo._stochastic_line_searches import sls as sls

@@ -6,6 +6,7 @@ from optax_armijo._adam import adam
 from optax_armijo._assembly import search_along
 from optax_armijo._choices import choose_policies
 from optax_armijo._defaults import fill_in
+from optax_armijo._linesearch import Backtracking
 from optax_armijo._options import Options
 from optax_armijo._policies import (
     Acceptance,
@@ -15,7 +16,11 @@ from optax_armijo._policies import (
     Shrink,
     Start,
 )
+from optax_armijo._refusals import check_only
+from optax_armijo._subtree_search import adam_with_backtracking
 from optax_armijo._types import Momentum, Net, ParamLabels, Scalar, ScalarOrSchedule
+
+ADAM = ("b1", "b2", "eps")
 
 
 def armijo_adam(
@@ -43,6 +48,7 @@ def armijo_adam(
     search: str | Selection | None = None,
     frequency: str | Frequency | None = None,
     merging: str | Merging = "separate",
+    linesearch: Backtracking | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adam that finds its step sizes.
 
@@ -130,6 +136,10 @@ def armijo_adam(
       frequency: ``"every"``, ``"thinning"``, ``"adaptive"``, or a `Frequency`; None is
         ``"thinning"`` when the mean decides, else ``"every"``.
       merging: ``"separate"``, ``"combine"``, or a `Merging`.
+      linesearch: a `Backtracking` is another search, which takes the place of all that
+        is described here but Adam: it finds a step size of its own for each group,
+        which are tested together. Beside it only `param_labels` and Adam's numbers may
+        be given. State: `BacktrackingState`.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, value_fn,
@@ -171,6 +181,9 @@ def armijo_adam(
       D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
     """
+    if linesearch is not None:
+        check_only(armijo_adam, locals(), ("param_labels", "linesearch", *ADAM))
+        return adam_with_backtracking(param_labels, linesearch, b1=b1, b2=b2, eps=eps)
     chosen = fill_in(
         momentum=momentum,
         c=c,

@@ -39,7 +39,7 @@ def search_along_updates(
 
     def init_fn(params: Any) -> ArmijoState:
         check_not_in_multi_steps()
-        params = _as_arrays(params)
+        params = as_arrays(params)
         grouping = group_leaves(param_labels, params)
         return build_beside(params, lambda: init_state(grouping, params, options))
 
@@ -58,7 +58,7 @@ def search_along_updates(
             return updates, _counted(state)
         check_given(params=params, value=value, grad=grad, value_fn=value_fn)
         warn_outside_jit(calls_outside_jit, updates, state, params, value)
-        updates, params, grad = _as_arrays((updates, params, grad))
+        updates, params, grad = as_arrays((updates, params, grad))
         check_search_state(state)
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, state)
@@ -91,7 +91,7 @@ def search_along(
 
     def init_fn(params: Any) -> tuple[Any, ArmijoState]:
         check_not_in_multi_steps()
-        params = _as_arrays(params)
+        params = as_arrays(params)
         grouping = group_leaves(param_labels, params)
         search_state = build_beside(
             params, lambda: init_state(grouping, params, options)
@@ -113,7 +113,7 @@ def search_along(
             return updates, (state[0], _counted(state[1]))
         check_given(params=params, value=value, value_fn=value_fn)
         warn_outside_jit(calls_outside_jit, updates, state, params, value)
-        updates, params, grad = _as_arrays((updates, params, grad))
+        updates, params, grad = as_arrays((updates, params, grad))
         value = check_loss("value", value)
         direction_state, search_state = state
         check_search_state(search_state)
@@ -146,7 +146,7 @@ def _counted(state: ArmijoState) -> ArmijoState:
     return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
 
 
-def _as_arrays(tree: Any) -> Any:
+def as_arrays(tree: Any) -> Any:
     """Turns NumPy arrays and Python numbers, which optax takes too, into JAX arrays."""
     if not any(map(_is_foreign, jax.tree.leaves(tree))):
         return tree  # the user's own, as the label function is to see it

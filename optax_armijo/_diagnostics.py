@@ -6,7 +6,14 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from optax_armijo._state import ArmijoState, decode_labels, find_states
+from optax_armijo._state import (
+    ArmijoState,
+    BacktrackingState,
+    decode_labels,
+    find_states,
+)
+
+KINDS = (ArmijoState, BacktrackingState)
 
 
 class ArmijoInfo(NamedTuple):
@@ -88,7 +95,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       ['group', 'step', 'size', 'applied', 'searched', 'accepted', 'trials', 'all', \
 'predicted', 'actual']
     """
-    states = find_states(opt_state, ArmijoState)
+    states = find_states(opt_state, KINDS)
     if len(states) != 1:
         raise ValueError(
             "opt_state must hold one ArmijoState, of armijo_adam, armijo_adamw or "
@@ -115,7 +122,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
 
 def has_info(opt_state: Any) -> bool:
     """Tells whether a state is of a line search."""
-    return bool(find_states(opt_state, ArmijoState))
+    return bool(find_states(opt_state, KINDS))
 
 
 def _table(info: ArmijoInfo) -> str:

@@ -1,8 +1,9 @@
 """What a search refuses: calls that lack the loss, states of others, MultiSteps."""
 
+import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jax.core import Tracer
 
 from optax_armijo._grouping import Grouping
 from optax_armijo._paths import Path, path_parts
-from optax_armijo._state import ArmijoState
+from optax_armijo._state import ArmijoState, BacktrackingState
 
 
 def check_given(**arguments: Any) -> None:
@@ -31,7 +32,7 @@ def check_given(**arguments: Any) -> None:
         )
 
 
-def check_groups(grouping: Grouping, state: ArmijoState) -> None:
+def check_groups(grouping: Grouping, state: ArmijoState | BacktrackingState) -> None:
     """Raises ValueError for a state of other groups."""
     num_groups = state.step_size.shape[-1]
     if num_groups != grouping.num_groups:
@@ -42,12 +43,12 @@ def check_groups(grouping: Grouping, state: ArmijoState) -> None:
         )
 
 
-def check_search_state(state: Any) -> None:
-    """Raises TypeError for a state that is not of a line search."""
-    if not isinstance(state, ArmijoState):
+def check_search_state(state: Any, kind: type = ArmijoState) -> None:
+    """Raises TypeError for a state that is not of this kind of search."""
+    if not isinstance(state, kind):
         raise TypeError(
             f"state must be what init returned; got {type(state).__name__} in the "
-            "place of an ArmijoState. A state that was read without its types: "
+            f"place of {kind.__name__}. A state that was read without its types: "
             "optax_armijo.restore_state(tx.init(params), state)"
         )
 
@@ -95,6 +96,18 @@ def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
             "jit the whole step, as optax_armijo.make_train_step does",
             stacklevel=2,
         )
+
+
+def check_only(
+    function: Callable[..., Any], given: Mapping[str, Any], allowed: Sequence[str]
+) -> None:
+    """Raises ValueError for arguments that `linesearch` takes the place of."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in allowed and given[name] is not parameter.default:
+            raise ValueError(
+                f"{name} has no effect beside linesearch; got {name}={given[name]!r}. "
+                "Backtracking has the numbers of that search."
+            )
 
 
 def check_not_in_multi_steps() -> None:

@@ -67,6 +67,47 @@ class ArmijoState(NamedTuple):
     last: LastStep
 
 
+class BacktrackingState(NamedTuple):
+    """State of Adam with `Backtracking`; all but Adam's moments is O(G) numbers.
+
+    Attributes:
+      label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
+      num_steps: updates so far, bad batches included.  # i32[]
+      adam: moments; its count k is that of the good batches.
+      group_step_size: what each group's own test accepts, 0 before.  # f[G]
+      factor: of all groups together.  # f[]
+      group_searched: k at the group's last search, 0 before.  # i32[G]
+      searched: k at the last test of the whole step.  # i32[]
+      lowest_loss: of all evaluations, the largest number before.  # f[]
+      loss_average: exponential moving average of the losses at params.  # f[]
+      loss_deviation: that of their distance from it.  # f[]
+      last_move: step sizes of the last move, along the direction of `adam`.  # f[G]
+      total_trials: evaluations so far that moved the group.  # i32[G]
+      total_evaluations: evaluations so far, beside the gradient's.  # i32[]
+      last: facts about the last step.
+    """
+
+    label_codes: jax.Array
+    num_steps: jax.Array
+    adam: optax.ScaleByAdamState
+    group_step_size: jax.Array
+    factor: jax.Array
+    group_searched: jax.Array
+    searched: jax.Array
+    lowest_loss: jax.Array
+    loss_average: jax.Array
+    loss_deviation: jax.Array
+    last_move: jax.Array
+    total_trials: jax.Array
+    total_evaluations: jax.Array
+    last: LastStep
+
+    @property
+    def step_size(self) -> jax.Array:
+        """What each group will step by, if nothing shortens it.  # f[G]"""
+        return self.factor * self.group_step_size
+
+
 def init_state(grouping: Grouping, params: Any, options: Options) -> ArmijoState:
     """Returns the state before the first step."""
     dtype = search_dtype(grouping.trainable(params))
@@ -133,7 +174,7 @@ def next_state(
     )
 
 
-def find_states(opt_state: Any, kind: type) -> list[Any]:
+def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     """Returns the states of a kind in an optimizer's state, however deep."""
 
     def is_state(node: Any) -> bool:

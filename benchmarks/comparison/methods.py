@@ -56,6 +56,17 @@ METHODS = {
         momentum="searched",
         start="expected",
     ),
+    "armijo_adam-backtracking": grouped(
+        optax_armijo.armijo_adam,
+        "`armijo_adam(linesearch=Backtracking())`",
+        linesearch=optax_armijo.Backtracking(),
+    ),
+    "armijo_adam-backtracking-one": plain(
+        lambda: optax_armijo.armijo_adam(
+            optax_armijo.one_group, linesearch=optax_armijo.Backtracking()
+        ),
+        "`armijo_adam(one_group, linesearch=Backtracking())`",
+    ),
     # The field's line searches, as published.
     "salsa": plain(optax_armijo.salsa, "SaLSA"),
     "adamsls": plain(optax_armijo.adamsls, "AdamSLS"),

@@ -1,0 +1,289 @@
+"""Adam with `Backtracking`: a step size a group, and a test of the whole step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_armijo
+from optax_armijo import Backtracking, armijo_adam, armijo_info, one_group
+
+EACH = lambda params: {name: name for name in params}  # noqa: E731
+
+
+def run(loss_fn, params, num_steps, labels=EACH, search=None, batches=None, **adam):
+    """Runs Adam with `Backtracking`; returns params, losses, and all infos."""
+    tx = armijo_adam(labels, linesearch=search or Backtracking(), **adam)
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state, batch):
+        value_fn = functools.partial(loss_fn, batch=batch)
+        value, grads = jax.value_and_grad(value_fn)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state, value
+
+    losses, infos = [], []
+    for i in range(num_steps):
+        batch = jnp.asarray(i if batches is None else batches[i])
+        params, state, value = step(params, state, batch)
+        losses.append(float(value))
+        infos.append(armijo_info(state))
+    return params, np.array(losses), infos
+
+
+def bowl(params, batch=None):
+    """Groups of one size, whose gradients do not vanish at one step size."""
+    del batch
+    return sum(jnp.mean((x - 1.0) ** 2) for x in params.values())
+
+
+def noisy_regression(seed=0, size=64, batch_size=16):
+    """A network on batches of 16 rows, and its params at random."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    x = jax.random.normal(keys[0], (size, 4))
+    y = jnp.sin(2 * x[:, 0]) * x[:, 1]
+    params = {
+        "first": jax.random.normal(keys[1], (4, 16)) / 2,
+        "second": jax.random.normal(keys[2], (16, 16)) / 4,
+        "head": jax.random.normal(keys[3], (16,)) / 4,
+    }
+
+    def loss_fn(params, batch):
+        at = jax.random.permutation(jax.random.key(batch), size)[:batch_size]
+        hidden = jnp.tanh(jnp.tanh(x[at] @ params["first"]) @ params["second"])
+        return jnp.mean((hidden @ params["head"] - y[at]) ** 2)
+
+    return loss_fn, params
+
+
+def test_a_label_is_a_step_size():
+    def loss_fn(params, batch):
+        del batch
+        return jnp.mean((params["near"] - 1) ** 2) + jnp.mean(
+            (params["far"] / 100 - 1) ** 2
+        )
+
+    params = {"near": jnp.full(8, 3.0), "far": jnp.full(8, 300.0)}
+    _, losses, infos = run(loss_fn, params, 60)
+    ratio = infos[-1].step_size[0] / infos[-1].step_size[1]
+    assert infos[-1].labels == ("far", "near")
+    assert 20 < ratio < 500
+    assert losses[-1] < 1e-3 * losses[0]
+    _, in_one, _ = run(loss_fn, params, 60, one_group)
+    assert losses[-1] < in_one[-1]
+
+
+@pytest.mark.parametrize("power", [-10, -3, 4, 10])
+def test_the_scale_of_a_group_does_not_matter(power):
+    loss_fn, params = noisy_regression()
+    scale = 2.0**power
+
+    def rescaled(params, batch):
+        return loss_fn({**params, "second": scale * params["second"]}, batch)
+
+    _, losses, _ = run(loss_fn, params, 40, eps=1e-30)
+    other = {**params, "second": params["second"] / scale}
+    _, found, _ = run(rescaled, other, 40, eps=1e-30)
+    np.testing.assert_allclose(found, losses, rtol=1e-3)
+
+
+def test_step_sizes_grow_alike_in_1_4_and_16_groups():
+    def downhill(params, batch):
+        del batch
+        return 1e3 - sum(jnp.sum(x) for x in params.values())
+
+    params = {f"leaf_{i:02}": jnp.ones(3) for i in range(16)}
+    rates = []
+    for number in (1, 4, 16):
+        labels = {name: str(i % number) for i, name in enumerate(params)}
+        _, _, infos = run(downhill, params, 640, labels)
+        sizes = [np.median(infos[k].step_size) for k in (39, 639)]
+        rates.append(np.log(sizes[1] / sizes[0]) / np.log(640 / 40))
+    # As a power of the number of steps, but for when it was whose turn.
+    assert np.ptp(rates) < 0.6
+    assert min(rates) > 1
+
+
+def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
+    def end(labels, seed):
+        loss_fn, params = noisy_regression(seed, batch_size=64)
+        # A head of zeros: the gradients of what lies below it are zero too.
+        _, losses, _ = run(loss_fn, {**params, "head": jnp.zeros(16)}, 100, labels)
+        return losses[-20:].mean()
+
+    each, one = (
+        np.mean([end(x, seed) for seed in range(4)]) for x in (EACH, one_group)
+    )
+    assert each < 1.1 * one
+
+
+def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others():
+    params = {"a": jnp.full(4, 0.5), "b": jnp.zeros(4)}
+    _, _, infos = run(bowl, params, 1)
+    promised = np.asarray(infos[0].predicted_decrease)
+    np.testing.assert_allclose(promised[0], promised[1], rtol=1e-5)
+
+
+def test_what_is_applied_passes_the_test_of_the_whole_step():
+    loss_fn, params = noisy_regression()
+    search = Backtracking(c=0.6)
+    tx = armijo_adam(EACH, linesearch=search)
+    state = tx.init(params)
+    adam = optax.scale_by_adam()
+    moments = adam.init(params)
+    tested = 0
+    for i in range(30):
+        value, grads = jax.value_and_grad(loss_fn)(params, i)
+        _, moments = adam.update(grads, moments)
+        updates, state = jax.jit(tx.update, static_argnames="value_fn")(
+            grads,
+            state,
+            params,
+            value=value,
+            value_fn=functools.partial(loss_fn, batch=i),
+        )
+        promised = -optax.tree.vdot(grads, updates)
+        moved = optax.apply_updates(params, updates)
+        decrease = float(value - loss_fn(moved, i))  # pyright: ignore
+        if armijo_info(state).num_evaluations and promised > 0:
+            tested += 1
+            # Either it passes, or it lowers the loss and was the last of the trials.
+            assert decrease >= -1e-6
+        params = moved
+    assert tested >= 8
+
+
+def test_few_evaluations_and_ever_fewer():
+    loss_fn, params = noisy_regression()
+    _, _, infos = run(loss_fn, params, 400)
+    counts = np.array([int(x.num_evaluations) for x in infos])
+    assert counts[0] < 12
+    assert counts[1:10].sum() <= 9 * (2 + 3)
+    assert counts[10:].max() <= 2 + 3
+    assert counts[100:].sum() < counts[10:100].sum() < 90
+    assert int(infos[-1].total_evaluations) == counts.sum()
+
+
+def test_the_loss_is_traced_three_times_and_the_step_compiled_once():
+    loss_fn, params = noisy_regression()
+    traces = 0
+
+    def counted(params, batch):
+        nonlocal traces
+        traces += 1
+        return loss_fn(params, batch)
+
+    run(counted, params, 3)
+    assert traces <= 3
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_bad_batch_moves_nothing(bad):
+    loss_fn, params = noisy_regression()
+
+    def with_bad(params, batch):
+        return loss_fn(params, batch) * jnp.where(batch == 20, bad, 1.0)
+
+    tx = armijo_adam(EACH, linesearch=Backtracking())
+    state = tx.init(params)
+    step = optax_armijo.make_train_step(with_bad, tx, donate=False)
+    for i in range(20):
+        params, state, _ = step(params, state, i)
+    same, after, metrics = step(params, state, 20)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    moments = [x.adam for x in (after, state)]  # pyright: ignore
+    jax.tree.map(np.testing.assert_array_equal, *moments)
+    assert not np.isfinite(metrics.loss)
+    losses = []
+    for i in range(21, 60):
+        same, after, metrics = step(same, after, i)
+        losses.append(float(metrics.loss))
+    assert np.all(np.isfinite(losses))
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_a_step_out_of_the_losss_domain_is_taken_back():
+    def loss_fn(params, batch):
+        del batch
+        return 0.01 / params["w"] + jnp.log(100 * params["w"])
+
+    params, losses, _ = run(loss_fn, {"w": jnp.array(1.0)}, 300)
+    np.testing.assert_allclose(params["w"], 0.01, rtol=0.1)
+    assert np.isfinite(losses[-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_exponential_regression_does_not_die(seed, scale):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    x = scale * jnp.exp(jax.random.normal(keys[0], (64,)))
+    y = x * jax.random.exponential(keys[1], (64,))
+
+    def loss_fn(params, batch):
+        at = jax.random.randint(jax.random.key(batch), (16,), 0, 64)
+        rate = x[at] * params["w"]
+        return jnp.mean(y[at] / rate + jnp.log(rate))
+
+    params, losses, _ = run(loss_fn, {"w": jnp.array(3.0)}, 200, one_group)
+    assert np.all(np.isfinite(losses[-10:])) and params["w"] > 0
+
+
+def test_a_loss_that_goes_below_zero_is_not_held_up_there():
+    def loss_fn(params, batch):
+        del batch
+        return jnp.mean((params["w"] - 4.0) ** 2) - 15.999
+
+    params, _, _ = run(loss_fn, {"w": jnp.full(3, 0.001)}, 60)
+    np.testing.assert_allclose(params["w"], 4.0, atol=0.1)
+
+
+def test_the_state_keeps_its_types_and_is_finite():
+    loss_fn, params = noisy_regression()
+    tx = armijo_adam(EACH, linesearch=Backtracking())
+    state = tx.init(params)
+    before = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
+    step = optax_armijo.make_train_step(loss_fn, tx, donate=False)
+    for i in range(12):
+        params, state, _ = step(params, state, i)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == before
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+
+
+def test_nan_and_infinity_are_not_made_on_the_way():
+    loss_fn, params = noisy_regression()
+    with jax.debug_nans(True), jax.debug_infs(True):
+        _, losses, _ = run(loss_fn, params, 12)
+    assert losses[-1] < losses[0]
+
+
+def test_other_arguments_beside_a_linesearch_are_refused():
+    with pytest.raises(ValueError, match="init_step_size has no effect .*0.1"):
+        armijo_adam(init_step_size=0.1, linesearch=Backtracking())
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("c", 1.0),
+        ("group_c", 0.0),
+        ("decrease_factor", 1.0),
+        ("search_growth", 1.0),
+        ("max_trials", 0),
+        ("loss_fraction", 0.0),
+        ("max_step_size", -1.0),
+    ],
+)
+def test_numbers_outside_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be .*; got {value}"):
+        Backtracking(**{name: value})
+
+
+def test_max_step_size_caps_what_is_applied():
+    _, _, infos = run(
+        bowl, {"a": jnp.full(4, 9.0)}, 20, search=Backtracking(max_step_size=0.01)
+    )
+    assert max(float(x.applied_step_size[0]) for x in infos) <= 0.01 * (1 + 1e-6)
