@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # transformers says at import that it found no PyTorch; none is wanted here.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -49,7 +50,7 @@ def run(settings: Settings) -> None:
     job, state = prepare(settings, data, pretrained)
     if not settings.resume:
         # Only now: what is wrong with data or model must not cost the old run.
-        _start_anew(checkpoints_path, metrics_path, settings)
+        _start_anew(checkpoints_path, metrics_path, settings, data)
     with checkpoint.open_checkpoints(checkpoints_path) as checkpoints:
         done = 0
         if settings.resume:
@@ -82,10 +83,24 @@ def _check_output(folder: Path, checkpoints: Path, settings: Settings) -> None:
         raise UserError(f"--output-dir {folder}: {error}") from error
 
 
-def _start_anew(checkpoints: Path, metrics_path: Path, settings: Settings) -> None:
+def _start_anew(
+    checkpoints: Path, metrics_path: Path, settings: Settings, data: TextData
+) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
     metrics_path.write_text("", encoding="utf-8")
-    metrics.append(metrics_path, metrics.run_record(settings.of_the_run()))
+    record = metrics.run_record(settings.of_the_run(), data=_facts(data))
+    metrics.append(metrics_path, record)
+
+
+def _facts(data: TextData) -> dict[str, Any]:
+    labels = [row.label for row in data.validation]
+    most_frequent = max(data.labels, key=labels.count)
+    return {
+        "train_rows": len(data.train),
+        "validation_rows": len(labels),
+        "most_frequent": most_frequent,
+        "most_frequent_share": labels.count(most_frequent) / len(labels),
+    }
 
 
 def finish(job: Job, report: Report, metrics_path: Path) -> None:

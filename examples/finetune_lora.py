@@ -5,8 +5,8 @@ adapters of rank 8 and a classifier alone. What ``wrt`` leaves out has neither g
 nor optimizer state, and no trial holds a copy of it.
 """
 
-import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from arguments import Parser, count, tell
 from batches import Batch, encode, eval_batches, train_batches
 from bert import BertClassifier
 from bert_weights import load_bert
@@ -65,14 +66,21 @@ def size_of(tree: Any) -> tuple[int, float]:
 
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the validation accuracy."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rank", type=int, default=8, help="of the adapters")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--train-size", type=int, default=500)
-    parser.add_argument("--validation-size", type=int, default=1000)
-    parser.add_argument("--num-layers", type=int, help="use only the first so many")
-    parser.add_argument("--seed", type=int, default=0, help="of all but the rows")
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    add, default = parser.add_argument, " (default %(default)s)"
+    text = "of the adapters" + default
+    add("--rank", type=count(), default=8, metavar="N", help=text)
+    add("--epochs", type=count(), default=5, metavar="N", help=default)
+    text = "rows a step" + default
+    add("--batch-size", type=count(), default=32, metavar="N", help=text)
+    text = "rows to train on" + default
+    add("--train-size", type=count(), default=500, metavar="N", help=text)
+    text = "rows to validate on" + default
+    add("--validation-size", type=count(), default=1000, metavar="N", help=text)
+    text = "use only the first so many"
+    add("--num-layers", type=count(), metavar="N", help=text)
+    text = "of all but the rows" + default
+    add("--seed", type=count(0), default=0, metavar="N", help=text)
     options = parser.parse_args(argv)
 
     sizes = Sizes(options.train_size, options.validation_size)
@@ -110,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tell(main))

@@ -20,6 +20,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import jax
 import metrics
 import numpy as np
+from arguments import Parser, count
 from devices import join, place
 from errors import UserError
 from jax.sharding import Mesh
@@ -50,15 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Reads this program's own options; returns them and the others."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="finetune_sharded.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
-    parser.add_argument("--num-processes", type=int, metavar="N")
-    parser.add_argument("--process-id", type=int, metavar="I", help="from 0")
+    parser.add_argument("--num-processes", type=count(), metavar="N")
+    parser.add_argument("--process-id", type=count(0), metavar="I", help="from 0")
     parser.add_argument("--cluster", action="store_true", help="ask the cluster")
     parser.add_argument("--whole-params", action="store_true", help="do not split them")
     return parser.parse_known_args(argv)

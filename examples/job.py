@@ -14,7 +14,7 @@ from flax import nnx
 from optimizers import Optimizer, make_optimizer, step_facts
 from pretrained import Pretrained, load_pretrained
 from report import Report
-from settings import Settings
+from settings import DEFAULT_VALIDATION_SIZE, Settings
 from text_data import Sizes, TextData, load_data
 from training import (
     CompiledByShape,
@@ -25,6 +25,7 @@ from training import (
 )
 
 EVAL_BATCH_SIZE = 50
+VALIDATION_SHARE = 0.2  # of a file without one for validation, unless a size is given
 
 
 class Job(NamedTuple):
@@ -39,11 +40,19 @@ class Job(NamedTuple):
     eval_step: CompiledByShape
 
 
+def sizes_of(settings: Settings) -> Sizes:
+    """Returns how many rows the settings ask for."""
+    train = settings.train_size or None  # 0 is all of them
+    if settings.validation_size is None:
+        return Sizes(train, DEFAULT_VALIDATION_SIZE, VALIDATION_SHARE)
+    return Sizes(train, settings.validation_size or None)
+
+
 def load(settings: Settings) -> tuple[TextData, Pretrained]:
     """Loads what the settings name: texts and a pretrained model."""
     data = load_data(
         settings.task,
-        Sizes(settings.train_size or None, settings.validation_size or None),
+        sizes_of(settings),
         settings.data_seed,
         settings.data_dir,
         settings.train_file,

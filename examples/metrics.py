@@ -28,8 +28,8 @@ PACKAGES = (
 Record = dict[str, Any]
 
 
-def run_record(settings: Record) -> Record:
-    """The first line: what one needs to know to make the run again."""
+def run_record(settings: Record, **facts: Any) -> Record:
+    """The first line: what one needs to know to make the run again, and more facts."""
     device = jax.devices()[0]
     return {
         "kind": "run",
@@ -39,6 +39,7 @@ def run_record(settings: Record) -> Record:
             **{package: version(package) for package in PACKAGES},
         },
         "device": f"{device.platform}: {device.device_kind}",
+        **facts,
     }
 
 

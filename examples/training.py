@@ -53,7 +53,12 @@ def make_train_step(
 
         loss, grads = jax.value_and_grad(value_fn)(state.params)
         updates, opt_state = transform.update(
-            grads, state.opt_state, state.params, value=loss, value_fn=value_fn
+            grads,
+            state.opt_state,
+            state.params,
+            value=loss,
+            grad=grads,
+            value_fn=value_fn,
         )
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state), loss

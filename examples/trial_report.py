@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markdown_it import MarkdownIt
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from metrics import Record
 
 PICTURE = "trial.png"
@@ -57,12 +59,13 @@ class Row(NamedTuple):
 
 
 def write_report(outcomes: Sequence[Outcome], paper: float, folder: Path) -> str:
-    """Writes report.md, report.html and the picture; returns the verdict."""
+    """Writes report.md, report.html and the picture; returns what they say of it."""
     rates = list(dict.fromkeys(x.rate for x in outcomes))
     rows = [row([x for x in outcomes if x.rate == rate]) for rate in rates]
-    verdict = judge(rows, paper)
-    settings = outcomes[0].records[0]["settings"]
-    versions = outcomes[0].records[0]["versions"]
+    run = outcomes[0].records[0]
+    verdict = judge(rows, paper, run["data"])
+    trained = describe(run["settings"], run["data"])
+    versions = run["versions"]
     text = "\n".join(
         [
             "# Trial of optax_armijo on your data",
@@ -72,17 +75,12 @@ def write_report(outcomes: Sequence[Outcome], paper: float, folder: Path) -> str
             *table(rows),
             "",
             "± is the standard error, from the number of validation rows and of "
-            "seeds. Time is of training and validation, without compilation. "
+            "seeds. Time is of training, validation and compilation. "
             "*Evaluations* are of the loss, a step, the gradient's included.",
             "",
             f"![loss, accuracy and what the sweep shows]({PICTURE})",
             "",
-            f"Model `{settings['model']}`, task `{settings['task']}`"
-            + (f" from `{settings['train_file']}`" if settings["train_file"] else "")
-            + f", {settings['train_size'] or 'all'} rows to train, "
-            f"{settings['validation_size'] or 'all'} to validate, "
-            f"{settings['epochs']} epochs at batch {settings['batch_size']}; "
-            f"{outcomes[0].records[0]['device']}, "
+            f"{trained}; {run['device']}, "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + ".",
             "",
@@ -92,7 +90,19 @@ def write_report(outcomes: Sequence[Outcome], paper: float, folder: Path) -> str
     (folder / PICTURE).write_bytes(picture)
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(to_html(text, picture), encoding="utf-8")
-    return verdict
+    return f"{trained.replace('`', '')}.\n{verdict}"
+
+
+def describe(settings: Record, data: Record) -> str:
+    """Says what was trained, on how many rows of what."""
+    source = settings["train_file"] or settings["task"]
+    chosen = settings["validation_size"] is None
+    share = " (a fifth, at most 1000: --validation-size)" if chosen else ""
+    return (
+        f"Model `{settings['model']}` on `{source}`: {data['train_rows']} rows to "
+        f"train, {data['validation_rows']} to validate{share}, {settings['epochs']} "
+        f"epochs at batch {settings['batch_size']}"
+    )
 
 
 def row(outcomes: list[Outcome]) -> Row:
@@ -101,7 +111,7 @@ def row(outcomes: list[Outcome]) -> Row:
     return Row(
         rate=outcomes[0].rate,
         num_runs=len(outcomes),
-        seconds=sum(x["seconds"] for x in last),
+        seconds=sum(x["seconds"] + x["compile_seconds"] for x in last),
         evaluations=float(np.mean([x["evaluations_per_step"] for x in last])),
         accuracy=score(last, "accuracy"),
         log_loss=score(last, "log_loss"),
@@ -117,8 +127,15 @@ def score(summaries: Sequence[Record], name: str) -> Score:
     return Score(float(values.mean()), float(np.hypot(rows, seeds)))
 
 
-def judge(rows: Sequence[Row], paper: float) -> str:
+def judge(rows: Sequence[Row], paper: float, data: Record) -> str:
     """Says in plain words how the untuned default did, and what it cost."""
+    if not any(x.accuracy.mean > data["most_frequent_share"] for x in rows):
+        return (
+            "No verdict: no run is better than always saying "
+            f"{data['most_frequent']!r}, which is right in "
+            f"{data['most_frequent_share']:.3f} of the validation rows. Give more rows "
+            "or more epochs."
+        )
     ours = next(x for x in rows if x.rate is None)
     sweep = [x for x in rows if x.rate is not None]
     best = max(sweep, key=lambda x: x.accuracy.mean)
@@ -130,8 +147,9 @@ def judge(rows: Sequence[Row], paper: float) -> str:
         f"chosen in hindsight: {best.rate:g}), "
         f"{compare(ours.log_loss, best.log_loss, less_is_better=True)} it in log loss, "
         f"and {compare(ours.accuracy, usual.accuracy)} AdamW at the papers' {paper:g} "
-        f"in accuracy ({usual.accuracy}). It took {ours.seconds:.0f} s, the sweep "
-        f"{seconds:.0f} s, one AdamW run {seconds / len(sweep):.0f} s."
+        f"in accuracy ({usual.accuracy}). With compilation it took "
+        f"{ours.seconds:.0f} s, the sweep {seconds:.0f} s, one AdamW run "
+        f"{seconds / len(sweep):.0f} s."
     )
 
 
@@ -166,35 +184,46 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def draw(rows: Sequence[Row]) -> bytes:
-    """Draws training loss and accuracy over epochs, and accuracy over rates."""
-    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
+    """Returns the picture of `plot` as PNG."""
+    buffer = BytesIO()
+    plot(rows).savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
+def plot(rows: Sequence[Row]) -> Figure:
+    """Plots training loss and accuracy over epochs, and accuracy over rates."""
+    figure = Figure(figsize=(11.0, 4.0), layout="constrained")
     FigureCanvasAgg(figure)  # draws to files; no display is asked for
     loss, accuracy, sweep = figure.subplots(1, 3)
+    swept = [x for x in rows if x.rate is not None]
+    blues = colormaps["Blues"](np.linspace(0.4, 1.0, len(swept)))
+    colors = {x.rate: color for x, color in zip(swept, blues, strict=True)}
     for x in rows:
-        style: Any = {"color": "C3", "linewidth": 2.5} if x.rate is None else {}
+        style: Any = {"color": "C3", "linewidth": 2.5}
+        if x.rate is not None:
+            style = {"color": colors[x.rate]}
         for axes, name in ((loss, "train_loss"), (accuracy, "accuracy")):
             means = np.mean([curve(y.records, name) for y in x.outcomes], axis=0)
             epochs = np.arange(1, len(means) + 1)
             axes.plot(epochs, means, "o-", label=x.name.strip("`"), **style)
             axes.set_xlabel("epoch")
             axes.set_ylabel(name.replace("_", " "))
-    loss.set_yscale("log")
-    loss.legend(frameon=False, fontsize="small")
-    swept = [x for x in rows if x.rate is not None]
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     means = [x.accuracy.mean for x in swept]
     errors = [x.accuracy.error for x in swept]
-    sweep.errorbar([x.rate for x in swept], means, errors, fmt="o-", label="AdamW")
+    rates = [x.rate for x in swept]
+    sweep.errorbar(rates, means, errors, fmt="o-", color=blues[-1])
     ours = next(x.accuracy for x in rows if x.rate is None)
-    sweep.axhline(ours.mean, color="C3", linewidth=2.5, label=OURS)
+    sweep.axhline(ours.mean, color="C3", linewidth=2.5)
     low, high = ours.mean - ours.error, ours.mean + ours.error
     sweep.axhspan(low, high, color="C3", alpha=0.15)
     sweep.set_xscale("log")
     sweep.set_xlabel("AdamW's learning rate")
     sweep.set_ylabel("accuracy at the end")
-    sweep.legend(frameon=False, fontsize="small")
-    buffer = BytesIO()
-    figure.savefig(buffer, dpi=110, format="png")
-    return buffer.getvalue()
+    # Below the axes: inside of them it would lie on the lines.
+    lines = loss.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=5)
+    return figure
 
 
 def curve(records: Sequence[Record], name: str) -> list[float]:

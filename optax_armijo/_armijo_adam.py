@@ -166,7 +166,8 @@ def armijo_adam(
       >>> @jax.jit
       ... def step(params, state):
       ...   value, grads = jax.value_and_grad(f)(params)
-      ...   updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+      ...   updates, state = tx.update(
+      ...       grads, state, params, value=value, grad=grads, value_fn=f)
       ...   return optax.apply_updates(params, updates), state
       >>> before = f(params)
       >>> for _ in range(50):

@@ -114,7 +114,7 @@ def armijo_adamw(
       >>> f = lambda p: (p["w"] + p["b"]) ** 2
       >>> grads = {"w": jnp.array(8.0), "b": jnp.array(8.0)}
       >>> updates, _ = tx.update(
-      ...     grads, tx.init(params), params, value=f(params), value_fn=f)
+      ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> bool(updates["w"] < updates["b"] < 0)
       True
 

@@ -85,7 +85,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       >>> grads = {"a": jnp.array(-2.0), "b": jnp.array(2.0)}
       >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"}, max_trials=9)
       >>> _, state = tx.update(
-      ...     grads, tx.init(params), params, value=f(params), value_fn=f)
+      ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> info = armijo_info(state)
       >>> info.labels, info.searched.tolist(), info.accepted.tolist()
       (('first', 'last'), [True, True], [True, True])

@@ -171,7 +171,7 @@ def plasls(
       >>> grads = {"a": jnp.array(6.0), "b": jnp.array(-8.0)}
       >>> tx = optax_armijo.plasls({"a": "a", "b": "b"}, num_joint_steps=0)
       >>> _, state = tx.update(
-      ...     grads, tx.init(params), params, value=f(params), value_fn=f)
+      ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> optax_armijo.armijo_info(state).searched.tolist()
       [True, False]
 

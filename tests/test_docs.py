@@ -68,6 +68,34 @@ def test_the_python_of_a_page_runs(page, monkeypatch):
     run_blocks(page, {})
 
 
+def updates_with_a_loss(text: str) -> list[ast.Call]:
+    """Returns the calls of an ``update`` that hand over a loss function."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return [
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("update", "apply_gradients")
+        and any(given.arg == "value_fn" for given in call.keywords)
+    ]
+
+
+def test_snippets_that_may_stand_behind_clipping_pass_the_gradient():
+    """Behind what changes gradients, updates are not the gradient of the loss."""
+    blocks = [
+        (page.name, textwrap.dedent(block))
+        for page in TEXTS
+        for block in PYTHON.findall(page.read_text())
+    ]
+    blocks += [(x.name, x.read_text()) for x in (ROOT / "examples").glob("*.py")]
+    calls = [
+        (name, call) for name, block in blocks for call in updates_with_a_loss(block)
+    ]
+    assert len(calls) >= 8
+    for name, call in calls:
+        assert {given.arg for given in call.keywords} & {"grad", "grads"}, name
+
+
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.parent.name + page.stem)
 def test_links_between_pages_lead_somewhere(page):
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):

@@ -9,8 +9,10 @@ import options
 import pytest
 import settings
 from example_runs import MAIN, assert_refused
+from job import sizes_of
 from pretrained import load_pretrained
 from test_bert import TINY
+from text_data import load_data
 
 
 @pytest.mark.parametrize(
@@ -31,8 +33,10 @@ from test_bert import TINY
         (["--max-length", "41"], "--max-length 41: the model has 40 positions"),
         (["--num-layers", "3"], "--num-layers 3: the checkpoint has 2"),
         (["--validation-size", "60"], "there are"),
-        (["--task", "mrpc"], "--task mrpc needs --data-dir"),
-        (["--task", "rte", "--data-dir", "none"], "--data-dir none: no such folder"),
+        (["--task", "mrpc"], "--train-file: --task mrpc does not read it"),
+        (["--batch-size", "-1"], "--batch-size: '-1' is not an integer >= 1"),
+        (["--train-size", "many"], "--train-size: 'many' is not an integer >= 0"),
+        (["--output-dir", str(MAIN)], "--output-dir"),
     ],
     ids=lambda value: " ".join(value)[:25] if isinstance(value, list) else "",
 )
@@ -42,6 +46,40 @@ def test_what_the_user_can_mend_is_one_line(
     monkeypatch.setitem(sys.modules, "datasets", None)
     argv = [*tiny, "--output-dir", str(tmp_path / "run"), *extra]
     assert_refused(argv, message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--task", "mrpc"], "--task mrpc needs --data-dir"),
+        (["--task", "rte", "--data-dir", "none"], "--data-dir none: no such folder"),
+        (["--task", "file"], "--task file needs --train-file"),
+        (["--task", "bbc", "--validation-file", "x.csv"], "--task bbc does not read"),
+    ],
+)
+def test_what_a_task_needs(argv, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert_refused([*argv, "--output-dir", str(tmp_path / "run")], message, capsys)
+
+
+def test_a_file_to_train_on_is_trained_on():
+    for flag in ("--train-file", "--train_file"):
+        given = settings.parse_settings([flag, "mine.csv"])
+        assert (given.task, str(given.train_file)) == ("file", "mine.csv")
+    assert settings.parse_settings(["--train_file=mine.csv"]).task == "file"
+    given = settings.parse_settings(["--train-file", "a.csv", "--validation-file", "b"])
+    assert given.validation_size == 1000
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(120, 24), (9000, 1000), (3, 1)])
+def test_a_file_without_another_gives_a_fifth_of_its_rows(rows, expected, tmp_path):
+    lines = [f"text {i},{'ab'[i % 2]}" for i in range(rows)]
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["text,label", *lines]))
+    given = settings.parse_settings(["--train-file", str(path)])
+    data = load_data("file", sizes_of(given), 0, train_file=path)
+    assert len(data.validation) == expected
+    assert len(data.train) == min(500, rows - expected)
 
 
 def test_hub_name_that_is_not_to_be_had(tiny, tmp_path, capsys, monkeypatch):

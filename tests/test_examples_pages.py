@@ -4,8 +4,10 @@ import assets
 import finetune_lora
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import train_digits
 import train_language_model
+from arguments import tell
 from batches import Encoded, eval_batches
 from bert import BertClassifier
 from flax import nnx
@@ -62,3 +64,36 @@ def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
     assert names == {"lora_a", "lora_b", "kernel", "bias"}
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]
     assert not any("lora" in path or "classifier" in path for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("page", "argv", "message"),
+    [
+        (train_digits, "--batch-size -1", "--batch-size: '-1' is not an integer >= 1"),
+        (
+            train_digits,
+            "--batch-size 1438",
+            "1438: there are 1437 rows to train on",
+        ),
+        (train_digits, "--epochs 0", "--epochs: '0' is not an integer >= 1"),
+        (train_digits, "--seed x", "--seed: 'x' is not an integer >= 0"),
+        (train_digits, "--rows 5", "unrecognized arguments: --rows 5"),
+        (train_language_model, "--width 97", "--width 97: not a multiple of 4 heads"),
+        (train_language_model, "--steps 0", "--steps: '0' is not an integer >= 1"),
+        (train_language_model, "--batch-size -1", "'-1' is not an integer >= 1"),
+        (finetune_lora, "--rank 0", "--rank: '0' is not an integer >= 1"),
+        (finetune_lora, "--num_layers 0", "--num-layers: '0' is not an integer >= 1"),
+        (finetune_lora, "--train-size -3", "--train-size: '-3' is not an integer >= 1"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(page, argv, message, capsys):
+    assert tell(page.main, argv.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{page.__name__}.py: ") and message in line
+
+
+def test_sizes_larger_than_the_data_are_one_line(capsys):
+    need_wheel(assets.TWEETS)
+    argv = ["--validation-size", "1000000"]
+    assert tell(finetune_lora.main, argv) == 2
+    assert "--validation-size 1000000: there are" in capsys.readouterr().err

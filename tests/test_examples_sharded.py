@@ -55,6 +55,8 @@ def test_two_processes_make_the_steps_of_one(tiny, steps, tmp_path):
         (["--batch-size", "9"], "--batch-size 9: not a multiple of"),
         (["--num-processes", "2"], "--process-id go together"),
         (["--resume"], "there are no checkpoints"),
+        (["--num-processes", "0"], "--num-processes: '0' is not an integer >= 1"),
+        (["--process-id", "-1"], "--process-id: '-1' is not an integer >= 0"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message, tiny, capsys):

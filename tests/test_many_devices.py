@@ -136,6 +136,113 @@ def test_pmap():
         np.testing.assert_allclose(sizes[0], run.step_sizes[number], rtol=1e-4)
 
 
+def own_step(tx, loss_fn, *, averages_gradients, is_local=False):
+    """A step as a loop of one's own makes it, on each device's rows."""
+
+    def step(params, state, *rows):
+        def value_fn(params):
+            loss = loss_fn(params, *rows)
+            return loss if is_local else jax.lax.pmean(loss, "data")
+
+        if averages_gradients:
+            value, grads = jax.value_and_grad(loss_fn)(params, *rows)
+            value, grads = jax.lax.pmean((value, grads), "data")
+        else:
+            value, grads = jax.value_and_grad(value_fn)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
+        return optax.apply_updates(params, updates), state, value
+
+    return step
+
+
+def on_two_devices(step, problem, tx):
+    """Params and state of each of two devices, and the losses, after a few steps."""
+    if len(jax.devices()) < 2:
+        pytest.skip("needs 2 devices")
+    mapped = jax.pmap(step, axis_name="data", devices=jax.devices()[:2])
+
+    def on_each(tree):
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), tree)
+
+    def shares(tree):
+        return jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), tree)
+
+    params = problem.params()
+    params, state, losses = on_each(params), on_each(tx.init(params)), []
+    for arguments in batches_of(STEPS):
+        params, state, loss = mapped(params, state, *shares(arguments))
+        losses.append(np.asarray(loss))
+    return params, losses
+
+
+def drift(params):
+    leaves = map(np.asarray, jax.tree.leaves(params))
+    return max(float(np.max(np.abs(leaf - leaf[:1]))) for leaf in leaves)
+
+
+def test_replicas_stay_equal_in_a_pmap_loop_of_ones_own():
+    tx = optimizer("network")
+    step = own_step(tx, mean_loss, averages_gradients=True)
+    params, losses = on_two_devices(step, NETWORK, tx)
+    assert drift(params) == 0.0
+    for loss, expected_loss in zip(losses, expected("network").losses, strict=True):
+        np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+
+
+def test_replicas_drift_apart_when_the_loss_is_local():
+    """What the guide warns of: the gradient averaged, the trials' loss not."""
+    tx = armijo_adam(LABELS, momentum="none")
+    step = own_step(tx, mean_loss, averages_gradients=True, is_local=True)
+    params, _ = on_two_devices(step, NETWORK, tx)
+    assert drift(params) > 1e-3
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_replicas_stay_equal_in_a_shard_map_loop_of_ones_own(check_vma):
+    if not hasattr(jax, "shard_map") or len(jax.devices()) < 2:
+        pytest.skip("needs jax.shard_map and 2 devices")
+    tx = optimizer("network")
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    every, rows = PartitionSpec(), PartitionSpec("data")
+    step = own_step(tx, mean_loss, averages_gradients=not check_vma)
+    mapped = jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(every, every, rows, rows),
+            out_specs=every,
+            check_vma=check_vma,
+        )
+    )
+    params = whole(mesh, network_params())
+    state = tx.init(params)
+    for arguments, loss in zip(
+        batches_of(STEPS), expected("network").losses, strict=True
+    ):
+        params, state, value = mapped(params, state, *split(mesh, arguments))
+        np.testing.assert_allclose(value, loss, rtol=1e-4)
+    for leaf in jax.tree.leaves(params):
+        first, second = (np.asarray(shard.data) for shard in leaf.addressable_shards)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_local_loss_under_shard_map_does_not_pass_its_checks():
+    if not hasattr(jax, "shard_map") or len(jax.devices()) < 2:
+        pytest.skip("needs jax.shard_map and 2 devices")
+    tx = optimizer("network")
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    every, rows = PartitionSpec(), PartitionSpec("data")
+    step = own_step(tx, mean_loss, averages_gradients=False, is_local=True)
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(every, every, rows, rows), out_specs=every
+    )
+    params = whole(mesh, network_params())
+    with pytest.raises((TypeError, ValueError)):
+        jax.jit(mapped)(params, tx.init(params), *split(mesh, batches_of(1)[0]))
+
+
 @pytest.mark.parametrize(
     "tx",
     [
