@@ -10,9 +10,7 @@ from sphinx.application import Sphinx
 import optax_armijo
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE / "_extensions"), str(HERE / "figures")]
-
-import against_rates  # noqa: E402
+sys.path.insert(0, str(HERE / "_extensions"))
 
 project = "optax_armijo"
 author = "The optax_armijo authors"
@@ -113,8 +111,6 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def setup(app: Sphinx) -> None:
-    if not against_rates.is_current():
-        against_rates.main()
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-docstring", show_shapes, priority=0)
 

@@ -49,6 +49,7 @@ MISSING = [name for name in EXAMPLES_NEED if find_spec(name) is None]
 NEED_THEM = [
     "test_bert.py",
     "test_benchmark*.py",
+    "test_comparison.py",
     "test_examples*.py",
     "example_runs.py",
 ]

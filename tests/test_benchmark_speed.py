@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import long_run
 import numpy as np
 import pytest
-from task import Setup
 from tasks import make_task
 from timed_problems import Problem
 from toys import network_loss, network_params
@@ -121,7 +120,7 @@ def test_the_page_has_a_row_a_method_and_says_where_it_comes_from(
 
 
 def test_a_long_run_is_timed_step_by_step_beside_its_base():
-    task = make_task("digits-64", Setup())
+    task = make_task("digits-500")
     timed = long_run.time_steps(task, long_run.FIRST + 3)
     assert {len(x) for x in timed.seconds.values()} == {13}
     assert timed.evaluations[0] > 1

@@ -205,7 +205,7 @@ def test_one_version():
     assert f"\n## [{declared['version']}]" in changes
 
 
-@pytest.mark.parametrize("name", ["one_step", "step_sizes", "against_rates"])
+@pytest.mark.parametrize("name", ["one_step", "step_sizes"])
 def test_a_figure_is_drawn(name, tmp_path):
     for needed in ("matplotlib", "sklearn"):
         pytest.importorskip(needed)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(Path(__file__).parent)]
+FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402

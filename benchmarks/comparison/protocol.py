@@ -62,13 +62,12 @@ class Job(NamedTuple):
         from methods import hand_tuned, method_of
         from run import train
 
-        extra = {}
-        if self.method.startswith(HAND_TUNED):
-            number = int(self.method.partition("@")[2] or best_draw(self.task) or 0)
-            extra = draw(self.task, number)
+        kind, _, number = self.method.partition("@")
+        if kind == HAND_TUNED:
+            extra = draw(self.task, int(number)) if number else best_draw(self.task)
             method = hand_tuned(**extra)
         else:
-            method = method_of(self.method)
+            extra, method = {}, method_of(self.method)
         task = make_task(self.task, self.setup)
         price = json.loads((RECORDS / "prices.json").read_text())[self.task]
         setup = {k: v for k, v in self.setup._asdict().items() if v}
@@ -201,13 +200,13 @@ def draw(task: str, number: int) -> dict[str, Any]:
     return {"rates": rates_of, "cosine": bool(rng.integers(2))}
 
 
-def best_draw(task: str) -> int | None:
-    """Returns the number of the set with the best score; None if none was tried."""
-    draws = read(task, kind="-rates")
-    if not draws:
-        return None
-    best = max(draws, key=lambda x: finite(x["scores"]["end"]["last"]["score"], -1))
-    return int(best["method"].split("@")[1])
+def best_draw(task: str) -> dict[str, Any]:
+    """Returns the set with the best score, as it was drawn."""
+    best = max(
+        read(task, kind="-rates"),
+        key=lambda x: finite(x["scores"]["end"]["last"]["score"], -1),
+    )
+    return {"rates": best["rates"], "cosine": best["cosine"]}
 
 
 def mean_scores(records: Iterable[Record], method: str) -> dict[Any, float]:
@@ -246,6 +245,8 @@ def contenders(records: Sequence[Record], seeds: Iterable[int]) -> list[str]:
             continue
         table = {key: np.array([x[s] for s in sorted(x)]) for key, x in values.items()}
         best = max(table.values(), key=np.mean)
+        if not np.all(np.isfinite(best)):
+            continue  # every method came apart
         same = {key: best - x for key, x in table.items() if len(x) == len(best)}
         finite_ = {key: x for key, x in same.items() if np.all(np.isfinite(x))}
         errors = {

@@ -7,23 +7,20 @@ itself alone: so one run gives the scores of its last iterate and of the average
 import itertools
 import math
 import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from methods import Method, adamw_constant
+from provenance import commit
 from tasks import Task
 
 import optax_armijo
 from optax_armijo.training import make_train_step
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ":(exclude)benchmarks/results"
 PACKAGES = ("jax", "optax", "flax", "numpy")
 EARLY_EPOCHS = 2  # of five or ten; one of two
 CURVE_POINTS = 40
@@ -89,7 +86,7 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
         "step_size": dict(
             zip(labels, map(block_means, np.array(sizes).T), strict=True)
         ),
-        "made": provenance(),
+        "made": origin(),
     }
     return as_json(record)
 
@@ -128,7 +125,7 @@ def block_means(values: Any) -> list[float]:
     return [float(np.mean(block)) for block in blocks]
 
 
-def provenance() -> dict[str, str]:
+def origin() -> dict[str, str]:
     """Returns commit, versions and device."""
     device = jax.devices()[0]
     return {
@@ -137,17 +134,6 @@ def provenance() -> dict[str, str]:
         **{package: version(package) for package in PACKAGES},
         "device": f"{device.platform}: {device.device_kind}",
     }
-
-
-def commit() -> str:
-    """Returns the commit, marked when anything but a result is changed."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", RESULTS)
-    return git("describe", "--always") + ("-dirty" if changed else "")
 
 
 def as_json(value: Any) -> Any:

@@ -136,7 +136,7 @@ def _task(
     ) -> tuple[jax.Array, jax.Array]:
         dtype = jnp.dtype(setup.compute)
         cast = [_cast(state, dtype) for state in (params, frozen)]
-        model = nnx.merge(graphdef, *cast)
+        model: Any = nnx.merge(graphdef, *cast)
         rngs = None if key is None else nnx.Rngs(dropout=key)
         ids, mask, types = batch.input_ids, batch.attention_mask, batch.token_type_ids
         logits = model(ids, mask, types, rngs).astype(jnp.float32)

@@ -15,22 +15,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "benchmarks/finetune", "examples")
+FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from methods import METHODS  # noqa: E402
+from methods import method_of  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
-from task import Setup, Task  # noqa: E402
-from tasks import make_task  # noqa: E402
+from tasks import TASKS, Task, make_task  # noqa: E402
 from turns import shuffled  # noqa: E402
 
 from optax_armijo.training import make_train_step  # noqa: E402
 
-BASE, OURS, FORWARD = NAMES = "adamw-2e-04", "armijo_adam", "forward"
+BASE, OURS, FORWARD = NAMES = "adamw@2e-04", "armijo_adam", "forward"
 FIRST = 10  # steps that are no measure of later ones: compilation, the first search
 
 
@@ -48,10 +47,10 @@ class Timed(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", default="tweets-500-small", help="of compare.py")
+    parser.add_argument("--task", default="tweets-3-small", choices=TASKS)
     parser.add_argument("--steps", type=int, default=1000)
     arguments = parser.parse_args(argv)
-    timed = time_steps(make_task(arguments.task, Setup()), arguments.steps)
+    timed = time_steps(make_task(arguments.task), arguments.steps)
     record = summary(timed)
     print(record)
     settings = {"task": arguments.task, "steps": arguments.steps}
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def time_steps(task: Task, num_steps: int) -> Timed:
     """Makes the same steps of all in turn; each one's time ends when it is computed."""
-    transforms = {name: METHODS[name].make(num_steps) for name in (BASE, OURS)}
+    transforms = {x: method_of(x).make(task, num_steps) for x in (BASE, OURS)}
     steps = {name: make_train_step(task.loss_fn, tx) for name, tx in transforms.items()}
     states: dict[str, Any] = {}
     infos: dict[str, Any] = {}

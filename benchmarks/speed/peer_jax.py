@@ -11,7 +11,6 @@ import optax
 from batches import Batch
 from peer_process import Job, Step
 from peer_weights import from_weights, to_weights
-from task import Setup
 from tasks import make_task
 
 from optax_armijo import armijo_adam, make_train_step, plasls, salsa
@@ -29,7 +28,7 @@ class Trainer:
     """Params, state and step of one method; each shape of batch has its program."""
 
     def __init__(self, method: str, job: Job):
-        task = make_task(job.task, Setup())
+        task = make_task(job.task)
         transform = METHODS[method]()
         self.batches = job.batches
         self.params = from_weights(job.weights, task.init(0))

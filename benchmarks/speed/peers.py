@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "benchmarks/finetune", "examples")
+FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
 # No JAX here: each process imports this file, and PyTorch's are to hold PyTorch alone.
@@ -50,7 +50,7 @@ def main() -> None:
     everything = [method for methods in METHODS.values() for method in methods]
     parser.add_argument("--methods", nargs="+", default=everything, choices=everything)
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--rows", type=int, default=500, help="to train on")
+    parser.add_argument("--task", default="tweets-3", help="of the comparison")
     parser.add_argument("--output", type=Path, default=PATH)
     options = parser.parse_args()
     os.environ |= ENVIRONMENT
@@ -58,7 +58,7 @@ def main() -> None:
     peers = [Peer(*chosen) for chosen in with_their_adams(options.methods)]
     import peer_job
 
-    job, task = peer_job.make_job(options.rows, options.steps)
+    job, task = peer_job.make_job(options.task, options.steps)
     for peer in track(peers, "building"):
         peer.prepare(job)
     steps = steps_in_turn(peers, options.steps)
@@ -74,7 +74,7 @@ def main() -> None:
             scores=peer_job.scores(task, weights),
         )
     rows = rows_of(peers, records, task.steps_per_epoch)
-    settings = {"steps": options.steps, "rows": options.rows}
+    settings = {"steps": options.steps, "task": options.task}
     made = environment(settings, "torch", "SaLSA-Optimizer")
     result = {"task": job.task, "epoch": task.steps_per_epoch, **made, "rows": rows}
     write_result(options.output, result)

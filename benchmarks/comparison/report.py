@@ -1,0 +1,424 @@
+"""Makes tables and figures of the comparison's records, and the tables of the README.
+
+``python benchmarks/comparison/report.py`` writes ``README.md`` and a figure a task to
+``benchmarks/results/comparison/``, and what stands between the markers of tables in the
+README of the repository. It says nothing that the records do not carry.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
+
+import protocol  # noqa: E402
+from methods import HAND_TUNED, METHODS, SWEPT, method_of  # noqa: E402
+from protocol import SIGNS, Record, finite, read  # noqa: E402
+from tasks import KINDS, LISTS, kind_of  # noqa: E402
+
+README = ROOT / "README.md"
+TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
+REPORTED = ("development", "test")
+ITERATES = {"last": "last iterate", "average": "averaged"}
+DECIBELS = ("gaussians", "oscillator", "decay")  # other scores are accuracies
+NUM_DRAWN = 6  # methods in a figure
+DEFAULT = "armijo_adam"
+AT_EDGE = ", **at the edge**"
+COLUMNS = {(DEFAULT, "last"): "`armijo_adam()`", (DEFAULT, "average"): "averaged"}
+SHORT = {("salsa", "last"): "SaLSA", ("adamw", "last"): "AdamW at its best rate"}
+
+INTRODUCTION = """\
+# The comparison
+
+Written by `benchmarks/comparison/report.py` from the records beside it.
+
+Tasks stand in two lists, written down before any run. *Development* tasks may be used
+to choose a default; *test* tasks judge it once it is chosen.
+
+- **Seeds.** Two of every method, then five of those within two standard errors of the
+  best, and of ours. A seed draws params, rows and their order. Means are over seeds, ±
+  the standard error where there are two or more.
+- **Sweeps.** AdamW's learning rates are extended until the best lies inside, by score
+  and by loss of the last iterate, at a constant rate also of the average. *Best of N
+  rates* is chosen in hindsight by the mean score, and where that is another one, also
+  by the mean loss.
+- **Hand-tuned rates.** Where parts of a model differ in scale, Adam has a rate a part:
+  the best of many sets of rates, tried with a seed of their own.
+- **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
+  makes of it. Schedule-free AdamW has an average of its own, shown as its last iterate.
+- **Columns.** The score is an accuracy or decibels (dB); score and loss are of the
+  validation data, the training loss is the mean of the last epoch. *Early* is the score
+  after two epochs of five or ten, or one of two. *Cost* is in runs of AdamW, with
+  evaluations of the loss at the price measured on the task, times the runs that finding
+  the rates took. *At equal cost* is the score when a run of AdamW is over. *Difference*
+  is to the best rival, paired by seed: the method not ours with the best mean score.
+- **Came apart** is a run whose score or loss is not finite. It counts as worst.
+- **Ranks** are 1 and how many others are better, by the mean over the seeds that both
+  have; then the mean over tasks. Each iterate of each method is one entrant, a sweep
+  with its best rate by score in one column, by loss in the other. Tasks and entrants
+  are those of the largest table without a gap.
+"""
+
+
+class Entrant(NamedTuple):
+    """A row of a table: a method and which of its iterates is kept.
+
+    Attributes:
+      method: its name in the records, such as ``adamw@1e-04``.
+      iterate: ``last`` or ``average``.
+      runs: records by seed.
+      title: in tables, without the rate.
+      note: what is to be said of it besides.
+      num_tried: the runs that finding its rates took.
+    """
+
+    method: str
+    iterate: str
+    runs: dict[int, Record]
+    title: str
+    note: str = ""
+    num_tried: int = 1
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same for all rates of a sweep, and on all tasks."""
+        return self.method.partition("@")[0], self.iterate
+
+    def values(self, score: str, when: str = "end") -> dict[int, float]:
+        """Returns a score by seed; the worst there is of a run that came apart."""
+        return {
+            seed: finite(x["scores"][when][self.iterate][score], -SIGNS[score])
+            for seed, x in self.runs.items()
+        }
+
+
+def goodness(entrant: Entrant, by: str = "score") -> float:
+    """Returns the mean over seeds, signed so that more is better."""
+    return SIGNS[by] * float(np.mean([*entrant.values(by).values()]))
+
+
+def rate_of(entrant: Entrant) -> float:
+    return float(entrant.method.split("@")[1])
+
+
+def all_entrants(task: str) -> list[Entrant]:
+    """Returns every method and iterate of a task, each learning rate by itself."""
+    runs: dict[str, dict[int, Record]] = {}
+    for record in read(task):
+        runs.setdefault(record["method"], {})[record["seed"]] = record
+    return [
+        Entrant(method, iterate, runs[method], *described(task, method))
+        for method in runs
+        for iterate in ITERATES
+        if (method, iterate) != ("schedule_free_adamw", "average")
+    ]
+
+
+def described(task: str, method: str) -> tuple[str, str, int]:
+    """Returns the title, the note and the number of runs tried of a method."""
+    kind, _, rate = method.partition("@")
+    if kind == HAND_TUNED:
+        number = len(read(task, kind="-rates"))
+        return "Adam, hand-tuned rates", f", best of {number} sets", number
+    if kind in SWEPT:
+        return method_of(method).title.removesuffix(f", {rate}"), f", {rate}", 1
+    return method_of(method).title if kind in METHODS else f"`{method}`", "", 1
+
+
+def entrants(task: str, by: str = "score") -> list[Entrant]:
+    """Returns the entrants of a task, of each sweep the best rate; best ones first."""
+    rates: dict[tuple[str, str], list[Entrant]] = {}
+    for x in all_entrants(task):
+        rates.setdefault(x.key, []).append(x)
+    found = [best_rate(x, by) if k[0] in SWEPT else x[0] for k, x in rates.items()]
+    return sorted(found, key=lambda x: -goodness(x, by))
+
+
+def best_rate(sweep: list[Entrant], by: str) -> Entrant:
+    """Returns the best of a sweep; says where it lies at the edge of what was tried."""
+    sweep = sorted(sweep, key=rate_of)
+    best = max(sweep, key=lambda x: goodness(x, by))
+    note = f", best of {len(sweep)} rates{' by loss' * (by == 'loss')}{best.note}"
+    note += AT_EDGE * (best in (sweep[0], sweep[-1]))
+    return best._replace(note=note, num_tried=len(sweep))
+
+
+def best_rival(task: str) -> Entrant | None:
+    """Returns the best of the methods that are not ours, by mean score."""
+    return next((x for x in entrants(task) if not x.method.startswith("armijo")), None)
+
+
+def is_better(one: Entrant, other: Entrant, by: str) -> bool:
+    """Tells whether one is ahead of another in the mean over the seeds of both."""
+    seeds = one.runs.keys() & other.runs.keys()
+    shared = [x._replace(runs={s: x.runs[s] for s in seeds}) for x in (one, other)]
+    return bool(seeds) and goodness(shared[0], by) > goodness(shared[1], by)
+
+
+def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
+    """Formats a mean, with its standard error where there are two values or more.
+
+    Example:
+      >>> mean_text([0.5, 0.7]), mean_text([0.5], 2, "+"), mean_text([0.5, np.inf])
+      ('0.600 ± 0.100', '+0.50', 'came apart: 1 of 2')
+    """
+    x = np.array([*values], float)
+    if not np.all(np.isfinite(x)):
+        return f"came apart: {np.sum(~np.isfinite(x))} of {x.size}"
+    if x.size == 0:
+        return ""
+    error = f" ± {standard_error(x):.{places}f}" if x.size > 1 else ""
+    return f"{x.mean():{sign}.{places}f}{error}"
+
+
+def standard_error(x: np.ndarray) -> float:
+    """Returns that of a mean; 0 of a single value, which tells nothing of it."""
+    return float(x.std(ddof=1) / x.size**0.5) if x.size > 1 else 0.0
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Returns a Markdown table of rows with the same columns."""
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*x.values()] for x in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def unit_of(task: str) -> tuple[str, dict[str, int]]:
+    """Returns the unit of a task's score, and decimal places of score and loss."""
+    is_db = task.startswith(DECIBELS)
+    return ("dB" if is_db else "accuracy"), {"score": 2 if is_db else 3, "loss": 4}
+
+
+def row(task: str, entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
+    """Returns the cells of an entrant by the names of their columns."""
+    (unit, places), runs = unit_of(task), entrant.runs.values()
+    training = [np.log10(finite(x["train_loss"]["end"], 1.0)) for x in runs]
+    cost = f"{np.mean([x['cost'] for x in runs]):.2f}"
+
+    def cell(score: str, when: str = "end") -> str:
+        return mean_text(entrant.values(score, when).values(), places[score])
+
+    def difference(score: str) -> str:
+        if rival is None or rival[:2] == entrant[:2]:
+            return "best rival" if rival else ""
+        own, other = entrant.values(score), rival.values(score)
+        pairs = np.array([(own[s], other[s]) for s in own if s in other])
+        if not np.all(np.isfinite(pairs)):
+            return "came apart"
+        return mean_text([x - y for x, y in pairs], places[score], "+")
+
+    return {
+        "method": entrant.title + entrant.note,
+        "iterate": ITERATES[entrant.iterate],
+        "seeds": str(len(runs)),
+        unit: cell("score"),
+        "loss": cell("loss"),
+        "log10 training loss": mean_text(training, 2),
+        "early": cell("score", "early"),
+        "cost": cost if entrant.num_tried == 1 else f"{entrant.num_tried} x {cost}",
+        "at equal cost": cell("score", "equal_cost"),
+        f"{unit}, difference": difference("score"),
+        "loss, difference": difference("loss"),
+    }
+
+
+def ranks(tasks: Sequence[str]) -> str:
+    """Returns mean ranks over tasks, and says over which and who is missing."""
+    by_task = {
+        t: {by: {x.key: x for x in entrants(t, by)} for by in SIGNS} for t in tasks
+    }
+    titles = {
+        k: x.title for found in by_task.values() for k, x in found["score"].items()
+    }
+    full, keys = largest_full({task: {*x["score"]} for task, x in by_task.items()})
+
+    def mean_rank(key: tuple[str, str], by: str) -> float:
+        found = [by_task[task][by] for task in full]
+        better = [sum(is_better(x[k], x[key], by) for k in keys) for x in found]
+        return 1 + float(np.mean(better))
+
+    standings = sorted((mean_rank(k, "score"), mean_rank(k, "loss"), k) for k in keys)
+    rows = [
+        {
+            "method": titles[key],
+            "iterate": ITERATES[key[1]],
+            "rank by score": f"{by_score:.1f}",
+            "rank by loss": f"{by_loss:.1f}",
+        }
+        for by_score, by_loss, key in standings
+    ]
+    absent = {
+        f"{titles[k]} ({sum(k in x['score'] for x in by_task.values())})"
+        for k in titles.keys() - keys
+    }
+    text = (
+        f"Mean ranks of {len(keys)} entrants over {', '.join(full)}.\n\n{table(rows)}"
+    )
+    missing = ", ".join(sorted(absent)) or "none"
+    return f"{text}\n\nNot ranked, with the number of tasks of {len(tasks)}: {missing}."
+
+
+def largest_full(found: dict[str, set[Any]]) -> tuple[list[str], set[Any]]:
+    """Returns tasks, and what all of these have, so that their table is largest.
+
+    Example:
+      >>> largest_full({"a": {1, 2}, "b": {1}, "c": {1, 2, 3}})
+      (['a', 'c'], {1, 2})
+    """
+    order = sorted(found, key=lambda task: -len(found[task]))
+    parts = [order[: i + 1] for i in range(len(order))]
+    shared = [set.intersection(*(found[task] for task in part)) for part in parts]
+    i = max(range(len(parts)), key=lambda i: len(parts[i]) * len(shared[i]))
+    return [task for task in found if task in parts[i]], shared[i]
+
+
+def page() -> str:
+    """Returns the page of all results."""
+    return "\n".join([INTRODUCTION, *map(list_section, REPORTED)])
+
+
+def list_section(name: str) -> str:
+    """Returns what a list's records say, kind by kind and task by task."""
+    tasks = [task for task in LISTS[name] if read(task)]
+    waiting = ", ".join(task for task in LISTS[name] if task not in tasks) or "none"
+    number = sum(len(read(task)) for task in tasks)
+    text = f"## {name.capitalize()} tasks\n\n"
+    text += f"{number} runs so far; tasks without any: {waiting}.\n"
+    if not tasks:
+        return text
+    edges = [
+        f"{task}, {x.title}{x.note.removesuffix(AT_EDGE)}, {ITERATES[x.iterate]}"
+        for task in tasks
+        for x in shown(task)
+        if x.note.endswith(AT_EDGE)
+    ]
+    text += f"Sweeps whose best rate is at the edge: {'; '.join(edges) or 'none'}.\n"
+    text += f"\n{ranks(tasks)}\n"
+    for kind in KINDS:
+        members = [task for task in tasks if kind_of(task) == kind]
+        if members:
+            text += f"\n### {name.capitalize()}: {kind}\n"
+            text += f"\n{ranks(members)}\n" if len(members) > 1 else ""
+            text += "".join(map(task_section, members))
+    return text
+
+
+def shown(task: str) -> list[Entrant]:
+    """Returns the rows of a task's table: the best rates by score, and by loss."""
+    best = entrants(task)
+    known = {x[:2] for x in best}
+    best += [x for x in entrants(task, "loss") if x[:2] not in known]
+    return sorted(best, key=goodness, reverse=True)
+
+
+def task_section(task: str) -> str:
+    """Returns a task's figure and tables; single rates are folded away."""
+    rival = best_rival(task)
+    made = sorted({f"{x['made']['commit']}, {x['made']['device']}" for x in read(task)})
+    single = sorted((x for x in all_entrants(task) if "@" in x.method), key=rate_of)
+    best, rates = (
+        [row(task, x, rival) for x in some] for some in (shown(task), single)
+    )
+    text = f"\n#### {task}\n\n![{task}]({task}.png)\n\n{table(best)}\n"
+    if rates:
+        text += "\n<details><summary>Each learning rate of AdamW</summary>\n\n"
+        text += f"{table(rates)}\n\n</details>\n"
+    return text + f"\nMade by commit, on device: {'; '.join(made)}.\n"
+
+
+def draw(task: str) -> Any:
+    """Draws scores against AdamW's learning rate, and losses over the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure.suptitle(task)
+    left, right = figure.subplots(1, 2)
+    left.set(xscale="log", xlabel="AdamW's learning rate", ylabel=unit_of(task)[0])
+    right.set(yscale="log", xlabel="part of the run", ylabel="training loss")
+    for name, colour in zip(SWEPT, ("0.1", "0.55"), strict=True):
+        sweep = [x for x in all_entrants(task) if x.key == (name, "last")]
+        points = sorted((rate_of(x), *mean_and_error(x)) for x in sweep)
+        if points:
+            label = f"{sweep[0].title}, every rate"
+            style = {"color": colour, "marker": "o", "label": label}
+            left.errorbar(*zip(*points, strict=True), **style)
+    for i, x in enumerate(drawn(entrants(task))):
+        label = f"{x.title}{x.note}, {ITERATES[x.iterate]}"
+        style = {"color": f"C{i}", "label": re.sub("[`*]", "", label)}
+        curve = np.mean([np.array(r["loss_curve"], float) for r in x.runs.values()], 0)
+        right.plot(np.linspace(0, 1, len(curve)), curve, **style)
+        if x.key[0] not in SWEPT:
+            mean, error = mean_and_error(x)
+            left.axhline(mean, color=f"C{i}")
+            left.axhspan(mean - error, mean + error, color=f"C{i}", alpha=0.15, lw=0)
+    left.grid(alpha=0.3)
+    right.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    return figure
+
+
+def drawn(found: Iterable[Entrant]) -> list[Entrant]:
+    """Returns the best methods, each by its better iterate, and the default."""
+    best: dict[str, Entrant] = {}
+    for x in found:
+        best.setdefault(x.key[0], x)
+    names = [*[*best][:NUM_DRAWN], DEFAULT]
+    return [x for name, x in best.items() if name in names]
+
+
+def mean_and_error(entrant: Entrant) -> tuple[float, float]:
+    """Returns the mean score and its standard error; NaN where a run came apart."""
+    x = np.array([*entrant.values("score").values()])
+    x[~np.isfinite(x)] = np.nan
+    return float(x.mean()), standard_error(x)
+
+
+def summary(name: str) -> str:
+    """Returns the scores of a list in short, and where the default stands."""
+    tasks = [task for task in LISTS[name] if read(task)]
+    if not tasks:
+        return f"No runs on the {name} tasks so far."
+    rows, behind = [], {(ours, other): [] for ours in ITERATES for other in SHORT}
+    for task in tasks:
+        found, rival = {x.key: x for x in entrants(task)}, best_rival(task)
+        unit, places = unit_of(task)
+        cells = {"task": f"{task}, {unit}"}
+        for key, label in (COLUMNS | SHORT).items():
+            scores = found[key].values("score").values() if key in found else []
+            cells[label] = mean_text(scores, places["score"])
+        best = f"{goodness(rival):.{places['score']}f} " if rival else ""
+        best += f"({rival.title}, {ITERATES[rival.iterate]})" if rival else ""
+        rows.append(cells | {"best rival": best})
+        for ours, other in behind:
+            if {(DEFAULT, ours), other} <= found.keys():
+                pair = found[other], found[DEFAULT, ours]
+                behind[ours, other].append(is_better(*pair, "score"))
+    standing = [
+        f"{ITERATES[ours]} behind {SHORT[other]} on {sum(x)} of {len(x)}"
+        for (ours, other), x in behind.items()
+    ]
+    return f"{table(rows)}\n\nTasks by mean score: {'; '.join(standing)}."
+
+
+def updated_readme(text: str) -> str:
+    """Returns the README with the tables between its markers made anew."""
+    return TABLE.sub(lambda x: x[1] + summary(x[2]) + x[3], text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.parse_args(argv)
+    (protocol.RECORDS / "README.md").write_text(page())
+    for task in (task for name in REPORTED for task in LISTS[name] if read(task)):
+        draw(task).savefig(protocol.RECORDS / f"{task}.png", dpi=100)
+    README.write_text(updated_readme(README.read_text()))
+
+
+if __name__ == "__main__":
+    main()
