@@ -415,8 +415,8 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
         assert f"]({name}.png)" in page
         assert (results / f"{name}.png").stat().st_size > 5_000
     assert "old" not in top and "No runs on the test tasks so far." in top
-    assert "last iterate behind SaLSA on 0 of 2" in top
-    assert "averaged behind AdamW at its best rate on 1 of 1" in top
+    assert "`armijo_adam()` is behind SaLSA on 0 of 2 and behind AdamW" in top
+    assert "behind AdamW at its best rate on 1 of 1." in top
     assert "| 0.880 (AdamW, warm-up and cosine, last iterate) |" in top
     assert report.updated_readme(top) == top
 

@@ -399,11 +399,16 @@ def summary(name: str) -> str:
             if {(DEFAULT, ours), other} <= found.keys():
                 pair = found[other], found[DEFAULT, ours]
                 behind[ours, other].append(is_better(*pair, "score"))
-    standing = [
-        f"{ITERATES[ours]} behind {SHORT[other]} on {sum(x)} of {len(x)}"
+    texts = {
+        (ours, other): f"behind {SHORT[other]} on {sum(x)} of {len(x)}"
         for (ours, other), x in behind.items()
-    ]
-    return f"{table(rows)}\n\nTasks by mean score: {'; '.join(standing)}."
+    }
+    standing = "; ".join(
+        f"{label} is {' and '.join(texts[key[1], other] for other in SHORT)}"
+        for key, label in COLUMNS.items()
+    )
+    text = "By the mean score, on the tasks that both have run on"
+    return f"{table(rows)}\n\n{text}: {standing}."
 
 
 def updated_readme(text: str) -> str:
