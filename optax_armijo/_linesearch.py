@@ -46,6 +46,10 @@ class Backtracking:
     seen, is taken back at the next update, and the step sizes shrink to a quarter; what
     it takes is one evaluation, and no memory.
 
+    This search is new, and not the default of `armijo_adam`: in trials on development
+    tasks it was ahead where parts of a model differ in scale and from random weights,
+    and behind where a pretrained network is fitted to few rows layer by layer.
+
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).
       group_c: that of a group's own test, in (0, 1).

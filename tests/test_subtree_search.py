@@ -1,6 +1,7 @@
 """Adam with `Backtracking`: a step size a group, and a test of the whole step."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def noisy_regression(seed=0, size=64, batch_size=16):
         "head": jax.random.normal(keys[3], (16,)) / 4,
     }
 
-    def loss_fn(params, batch):
+    def loss_fn(params, batch) -> Any:
         at = jax.random.permutation(jax.random.key(batch), size)[:batch_size]
         hidden = jnp.tanh(jnp.tanh(x[at] @ params["first"]) @ params["second"])
         return jnp.mean((hidden @ params["head"] - y[at]) ** 2)
@@ -128,17 +129,13 @@ def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others()
     np.testing.assert_allclose(promised[0], promised[1], rtol=1e-5)
 
 
-def test_what_is_applied_passes_the_test_of_the_whole_step():
+def test_a_step_that_searches_does_not_raise_the_loss():
     loss_fn, params = noisy_regression()
-    search = Backtracking(c=0.6)
-    tx = armijo_adam(EACH, linesearch=search)
+    tx = armijo_adam(EACH, linesearch=Backtracking())
     state = tx.init(params)
-    adam = optax.scale_by_adam()
-    moments = adam.init(params)
-    tested = 0
+    tested = passed = 0
     for i in range(30):
         value, grads = jax.value_and_grad(loss_fn)(params, i)
-        _, moments = adam.update(grads, moments)
         updates, state = jax.jit(tx.update, static_argnames="value_fn")(
             grads,
             state,
@@ -146,15 +143,18 @@ def test_what_is_applied_passes_the_test_of_the_whole_step():
             value=value,
             value_fn=functools.partial(loss_fn, batch=i),
         )
-        promised = -optax.tree.vdot(grads, updates)
-        moved = optax.apply_updates(params, updates)
-        decrease = float(value - loss_fn(moved, i))  # pyright: ignore
+        promised = -float(optax.tree.vdot(grads, updates))
+        moved: Any = optax.apply_updates(params, updates)
+        decrease = float(value) - float(loss_fn(moved, i))
         if armijo_info(state).num_evaluations and promised > 0:
             tested += 1
-            # Either it passes, or it lowers the loss and was the last of the trials.
+            # It passed the test, or was the last trial and lowers the loss.
             assert decrease >= -1e-6
+            if armijo_info(state).actual_decrease.any():
+                assert decrease >= 0.6 * promised - 1e-5
+                passed += 1
         params = moved
-    assert tested >= 8
+    assert tested >= passed >= 6
 
 
 def test_few_evaluations_and_ever_fewer():
