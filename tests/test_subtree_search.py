@@ -143,7 +143,7 @@ def test_a_step_that_searches_does_not_raise_the_loss():
             value=value,
             value_fn=functools.partial(loss_fn, batch=i),
         )
-        promised = -float(optax.tree.vdot(grads, updates))
+        promised = -np.asarray(optax.tree.vdot(grads, updates)).item()
         moved: Any = optax.apply_updates(params, updates)
         decrease = float(value) - float(loss_fn(moved, i))
         if armijo_info(state).num_evaluations and promised > 0:
