@@ -173,7 +173,8 @@ def test_armijo_info_needs_one_state():
         optax.warmup_cosine_decay_schedule(0.0, 1e-3, 2, 10),
         optax.constant_schedule(1e-3),
     ],
-    ids=str,
+    # Not `str`: processes that share the tests must agree on their names.
+    ids=["float", "int", "jax", "numpy", "cosine", "warmup_cosine", "constant"],
 )
 def test_a_learning_rate_or_a_schedule_is_no_label(make, rate):
     with pytest.raises(TypeError, match=f"param_labels must be .*; got .*: {NO_RATE}$"):
