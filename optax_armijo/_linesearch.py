@@ -17,8 +17,8 @@ class Backtracking:
 
     .. math::
       f(w + \eta_l p_l) &\le f(w) + c_l \eta_l \langle g_l, p_l \rangle \\
-      f(w + \tau \textstyle\sum_l \eta_l d_l) &\le f(w) +
-        c\,\tau \textstyle\sum_l \eta_l \langle g_l, d_l \rangle
+      f(w + \tau \sum_l \eta_l d_l) &\le f(w) +
+        c\,\tau \sum_l \eta_l \langle g_l, d_l \rangle
 
     The first is a group's own and settles how the groups' step sizes compare, with
     nothing but that group moved. The second is that of the whole step, as it is
