@@ -391,7 +391,8 @@ class _Groups(NamedTuple):
 
     Attributes:
       step_size: of all groups.  # f[G]
-      visit: which visit this is, and how many evaluations it had.  # i32[]
+      visit: which visit this is, from 0.  # i32[]
+      in_visit: how many evaluations it had.  # i32[]
       trial: the step size, or factor, that is evaluated next.  # f[]
       passed: the largest that passed in this visit, else 0.  # f[]
       failed: the smallest that failed in this visit, else +inf.  # f[]
