@@ -6,12 +6,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from optax_armijo._state import (
-    ArmijoState,
-    BacktrackingState,
-    decode_labels,
-    find_states,
-)
+from optax_armijo._state import BacktrackingState, decode_labels, find_states
+from optax_armijo.presets.state import ArmijoState
 
 KINDS = (ArmijoState, BacktrackingState)
 
@@ -69,26 +65,26 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     """Returns what the line search did in the last step.
 
     Args:
-      opt_state: a state that holds one `ArmijoState`, however deep: of
+      opt_state: a state that holds one state of a line search, however deep: of
         `armijo_adam`, of an ``optax.chain``, of ``optax.inject_hyperparams``.
 
     Returns:
       An `ArmijoInfo`.
 
     Raises:
-      ValueError: when the state holds no `ArmijoState`, or several.
+      ValueError: when the state holds no such state, or several.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_armijo
       >>> f = lambda p: (p["a"] - 1.0) ** 2 + p["b"] ** 2
       >>> params = {"a": jnp.array(0.0), "b": jnp.array(1.0)}
       >>> grads = {"a": jnp.array(-2.0), "b": jnp.array(2.0)}
-      >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"}, max_trials=9)
+      >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"})
       >>> _, state = tx.update(
       ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> info = armijo_info(state)
       >>> info.labels, info.searched.tolist(), info.accepted.tolist()
-      (('first', 'last'), [True, True], [True, True])
+      (('first', 'last'), [False, False], [True, True])
       >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
       True
       >>> print(str(info).splitlines()[0].split())
@@ -98,8 +94,8 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     states = find_states(opt_state, KINDS)
     if len(states) != 1:
         raise ValueError(
-            "opt_state must hold one ArmijoState, of armijo_adam, armijo_adamw or "
-            f"scale_by_armijo; this one holds {len(states)}. Give armijo_info the "
+            "opt_state must hold one state of a line search, such as that of "
+            f"armijo_adam; this one holds {len(states)}. Give armijo_info the "
             "part of the state that belongs to one of them."
         )
     (state,) = states

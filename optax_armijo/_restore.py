@@ -1,4 +1,4 @@
-"""Reading states that were saved: by another version, or without their types."""
+"""Reading states that were saved without their types."""
 
 from typing import Any
 
@@ -6,19 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_armijo._paths import Path, path_parts
 from optax_armijo._state import decode_labels
-
-_ADDED_LATER = {"bracket_limit", "memory"}
-"""Parts of the state that versions before had not: they begin as in a new run."""
+from optax_armijo.labels.paths import Path, path_parts
 
 
 def restore_state(fresh: Any, saved: Any) -> Any:
     """Returns a saved optimizer state in the types of this version.
 
     Entries are found by their place in the tree, so that `saved` may be what
-    ``orbax`` restores without a target (nested dicts and lists), or a state of an older
-    version: what that had not yet begins as in a new run.
+    ``orbax`` restores without a target (nested dicts and lists).
 
     Args:
       fresh: ``tx.init(params)``, for its structure.
@@ -35,12 +31,13 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       >>> import jax, jax.numpy as jnp, optax_armijo
       >>> tx = optax_armijo.armijo_adam()
       >>> params = {"w": jnp.ones(3)}
-      >>> moments, search = tx.init(params)
-      >>> old = [moments._asdict(), search._replace(num_steps=jnp.array(7))._asdict()]
-      >>> del old[1]["bracket_limit"]
-      >>> _, search = restore_state(tx.init(params), old)
-      >>> int(search.num_steps), search.bracket_limit.tolist()
-      (7, [inf])
+      >>> saved = jax.tree.map(lambda x: x, tx.init(params))._asdict()
+      >>> saved["adam"] = saved["adam"]._asdict()
+      >>> saved["last"] = saved["last"]._asdict()
+      >>> saved["num_steps"] = jnp.array(7)
+      >>> state = restore_state(tx.init(params), saved)
+      >>> type(state).__name__, int(state.num_steps)
+      ('BacktrackingState', 7)
     """
     entries, treedef = jax.tree_util.tree_flatten_with_path(fresh)
     wanted = {path_parts(path): leaf for path, leaf in entries}
@@ -49,24 +46,18 @@ def restore_state(fresh: Any, saved: Any) -> Any:
         for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]
     }
     unknown = [path for path in found if path not in wanted]
-    missing = [
-        path
-        for path in wanted
-        if path not in found and not _ADDED_LATER.intersection(path)
-    ]
+    missing = [path for path in wanted if path not in found]
     if unknown or missing:
         raise ValueError(
             f"the saved state does not fit: it lacks {_text(missing)} and has "
             f"{_text(unknown)} besides. It is of another optimizer, of other params or "
-            "of a newer version of optax_armijo."
+            "of another version of optax_armijo."
         )
-    leaves = [_checked(path, leaf, found.get(path)) for path, leaf in wanted.items()]
+    leaves = [_checked(path, leaf, found[path]) for path, leaf in wanted.items()]
     return treedef.unflatten(leaves)
 
 
 def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
-    if saved is None:
-        return fresh
     if path[-1] == "label_codes":
         _check_labels(fresh, saved)
     if jnp.shape(saved) != fresh.shape or jnp.result_type(saved) != fresh.dtype:

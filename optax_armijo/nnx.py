@@ -8,10 +8,10 @@ import jax
 from flax import nnx
 
 from optax_armijo._checks import check_range
-from optax_armijo._donation import names_shared_arrays
-from optax_armijo._microbatches import Whole, is_key
-from optax_armijo._objective import with_aux
-from optax_armijo.training import TrainMetrics, build_objective, info_of
+from optax_armijo.training.donation import names_shared_arrays
+from optax_armijo.training.microbatches import Whole, is_key
+from optax_armijo.training.objective import with_aux
+from optax_armijo.training.train_step import TrainMetrics, build_objective, info_of
 
 
 def make_train_step(

@@ -1,0 +1,205 @@
+"""The public transformations: Adam that finds its step sizes, and the search alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from optax_armijo._types import ParamLabels, Scalar
+from optax_armijo.labels.functions import by_layer
+from optax_armijo.search.linesearch import Backtracking
+from optax_armijo.search.step import search_along_adam, search_along_updates
+
+
+def armijo_adam(
+    param_labels: ParamLabels = by_layer,
+    *,
+    linesearch: Backtracking = Backtracking(),  # noqa: B008
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam that finds its step sizes, one for each parameter group.
+
+    .. math::
+      m &\leftarrow b_1 m + (1 - b_1) g, \qquad v \leftarrow b_2 v + (1 - b_2) g^2, \\
+      P &= \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}, \qquad
+      d = -P m / (1 - b_1^k), \qquad w_l \leftarrow w_l + \tau\,\eta_l\,d_l
+
+    with :math:`g` the gradient and :math:`k` the number of batches so far. The step
+    sizes :math:`\eta_l` of the groups :math:`l` and their common factor :math:`\tau`
+    are found by Armijo backtracking, as `Backtracking` describes. There is no learning
+    rate.
+
+    Args:
+      param_labels: which leaves share a step size: a pytree of labels that is a prefix
+        of params' tree, or a function from params to one, as in ``optax.partition``.
+        `one_group` gives all leaves one step size. Leaves labelled `FROZEN` never move.
+        Inside ``optax.inject_hyperparams`` a function must be named in
+        ``static_args``.
+      linesearch: the numbers of the search.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: added to the root of the second moment, above 0.
+
+    Returns:
+      A transformation whose ``update(updates, state, params, *, value, value_fn,
+      grad=None, **extra_args)`` needs ``value``, the loss at params, and
+      ``value_fn``, a function from params (and those of the extra arguments that it
+      names) to the loss of the same batch. The incoming updates are the gradient of
+      the loss, unless ``grad`` is given: then Adam takes the updates, which may be
+      clipped, and the search takes the gradient. State: `BacktrackingState`, the
+      moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
+      loss or gradient is not finite nothing moves, moments included.
+
+    Raises:
+      ValueError: a hyper-parameter outside its range; when traced, missing ``value``
+        or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+      TypeError: a learning rate in the place of labels; when traced, a complex or
+        integer leaf that is not `FROZEN`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_armijo
+      >>> x = jnp.linspace(-1.0, 1.0, 32)
+      >>> f = lambda p: jnp.mean((p["b"] * jnp.tanh(p["a"] * x) - x ** 3) ** 2)
+      >>> params = {"a": jnp.array(0.1), "b": jnp.array(0.1)}
+      >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"})
+      >>> state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, state):
+      ...   value, grads = jax.value_and_grad(f)(params)
+      ...   updates, state = tx.update(
+      ...       grads, state, params, value=value, grad=grads, value_fn=f)
+      ...   return optax.apply_updates(params, updates), state
+      >>> before = f(params)
+      >>> for _ in range(50):
+      ...   params, state = step(params, state)
+      >>> bool(f(params) < 0.5 * before)
+      True
+
+    References:
+      P. Kenneweg et al., *Faster Convergence for Transformer Fine-tuning with Line
+      Search Methods*, 2024, `arXiv 2403.18506 <https://arxiv.org/abs/2403.18506>`_.
+
+      D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
+      `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
+    """
+    return search_along_adam(param_labels, linesearch, b1=b1, b2=b2, eps=eps)
+
+
+def armijo_adamw(
+    param_labels: ParamLabels = by_layer,
+    *,
+    linesearch: Backtracking = Backtracking(),  # noqa: B008
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-4,
+    mask: Any | Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""`armijo_adam` with decoupled weight decay.
+
+    To the updates of `armijo_adam` is added
+
+    .. math:: -\min(\tau \eta_l \lambda, 1)\, w_l
+
+    with :math:`\lambda` the weight decay and :math:`\tau \eta_l` the step size that
+    group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
+    The loss that is tested does not hold the decay, and a group that does not move
+    does not decay.
+
+    Args:
+      param_labels: see `armijo_adam`, as for all but the last two.
+      linesearch: the numbers of the search.
+      b1: in [0, 1).
+      b2: in [0, 1).
+      eps: above 0.
+      weight_decay: :math:`\lambda`, at least 0.
+      mask: a pytree of bools that is a prefix of params' tree, or a function from
+        params to one, as in ``optax.adamw``: where False there is no decay.
+
+    Returns:
+      A transformation with the same ``update`` and state as `armijo_adam`.
+
+    Raises:
+      ValueError: as `armijo_adam`; when traced, a mask that does not fit params.
+      TypeError: as `armijo_adam`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> tx = optax_armijo.armijo_adamw(weight_decay=0.1, mask={"w": True, "b": False})
+      >>> params = {"w": jnp.array(2.0), "b": jnp.array(2.0)}
+      >>> f = lambda p: (p["w"] + p["b"]) ** 2
+      >>> grads = {"w": jnp.array(8.0), "b": jnp.array(8.0)}
+      >>> updates, _ = tx.update(
+      ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
+      >>> bool(updates["w"] < updates["b"] < 0)
+      True
+
+    References:
+      I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization*, 2017,
+      `arXiv 1711.05101 <https://arxiv.org/abs/1711.05101>`_.
+    """
+    return search_along_adam(
+        param_labels,
+        linesearch,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=weight_decay,
+        mask=mask,
+    )
+
+
+def scale_by_armijo(
+    param_labels: ParamLabels = by_layer,
+    *,
+    linesearch: Backtracking = Backtracking(),  # noqa: B008
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales any descent direction by step sizes that an Armijo search finds.
+
+    The incoming updates :math:`d` are a direction, to be *added* to params as always
+    in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
+    ``optax.scale(-1.0)``. The search is that of `Backtracking` with :math:`p = d`: a
+    step is never taken back, for the last direction is not remembered. A direction
+    that is not descending on this batch is not searched along.
+
+    Args:
+      param_labels: which leaves share a step size; see `armijo_adam`.
+      linesearch: the numbers of the search.
+
+    Returns:
+      A transformation whose ``update(updates, state, params, *, value, grad,
+      value_fn, **extra_args)`` needs ``value``, the loss at params; ``grad``, its
+      gradient; and ``value_fn``, a function from params, and those of the extra
+      arguments that it names, to the loss of the same batch. State:
+      `BacktrackingState`.
+
+    Raises:
+      ValueError: when traced, missing ``value``, ``grad`` or ``value_fn``, a loss that
+        is not a scalar, labels that do not fit.
+      TypeError: a learning rate in the place of labels; when traced, a complex or
+        integer leaf that is not `FROZEN`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_armijo
+      >>> tx = optax.chain(optax.sgd(1.0, momentum=0.9), optax_armijo.scale_by_armijo())
+      >>> f = lambda w: jnp.sum((w - 1.0) ** 2)
+      >>> w = jnp.array([3.0, -4.0])
+      >>> state = tx.init(w)
+      >>> @jax.jit
+      ... def step(w, state):
+      ...   value, grads = jax.value_and_grad(f)(w)
+      ...   updates, state = tx.update(
+      ...       grads, state, w, value=value, grad=grads, value_fn=f)
+      ...   return optax.apply_updates(w, updates), state
+      >>> for _ in range(100):
+      ...   w, state = step(w, state)
+      >>> bool(f(w) < 1e-2)
+      True
+
+    References:
+      L. Armijo, *Minimization of functions having Lipschitz continuous first partial
+      derivatives*, 1966.
+    """
+    return search_along_updates(param_labels, linesearch)

@@ -1,0 +1,143 @@
+"""Whether labels fit params: what is wrong is said by name, path and label."""
+
+import numbers
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_armijo._types import Label
+from optax_armijo.labels.paths import Path, path_parts
+from optax_armijo.labels.special import FROZEN, Stacked
+
+NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
+
+
+def check_not_a_rate(param_labels: Any) -> None:
+    """Raises TypeError for a learning rate or a schedule in the place of labels."""
+    module = getattr(param_labels, "__module__", None) or ""
+    is_schedule = callable(param_labels) and module.startswith("optax.")
+    if is_schedule or isinstance(param_labels, numbers.Number | jax.Array | np.ndarray):
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"got {param_labels!r}: {NO_RATE}"
+        )
+
+
+def call_label_function(label_function: Callable[[Any], Any], params: Any) -> Any:
+    """Returns the labels of a function, which may be a schedule by mistake."""
+    try:
+        labels = label_function(params)
+    except TypeError as error:
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"called with params it raised {error}. Is it a schedule: {NO_RATE}"
+        ) from error
+    check_not_a_rate(labels)
+    return labels
+
+
+def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
+    """Returns the entry of `prefix` for each leaf of `params`, in tree order.
+
+    Raises:
+      ValueError: `prefix`, called `name` in the message, is no prefix of params' tree.
+    """
+    try:
+        full = jax.tree.map(
+            lambda entry, part: jax.tree.map(lambda _: _Boxed(entry), part),
+            prefix,
+            params,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} must be a pytree that is a prefix of params' tree, or a function "
+            f"from params to one; {_misfit(prefix, params)}"
+        ) from error
+    return [box.entry for box in jax.tree.leaves(full)]
+
+
+def _misfit(prefix: Any, params: Any) -> str:
+    """Says which key a prefix misses, or has besides, and where."""
+    given, wanted = _paths(prefix), _paths(params)
+    parts_given = {path[:n] for path in given for n in range(len(path) + 1)}
+    parts_wanted = {path[:n] for path in wanted for n in range(len(path) + 1)}
+    for path in wanted:
+        heads = [path[:n] for n in range(len(path) + 1)]
+        missing = next((head for head in heads if head not in parts_given), None)
+        if missing and not any(head in given for head in heads):
+            return f"it lacks the key {missing[-1]!r} of leaf '{'/'.join(path)}'"
+    for path in given:
+        heads = [path[:n] for n in range(len(path) + 1)]
+        unknown = next((head for head in heads if head not in parts_wanted), None)
+        if unknown:
+            where = "/".join(unknown)
+            return f"it has the key {unknown[-1]!r}, at '{where}', which params lacks"
+    return f"got {jax.tree.structure(prefix)} for {jax.tree.structure(params)}"
+
+
+def _paths(tree: Any) -> dict[Path, None]:
+    """Returns the paths of all leaves, in tree order."""
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return dict.fromkeys(path_parts(path) for path, _ in entries)
+
+
+class _Boxed:
+    """Keeps an entry a leaf, whatever its type."""
+
+    def __init__(self, entry: Any):
+        self.entry = entry
+
+
+def check_whole(params: Any) -> None:
+    def is_hole(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(is_hole, jax.tree.leaves(params, is_leaf=is_hole))):
+        raise ValueError(
+            "a line search evaluates the loss, which needs the whole params, but got "
+            "params with optax.MaskedNode in them. Do not wrap it in optax.masked or "
+            "optax.partition: label what must not move optax_armijo.FROZEN in "
+            "param_labels, and what must move apart with labels of its own."
+        )
+
+
+def check_leaf(path: str, leaf: Any, label: Label) -> None:
+    if not isinstance(label, Hashable):
+        raise TypeError(
+            f"param_labels gives leaf '{path}' the label {label!r}, which cannot be "
+            "hashed. Use strings."
+        )
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    if label != FROZEN and not jnp.issubdtype(dtype, jnp.floating):
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        instead = "keep its real and imaginary part as two leaves, or label"
+        raise TypeError(
+            f"leaf '{path}' has dtype {dtype}; only real floating point leaves can be "
+            f"searched: {instead if is_complex else 'label'} it optax_armijo.FROZEN"
+        )
+
+
+def check_stacks(
+    paths: Sequence[str], leaves: Sequence[Any], labels: Sequence[Label]
+) -> None:
+    first: dict[str, tuple[str, int]] = {}
+    for path, leaf, label in zip(paths, leaves, labels, strict=True):
+        if not isinstance(label, Stacked):
+            continue
+        shape = jnp.shape(leaf)
+        if len(shape) <= label.axis or shape[label.axis] == 0:
+            raise ValueError(
+                f"param_labels says that axis {label.axis} of leaf '{path}' counts "
+                f"layers, but its shape is {shape}. Give it a label of its own."
+            )
+        other, num_layers = first.setdefault(label.label, (path, shape[label.axis]))
+        if num_layers != shape[label.axis]:
+            raise ValueError(
+                f"param_labels gives the label {label!r} to leaf '{other}' with "
+                f"{num_layers} layers and to leaf '{path}' with {shape[label.axis]}. "
+                "Use another label for each stack."
+            )

@@ -1,0 +1,176 @@
+"""From the user's labels to a static grouping of the leaves."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_armijo._types import Label, ParamLabels
+from optax_armijo.labels import functions
+from optax_armijo.labels.checks import (
+    broadcast_prefix,
+    call_label_function,
+    check_leaf,
+    check_stacks,
+    check_whole,
+)
+from optax_armijo.labels.paths import natural_key, path_parts
+from optax_armijo.labels.special import FROZEN, Stacked
+
+
+class Member(NamedTuple):
+    """Which groups a leaf that moves belongs to.
+
+    Attributes:
+      groups: its one group, or, of a leaf that is `Stacked`, that of each layer in it.
+      axis: along which the layers lie; None for a leaf of one group.
+      ndim: of the leaf.
+    """
+
+    groups: tuple[int, ...]
+    axis: int | None
+    ndim: int
+
+    def spread(self, values: jax.Array) -> jax.Array:
+        """Lays out one number a group, [G], so that it broadcasts against the leaf."""
+        if self.axis is None:
+            return values[self.groups[0]]
+        shape = [1] * self.ndim
+        shape[self.axis] = len(self.groups)
+        return values[np.asarray(self.groups)].reshape(shape)
+
+    def sum(self, array: jax.Array) -> jax.Array:
+        """Adds up an array shaped like the leaf by group: [1], or one a layer."""
+        if self.axis is None:
+            return jnp.sum(array)[None]
+        others = tuple(i for i in range(self.ndim) if i != self.axis)
+        return jnp.sum(array, axis=others)
+
+
+class Grouping(NamedTuple):
+    """Which group each leaf of params belongs to; all of it known at trace time.
+
+    Attributes:
+      treedef: the structure of params.
+      members: of each leaf, in tree order; None for a frozen one.
+      labels: the label of each group, in natural order (``layer_2`` before
+        ``layer_10``), which is also the order of the groups' turns.
+    """
+
+    treedef: Any
+    members: tuple[Member | None, ...]
+    labels: tuple[Label, ...]
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.labels)
+
+    @property
+    def moving(self) -> tuple[Member, ...]:
+        """The groups of each leaf that `trainable` returns."""
+        return tuple(member for member in self.members if member is not None)
+
+    def trainable(self, tree: Any) -> list[Any]:
+        """The leaves of `tree` (structured like params) that are not frozen."""
+        leaves = self.treedef.flatten_up_to(tree)
+        return [x for x, m in zip(leaves, self.members, strict=True) if m is not None]
+
+    def merge(self, leaves: Sequence[Any], frozen: Sequence[Any]) -> Any:
+        """The tree with `leaves` where params move and `frozen` everywhere else.
+
+        Args:
+          leaves: one entry a trainable leaf.
+          frozen: one entry a leaf of params; those of trainable leaves are unused.
+        """
+        moving = iter(leaves)
+        merged = [
+            rest if member is None else next(moving)
+            for member, rest in zip(self.members, frozen, strict=True)
+        ]
+        return self.treedef.unflatten(merged)
+
+    def masked(self, leaves: Sequence[Any]) -> Any:
+        """The tree with `leaves` where params move, and no leaf where frozen."""
+        return self.merge(leaves, [optax.MaskedNode()] * len(self.members))
+
+    def spread(self, values: jax.Array) -> list[jax.Array]:
+        """Lays out one number a group, [G], beside each trainable leaf."""
+        return [member.spread(values) for member in self.moving]
+
+    def sum(self, leaves: Sequence[jax.Array]) -> jax.Array:
+        """Adds up arrays shaped like the trainable leaves by group, shape [G]."""
+        pairs = list(zip(self.moving, leaves, strict=True))
+        plain = [(m.groups, m.sum(leaf)) for m, leaf in pairs if m.axis is None]
+        parts = [(m.groups, m.sum(leaf)) for m, leaf in pairs if m.axis is not None]
+        if plain:
+            groups, sums = zip(*plain, strict=True)
+            parts.append((sum(groups, ()), jnp.concatenate(sums)))
+        totals = [self._total(groups, sums) for groups, sums in parts]
+        return functools.reduce(jnp.add, totals)
+
+    def _total(self, groups: tuple[int, ...], sums: jax.Array) -> jax.Array:
+        """Adds up numbers, of which entry i is of group ``groups[i]``, shape [G].
+
+        Neither a scatter, which explicit sharding wants told where its result lies, nor
+        a matrix product, which is rounded to less and spreads NaN over all groups. The
+        layers of a leaf come here by themselves, since they may be sharded.
+        """
+        is_of_group = np.asarray(groups) == np.arange(self.num_groups)[:, None]
+        return jnp.sum(jnp.where(is_of_group, sums, 0), axis=1)
+
+
+def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
+    """Resolves `param_labels` on `params` and checks the result.
+
+    A tree without leaves has no groups, whatever the labels: so optax's own tools see
+    it, ``optax.tree_map_params`` and wrappers that mask everything.
+
+    Raises:
+      ValueError: labels that do not fit the tree, or params with holes (inside
+        ``optax.masked`` or ``optax.partition``).
+      TypeError: a label that cannot be hashed, or a trainable leaf that is not real
+        floating point.
+    """
+    if not jax.tree.leaves(params):
+        return Grouping(jax.tree.structure(params), (), ())
+    check_whole(params)
+    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    if param_labels is None:
+        param_labels = functions.by_layer
+    labels = param_labels
+    if callable(param_labels):
+        labels = call_label_function(param_labels, params)
+    leaf_labels = broadcast_prefix("param_labels", labels, params)
+    leaves = [leaf for _, leaf in paths_and_leaves]
+    paths = ["/".join(path_parts(path)) for path, _ in paths_and_leaves]
+    for path, leaf, label in zip(paths, leaves, leaf_labels, strict=True):
+        check_leaf(path, leaf, label)
+    check_stacks(paths, leaves, leaf_labels)
+    labels_of = [
+        _labels_of(leaf, label) for leaf, label in zip(leaves, leaf_labels, strict=True)
+    ]
+    groups = sorted({x for each in labels_of for x in each}, key=natural_key)
+    index = {label: i for i, label in enumerate(groups)}
+    members = [
+        Member(
+            groups=tuple(index[x] for x in names),
+            axis=label.axis if isinstance(label, Stacked) else None,
+            ndim=jnp.ndim(leaf),
+        )
+        if names
+        else None
+        for leaf, label, names in zip(leaves, leaf_labels, labels_of, strict=True)
+    ]
+    return Grouping(treedef, tuple(members), tuple(groups))
+
+
+def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:
+    """Returns the labels of all groups in a leaf; none for a frozen one."""
+    if isinstance(label, Stacked):
+        num_layers = jnp.shape(leaf)[label.axis]
+        return tuple(label.of_layer(i) for i in range(num_layers))
+    return () if label == FROZEN else (label,)

@@ -1,0 +1,1 @@
+"""Published methods as they were published, and the search that they share."""

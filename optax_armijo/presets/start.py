@@ -1,0 +1,161 @@
+"""At which step size does a search begin, and what moves without one?"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._checks import check_choice, check_order, check_range
+from optax_armijo._numerics import safe_divide
+from optax_armijo._types import Scalar
+from optax_armijo.presets.policies import Opening, Outcome, Start, no_state, unchanged
+
+
+def keep(*, brackets_first: bool = True) -> Start:
+    r"""Begins at the last step size, :math:`\eta_0 = \eta`.
+
+    Step sizes can then only fall, but for searches that bracket.
+
+    Args:
+      brackets_first: whether the very first search brackets, or begins at
+        ``init_step_size``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
+      >>> keep().first((), opening).tolist()
+      [0.5]
+    """
+
+    def first(_: Any, opening: Opening) -> jax.Array:
+        return opening.step_size
+
+    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first)
+
+
+def grow(
+    *,
+    unsearched: Literal["keep", "grow", "grow_once"] = "keep",
+    brackets_first: bool = True,
+) -> Start:
+    r"""Begins above the last step size, :math:`\eta_0 = \gamma \eta`.
+
+    :math:`\gamma` is the search's ``increase_factor``.
+
+    Args:
+      unsearched: what a group moves by in a step in which it is not searched.
+        ``"keep"``: :math:`\eta`. ``"grow"``: :math:`\gamma \eta`, kept, so that it
+        grows in every step (arXiv 2403.18506). ``"grow_once"``: :math:`\gamma \eta`,
+        not kept (released code of arXiv 2407.20650).
+      brackets_first: whether the very first search brackets, or begins at
+        :math:`\gamma` times ``init_step_size``.
+
+    Raises:
+      ValueError: `unsearched` is none of these.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
+      >>> grow().first((), opening).tolist()
+      [1.0]
+      >>> [x.tolist() for x in grow(unsearched="grow_once").rest((), opening)]
+      [[1.0], [0.5]]
+    """
+    check_choice("unsearched", unsearched, ("keep", "grow", "grow_once"))
+
+    def first(_: Any, opening: Opening) -> jax.Array:
+        return opening.increase_factor * opening.step_size
+
+    def rest(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
+        grown = opening.increase_factor * opening.step_size
+        return (
+            opening.step_size if unsearched == "keep" else grown,
+            grown if unsearched == "grow" else opening.step_size,
+        )
+
+    return Start(no_state, first, rest, unchanged, brackets_first)
+
+
+def reset() -> Start:
+    r"""Begins at ``init_step_size``, in every search (Algorithm 1 of arXiv 1905.09997).
+
+    Safe and dear: where the step size that passes is far below, every search walks all
+    the way down.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> opening = Opening(jnp.array([0.5, 0.1]), 1.0, 2.0, 1.0, jnp.ones(2))
+      >>> reset().first((), opening).tolist()
+      [1.0, 1.0]
+    """
+
+    def first(_: Any, opening: Opening) -> jax.Array:
+        return jnp.full_like(opening.step_size, opening.init_step_size)
+
+    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first=False)
+
+
+def polyak(
+    lowest_loss: Scalar = 0.0,
+    *,
+    c_p: Scalar = 0.1,
+    decrease_factor: Scalar | None = None,
+    min_start: float = 1e-6,
+    max_start: float = 10.0,
+) -> Start:
+    r"""Begins at Polyak's step size.
+
+    .. math:: \eta_0 = \mathrm{clip}\left(\frac{f(w) - f^*}{c_p s}\,
+      \delta^{n_k}, \eta_{low}, \eta_{high}\right), \qquad
+      n_k = \max(n_{k-1} + b_{k-1} - 1, 0)
+
+    with s the slope of all that moves together and :math:`b_{k-1}` the backtracks of
+    the last search; they are remembered only when `decrease_factor` is given (arXiv
+    2306.12747, equations 6 and 7; the released code adds 1e-8 to the divisor).
+
+    Args:
+      lowest_loss: :math:`f^*`, the lowest loss that can be reached on a batch.
+      c_p: above 0.
+      decrease_factor: :math:`\delta`, in (0, 1): by what the memory of backtracks
+        shrinks the start; give it the value that the search shrinks by.
+      min_start: :math:`\eta_{low}`, above 0.
+      max_start: :math:`\eta_{high}`, at least `min_start`.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> start = polyak(c_p=0.5)
+      >>> opening = Opening(jnp.array([1.0]), 1.0, 2.0, 3.0, jnp.array([4.0]))
+      >>> start.first(start.init(1, jnp.float32), opening).tolist()  # 3 / (0.5 * 4)
+      [1.5]
+    """
+    check_range("lowest_loss", lowest_loss)
+    check_range("c_p", c_p, above=0)
+    check_range("min_start", min_start, above=0)
+    check_order("min_start", min_start, "max_start", max_start)
+    if decrease_factor is not None:
+        check_range("decrease_factor", decrease_factor, above=0, below=1)
+
+    def init(num_groups: int, _: jnp.dtype) -> jax.Array:
+        return jnp.zeros(num_groups, jnp.int32)
+
+    def first(num_backtracks: jax.Array, opening: Opening) -> jax.Array:
+        room = jnp.maximum(opening.value - lowest_loss, 0)
+        step_size = safe_divide(room, jnp.asarray(c_p * opening.ray_slopes))
+        if decrease_factor is not None:
+            memory = num_backtracks.astype(step_size.dtype)
+            step_size = step_size * decrease_factor**memory
+        return jnp.clip(step_size, min_start, max_start)
+
+    def update(num_backtracks: jax.Array, outcome: Outcome) -> jax.Array:
+        # One trial without a backtrack makes up for one backtrack remembered.
+        new = jnp.maximum(num_backtracks + outcome.num_trials - 2, 0)
+        return jnp.where(outcome.searched, new, num_backtracks)
+
+    return Start(init, first, rest_as_it_is, update, brackets_first=False)
+
+
+def rest_as_it_is(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
+    return opening.step_size, opening.step_size

@@ -1,0 +1,130 @@
+"""What a search refuses: calls that lack the loss, states of others, MultiSteps."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from optax_armijo.labels.grouping import Grouping
+from optax_armijo.labels.paths import Path, path_parts
+
+
+def check_given(**arguments: Any) -> None:
+    """Raises ValueError for arguments of ``update`` that are missing."""
+    missing = [name for name, argument in arguments.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"the line search needs {', '.join(missing)}. Write: value, grads = "
+            "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
+            "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
+            "from params to the scalar loss of the same batch. In Flax, "
+            "optax_armijo.linen.TrainState and optax_armijo.nnx.make_train_step pass "
+            "them on. Wrappers that do not, such as optax.lookahead, "
+            "optax.contrib.sam and optax.contrib.split_real_and_imaginary, cannot hold "
+            "a line search."
+        )
+
+
+def check_groups(grouping: Grouping, state: Any) -> None:
+    """Raises ValueError for a state of other groups."""
+    num_groups = state.step_size.shape[-1]
+    if num_groups != grouping.num_groups:
+        raise ValueError(
+            f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
+            f"the state was made for {num_groups}. Call init again, or use the "
+            "labels that the state was made with."
+        )
+
+
+def check_search_state(state: Any, kind: type) -> None:
+    """Raises TypeError for a state that is not of this kind of search."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state must be what init returned; got {type(state).__name__} in the "
+            f"place of {kind.__name__}. A state that was read without its types: "
+            "optax_armijo.restore_state(tx.init(params), state)"
+        )
+
+
+def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
+    """Raises ValueError for moments, of whatever number, of other params."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    moving = zip(paths, grouping.members, strict=True)
+    wanted = {
+        path_parts(path): jnp.shape(leaf)
+        for (path, leaf), member in moving
+        if member is not None
+    }
+    for tree in moments:
+        found = _shapes(tree)
+        if found != wanted and not isinstance(tree, optax.EmptyState):
+            path = next(p for p in [*wanted, *found] if wanted.get(p) != found.get(p))
+            raise ValueError(
+                f"the state was made for other params: leaf '{'/'.join(path)}' has "
+                f"{_shape(found, path)} there and {_shape(wanted, path)} here. Call "
+                "init again"
+            )
+
+
+def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_parts(path): jnp.shape(leaf) for path, leaf in entries}
+
+
+def _shape(shapes: dict[Path, tuple[int, ...]], path: Path) -> str:
+    return f"shape {shapes[path]}" if path in shapes else "no entry"
+
+
+_IS_A_LOOP = 5
+"""At which call outside ``jit`` a warning is due: fewer are for a look."""
+
+
+def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
+    """Warns, once a counter, when ``update`` is called outside ``jit`` in a loop."""
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    is_disabled: bool = jax.config.jax_disable_jit  # pyright: ignore
+    if not is_traced and not is_disabled and next(calls) == _IS_A_LOOP:
+        warnings.warn(
+            "update is called outside jax.jit and compiles the search at every call; "
+            "jit the whole step, as optax_armijo.make_train_step does",
+            stacklevel=2,
+        )
+
+
+def check_not_in_multi_steps() -> None:
+    """Raises ValueError when called from within ``optax.MultiSteps``.
+
+    It hands over an accumulated gradient with the loss of the last micro-batch, and
+    nothing in its call tells so: the call stack does, at trace time.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_qualname in _MULTI_STEPS and "optax" in code.co_filename:
+            raise ValueError(
+                "inside optax.MultiSteps a line search would test the loss of the "
+                "last micro-batch against the gradient of all. Take "
+                "optax_armijo.make_train_step(loss_fn, tx, num_microbatches=k), which "
+                "tests the loss of the whole batch at the memory of one part."
+            )
+        frame = frame.f_back
+
+
+_MULTI_STEPS = ("MultiSteps.init", "MultiSteps.update")
+
+
+def as_arrays(tree: Any) -> Any:
+    """Turns NumPy arrays and Python numbers, which optax takes too, into JAX arrays."""
+    if not any(map(_is_foreign, jax.tree.leaves(tree))):
+        return tree  # the user's own, as the label function is to see it
+    return jax.tree.map(lambda x: jnp.asarray(x) if _is_foreign(x) else x, tree)
+
+
+def _is_foreign(leaf: Any) -> bool:
+    return isinstance(leaf, float | np.ndarray | np.generic)

@@ -1,0 +1,799 @@
+"""A step of Adam whose step sizes `Backtracking` finds, from top to bottom.
+
+Shapes: G groups.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_armijo._checks import check_range
+from optax_armijo._numerics import nan_to_inf, rounding_error, search_dtype
+from optax_armijo._state import BacktrackingState, LastStep, encode_labels
+from optax_armijo._types import ParamLabels, Scalar
+from optax_armijo.labels.checks import check_not_a_rate
+from optax_armijo.labels.grouping import Grouping, group_leaves
+from optax_armijo.search.linesearch import Backtracking
+from optax_armijo.search.placement import build_beside
+from optax_armijo.search.refusals import (
+    as_arrays,
+    check_given,
+    check_groups,
+    check_moments,
+    check_not_in_multi_steps,
+    check_search_state,
+    warn_outside_jit,
+)
+from optax_armijo.search.slopes import Leaves, slopes
+from optax_armijo.search.value_fn import bind_value_fn, check_loss
+from optax_armijo.search.weight_decay import decay_updates
+
+FIRST_STEPS = 9  # each has searches; the groups take turns in all but the first
+FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
+GROUP_SEARCH_GROWTH = 2.0  # of the number of steps between a group's searches
+TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
+GROUP_TRIALS = 2  # evaluations of a group's own test in a step
+LADDER = 4.0  # ratio of step sizes while the right size is looked for
+FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
+LARGEST_GROWTH = 8.0  # of a step size from a search to the next
+LIMITED_FROM = 32  # the step from which `loss_fraction` holds; 32 / k times it before
+FAR = 5.0  # mean deviations of the loss, above which the last step is suspected
+LOSS_DECAY = 0.9
+TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
+ROUNDING_ULPS = 4.0
+
+
+def search_along_adam(
+    param_labels: ParamLabels,
+    linesearch: Backtracking,
+    *,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar | None = None,
+    mask: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns Adam with a step size a group; `Backtracking` has the formulas.
+
+    Raises:
+      ValueError: an argument outside its range.
+    """
+    check_range("b1", b1, at_least=0, below=1)
+    check_range("b2", b2, at_least=0, below=1)
+    check_range("eps", eps, above=0)
+    if weight_decay is not None:
+        check_range("weight_decay", weight_decay, at_least=0)
+
+    def init_moments(grouping: Grouping, params: Any) -> list[Any]:
+        return [_zeros(grouping, params) for _ in range(2)]
+
+    def directions(
+        grouping: Grouping, state: BacktrackingState, grads: Leaves
+    ) -> _Moments:
+        grads = [g.astype(search_dtype([g])) for g in grads]
+        return _Moments.after(grouping, state.adam, grads, b1, b2, eps)
+
+    decay = None if weight_decay is None else (weight_decay, mask)
+    return _transformation(param_labels, linesearch, init_moments, directions, decay)
+
+
+def search_along_updates(
+    param_labels: ParamLabels, linesearch: Backtracking
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the search along whatever direction comes in as updates."""
+    return _transformation(
+        param_labels,
+        linesearch,
+        _no_moments,
+        lambda grouping, state, updates: _Given(updates, state.adam),
+        None,
+    )
+
+
+def _no_moments(grouping: Grouping, params: Any) -> list[Any]:
+    del grouping, params
+    return [(), ()]
+
+
+def _transformation(
+    param_labels: ParamLabels,
+    linesearch: Backtracking,
+    init_moments: Callable[[Grouping, Any], list[Any]],
+    directions: Callable[[Grouping, BacktrackingState, Leaves], Any],
+    decay: tuple[Scalar, Any] | None,
+) -> optax.GradientTransformationExtraArgs:
+    """Checks what comes in, and makes a step of it."""
+    check_not_a_rate(param_labels)
+    if not isinstance(linesearch, Backtracking):
+        raise TypeError(
+            f"linesearch must be a Backtracking; got {type(linesearch).__name__}"
+        )
+    calls_outside_jit = itertools.count(1)
+
+    def init_fn(params: Any) -> BacktrackingState:
+        check_not_in_multi_steps()
+        params = as_arrays(params)
+        grouping = group_leaves(param_labels, params)
+        return build_beside(params, lambda: _init_state(grouping, params))._replace(
+            adam=optax.ScaleByAdamState(
+                build_beside(params, lambda: jnp.zeros([], jnp.int32)),
+                *init_moments(grouping, params),
+            )
+        )
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, BacktrackingState]:
+        check_not_in_multi_steps()
+        if not jax.tree.leaves(updates):
+            return updates, _counted(state)
+        # Adam's updates are gradients: that of the loss, where no other is given.
+        is_direction = init_moments is _no_moments
+        check_given(params=params, value=value, value_fn=value_fn)
+        if is_direction:
+            check_given(grad=grad)
+        warn_outside_jit(calls_outside_jit, updates, state, params, value)
+        updates, params, grad = as_arrays((updates, params, grad))
+        check_search_state(state, BacktrackingState)
+        value = check_loss("value", value)
+        grouping = group_leaves(param_labels, params)
+        check_groups(grouping, state)
+        if not is_direction:
+            check_moments(grouping, params, (state.adam.mu, state.adam.nu))
+        if not grouping.num_groups:
+            return jax.tree.map(jnp.zeros_like, params), _counted(state)
+        leaves = grouping.trainable(updates)
+        step = _Step(
+            grouping=grouping,
+            linesearch=linesearch,
+            params=params,
+            loss_fn=bind_value_fn(value_fn, extra_args),
+            loss_dtype=value.dtype,
+            value=value.astype(state.factor.dtype),
+            loss_grads=leaves if grad is None else grouping.trainable(grad),
+        )
+        updates, state = _step(step, state, directions(grouping, state, leaves))
+        return _decayed(updates, grouping, params, state, decay), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _decayed(
+    updates: Any,
+    grouping: Grouping,
+    params: Any,
+    state: BacktrackingState,
+    decay: tuple[Scalar, Any] | None,
+) -> Any:
+    """Adds decoupled weight decay by the step sizes that the groups moved by."""
+    if decay is None:
+        return updates
+    # A step that is taken back has negative step sizes.
+    applied = jnp.maximum(state.last.applied_step_size, 0)
+    decays = decay_updates(grouping, params, applied, *decay)
+    pairs = zip(grouping.trainable(updates), decays, strict=True)
+    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(params))
+    return grouping.merge([u + d for u, d in pairs], zeros)
+
+
+class _Step(NamedTuple):
+    """What a step is made of; `loss_grads` is the gradient of the loss."""
+
+    grouping: Grouping
+    linesearch: Backtracking
+    params: Any
+    loss_fn: Callable[[Any], jax.Array]
+    loss_dtype: Any
+    value: jax.Array
+    loss_grads: Leaves
+
+    def updates(self, step_size: jax.Array, direction: Leaves) -> list[jax.Array]:
+        """``step_size * direction`` in the dtypes of params; 0 where that is 0."""
+        spread = self.grouping.spread(step_size)
+        leaves = self.grouping.trainable(self.params)
+        return [
+            jnp.where(e != 0, e.astype(d.dtype) * d, 0).astype(p.dtype)
+            for e, d, p in zip(spread, direction, leaves, strict=True)
+        ]
+
+    def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
+        """The loss at the point that ``optax.apply_updates`` reaches; no NaN."""
+        leaves = self.grouping.trainable(self.params)
+        moved = [
+            p + u
+            for p, u in zip(leaves, self.updates(step_size, direction), strict=True)
+        ]
+        frozen = self.grouping.treedef.flatten_up_to(self.params)
+        loss = self.loss_fn(self.grouping.merge(moved, frozen))
+        return nan_to_inf(loss.astype(self.value.dtype))
+
+    def slopes(self, direction: Leaves) -> jax.Array:
+        """The decrease that a unit step promises, by group, [G]."""
+        found = slopes(self.grouping, self.loss_grads, direction)
+        return found.astype(self.value.dtype)
+
+    @property
+    def tolerance(self) -> jax.Array:
+        """By how much a difference of losses may be off by rounding."""
+        ulps = jnp.asarray(ROUNDING_ULPS, self.value.dtype)
+        return rounding_error(self.value, ulps, self.loss_dtype)
+
+
+class _Moments(NamedTuple):
+    """Adam's moments with this batch's gradient in them, and its directions."""
+
+    grouping: Grouping
+    old: optax.ScaleByAdamState
+    grads: Leaves
+    mu: Leaves
+    nu: Leaves
+    num_good: jax.Array
+    b1: Scalar
+    b2: Scalar
+    eps: Scalar
+
+    @classmethod
+    def after(
+        cls,
+        grouping: Grouping,
+        old: optax.ScaleByAdamState,
+        grads: Leaves,
+        b1: Scalar,
+        b2: Scalar,
+        eps: Scalar,
+    ) -> "_Moments":
+        mu, nu = map(grouping.trainable, (old.mu, old.nu))
+        return cls(
+            grouping=grouping,
+            old=old,
+            grads=grads,
+            mu=[b1 * m + (1 - b1) * g for m, g in zip(mu, grads, strict=True)],
+            nu=[b2 * v + (1 - b2) * g**2 for v, g in zip(nu, grads, strict=True)],
+            num_good=jnp.asarray(optax.safe_increment(old.count)),
+            b1=b1,
+            b2=b2,
+            eps=eps,
+        )
+
+    def direction(self) -> list[jax.Array]:
+        """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
+        along = self._along(self.mu, self.nu, self.num_good)
+        pairs = zip(along, self.nu, strict=True)
+        return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
+
+    def plain(self) -> list[jax.Array]:
+        """``-P g``."""
+        pairs = zip(self.grads, self.nu, strict=True)
+        return [-g * self._scale(v, self.num_good) for g, v in pairs]
+
+    def last_direction(self) -> list[jax.Array]:
+        """The direction of the step before, made again from the old moments."""
+        mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
+        return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
+
+    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+        """The moments to go on with: the old ones after a bad batch."""
+        masked = map(self.grouping.masked, (self.mu, self.nu))
+        new = optax.ScaleByAdamState(self.num_good, *masked)
+        return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, self.old)
+
+    def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
+        bias = 1 - self.b1 ** count.astype(jnp.float32)
+        pairs = zip(mu, nu, strict=True)
+        return [-m / bias.astype(m.dtype) * self._scale(v, count) for m, v in pairs]
+
+    def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
+        bias = 1 - self.b2 ** count.astype(jnp.float32)
+        return 1 / (jnp.sqrt(nu / bias.astype(nu.dtype)) + self.eps)
+
+
+class _Given(NamedTuple):
+    """A direction that came in as updates, in the place of `_Moments`."""
+
+    updates: Leaves
+    old: optax.ScaleByAdamState
+
+    @property
+    def num_good(self) -> jax.Array:
+        return jnp.asarray(optax.safe_increment(self.old.count))
+
+    def direction(self) -> Leaves:
+        return self.updates
+
+    def plain(self) -> Leaves:
+        return self.updates
+
+    def last_direction(self) -> Leaves:
+        """Not known: it would take a copy of params to remember it."""
+        return [jnp.zeros_like(x) for x in self.updates]
+
+    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+        count = jnp.where(is_good, self.num_good, self.old.count)
+        return self.old._replace(count=count)
+
+
+def _step(
+    step: _Step, state: BacktrackingState, moments: _Moments | _Given
+) -> tuple[Any, BacktrackingState]:
+    """Direction, slopes, groups' own tests, the whole step's test, move, learn."""
+    grouping, search, k = step.grouping, step.linesearch, moments.num_good
+    direction = moments.direction()
+    slope = step.slopes(direction)  # [G]
+    is_good = jnp.isfinite(step.value) & jnp.all(jnp.isfinite(slope))
+    # A loss far above those before: was it the last step that led there?
+    excess = step.value - state.loss_average
+    is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
+    is_known = isinstance(moments, _Moments)
+    is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
+    is_due = is_good & (k >= search.search_growth * state.searched)
+    # In the first steps groups are searched one after another, whatever is due.
+    is_visiting = is_good & (is_due | (k <= FIRST_STEPS))
+
+    # Along the gradient: the groups' own tests, the first bracket, or a look back.
+    plain_slope = jax.lax.cond(
+        is_visiting & ~is_suspect,
+        lambda: step.slopes(moments.plain()),
+        lambda: jnp.zeros_like(slope),
+    )
+    is_first = ~jnp.any(state.group_step_size > 0)
+    sizes = jax.lax.cond(
+        is_first,
+        lambda: _first_step_sizes(step, plain_slope),
+        lambda: _with_new_groups(state.group_step_size, plain_slope),
+    )
+    found = _search_groups(
+        step, moments, state, sizes, plain_slope, is_first=is_first, is_back=is_suspect
+    )
+    sizes = found.step_size
+    is_to_blame = ~is_good | (step.value - found.loss > excess / 2)
+    takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
+    is_good &= ~takes_back
+
+    # Along the momentum: the whole step, as it is applied.
+    promised = jnp.sum(sizes * slope)
+    limit = _limit(step, sizes, promised, found.lowest, k)
+    tests = is_good & is_due & jnp.any(sizes > 0)
+    grown = state.factor * jnp.where(promised > 0, _growth(k, state.searched), 1)
+    begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
+    whole = _search_whole(step, direction, sizes, promised, begin, tests)
+    factor = jnp.where(tests, whole.applied, jnp.minimum(state.factor, limit))
+    applied = jnp.where(is_good, factor, 0) * sizes
+
+    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(step.params))
+    updates = jax.lax.cond(
+        takes_back,
+        lambda: step.updates(-state.last_move, moments.last_direction()),
+        lambda: step.updates(applied, direction),
+    )
+    kept = jnp.where(is_first, 1, state.factor)
+    # A test along a direction that does not descend says nothing of the step's size.
+    learns = tests & (promised > 0)
+    factor = jnp.where(
+        learns,
+        _learned(whole, begin, kept, search.decrease_factor),
+        jnp.where(is_good, _drawn_to(limit, kept, search.decrease_factor), kept),
+    )
+    num_searched = jnp.where(tests, whole.num_trials, 0)
+    num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
+    num_evaluations = found.num_evaluations + num_searched
+    losses = jnp.where(is_good, step.value, state.lowest_loss)
+    average = state.loss_average + (1 - LOSS_DECAY) * excess
+    average = jnp.where(k <= 1, step.value, average)
+    spread = jnp.where(k <= 1, 0, jnp.abs(excess))
+    deviation = state.loss_deviation + (1 - LOSS_DECAY) * (
+        spread - state.loss_deviation
+    )
+    return grouping.merge(updates, zeros), BacktrackingState(
+        label_codes=state.label_codes,
+        num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
+        adam=moments.kept(is_good),
+        group_step_size=sizes,
+        factor=jnp.where(takes_back, TAKEN_BACK * state.factor, factor),
+        group_searched=jnp.where(found.searched, k, state.group_searched),
+        searched=_last_searched(search, state, k, tests, takes_back),
+        lowest_loss=jnp.minimum(found.lowest, losses),
+        loss_average=jnp.where(is_good, average, state.loss_average),
+        loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
+        last_move=jnp.where(
+            takes_back, 0, jnp.where(is_good, applied, state.last_move)
+        ),
+        total_trials=state.total_trials + num_trials,
+        total_evaluations=state.total_evaluations + num_evaluations,
+        last=LastStep(
+            applied_step_size=jnp.where(takes_back, -state.last_move, applied),
+            searched=found.searched,
+            accepted=found.accepted,
+            num_trials=num_trials,
+            predicted_decrease=applied * slope,
+            actual_decrease=jnp.where(
+                tests & whole.accepted, _shares(applied * slope, step, whole), 0
+            ),
+            net_factor=jnp.where(tests, whole.applied / begin, 1),
+            num_evaluations=num_evaluations,
+        ),
+    )
+
+
+def _last_searched(
+    search: Backtracking,
+    state: BacktrackingState,
+    k: jax.Array,
+    tests: jax.Array,
+    takes_back: jax.Array,
+) -> jax.Array:
+    """When the whole step was last tested; after a step back, long enough ago."""
+    count = jnp.asarray(state.adam.count)
+    overdue = jnp.asarray(count / search.search_growth).astype(jnp.int32)
+    searched = jnp.where(tests, k, state.searched)
+    return jnp.where(takes_back, jnp.minimum(overdue, state.searched), searched)
+
+
+def _first_step_sizes(step: _Step, slope: jax.Array) -> jax.Array:
+    """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
+
+    A group whose params are zero gets what promises as much as the median group, and
+    where there is no other, all of the loss.
+    """
+    grouping, dtype = step.grouping, step.value.dtype
+    leaves = grouping.trainable(step.params)
+    squares = grouping.sum([jnp.square(p.astype(search_dtype([p]))) for p in leaves])
+    root = jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves))
+    return _with_new_groups(jnp.where(slope > 0, root, 0), slope, jnp.abs(step.value))
+
+
+def _density(step: _Step, moments: _Moments | _Given) -> jax.Array:
+    """The root mean square of ``P g`` where it is below 1, f[G].
+
+    It is so where most gradients are zero, as of the embeddings of words that are not
+    in the batch: what is there bears larger steps, for these rows alone.
+    """
+    grouping = step.grouping
+    leaves = grouping.trainable(step.params)
+    squares = grouping.sum([jnp.square(d) for d in moments.plain()])
+    root = jnp.sqrt(squares.astype(step.value.dtype) / _num_params(grouping, leaves))
+    return jnp.where(root > 0, jnp.minimum(root, 1), 1)
+
+
+def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
+    """Counts the params of each group, float[G]."""
+    number = np.zeros(grouping.num_groups)
+    for member, leaf in zip(grouping.moving, leaves, strict=True):
+        for group in member.groups:
+            number[group] += leaf.size / len(member.groups)
+    return np.maximum(number, 1)
+
+
+def _with_new_groups(
+    step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
+) -> jax.Array:
+    """Gives groups without a step size that which promises the median decrease."""
+    knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
+    promised = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
+    number = jnp.sum(knows)
+    median = promised[jnp.maximum(number - 1, 0) // 2]
+    median = jnp.where(number > 0, median, otherwise)
+    return jnp.where(wants, median / jnp.where(wants, slope, 1), step_size)
+
+
+def _growth(k: jax.Array, searched: jax.Array) -> jax.Array:
+    """By how much step sizes may have grown since a search, float."""
+    return jnp.minimum(k / jnp.maximum(searched, 1), LARGEST_GROWTH)
+
+
+class _Groups(NamedTuple):
+    """What the evaluations along the gradient found; the carry of their loop.
+
+    Attributes:
+      step_size: of all groups.  # f[G]
+      visit: which visit this is, from 0.  # i32[]
+      in_visit: how many evaluations it had.  # i32[]
+      trial: the step size, or factor, that is evaluated next.  # f[]
+      passed: the largest that passed in this visit, else 0.  # f[]
+      failed: the smallest that failed in this visit, else +inf.  # f[]
+      loss: of the last evaluation.  # f[]
+      lowest: loss of all evaluations.  # f[]
+      searched: groups that were.  # bool[G]
+      accepted: groups whose test passed at a step size.  # bool[G]
+      num_trials: evaluations by group.  # i32[G]
+      num_evaluations: of all.  # i32[]
+    """
+
+    step_size: jax.Array
+    visit: jax.Array
+    in_visit: jax.Array
+    trial: jax.Array
+    passed: jax.Array
+    failed: jax.Array
+    loss: jax.Array
+    lowest: jax.Array
+    searched: jax.Array
+    accepted: jax.Array
+    num_trials: jax.Array
+    num_evaluations: jax.Array
+
+
+def _search_groups(
+    step: _Step,
+    moments: _Moments | _Given,
+    state: BacktrackingState,
+    sizes: jax.Array,
+    slope: jax.Array,
+    *,
+    is_first: jax.Array,
+    is_back: jax.Array,
+) -> _Groups:
+    """Makes the evaluations along the gradient, one visit after another.
+
+    In the first step there is one visit, of all groups by a common factor. Later each
+    visit is that of a group, those first whose last search is the longest ago. A look
+    back at the params before the last step takes the place of all visits.
+    """
+    search, k, dtype = step.linesearch, moments.num_good, step.value.dtype
+    num_groups = step.grouping.num_groups
+    num_turns = math.ceil(num_groups / (FIRST_STEPS - 1))
+    is_new = state.group_searched == 0
+    age = jnp.where(is_new, jnp.inf, k / jnp.maximum(state.group_searched, 1))
+    age = jnp.where((slope > 0) & (sizes > 0), age, 0)
+    turns = jnp.argsort(-age, stable=True)[:num_turns]
+    num_due = jnp.sum(age[turns] >= GROUP_SEARCH_GROWTH)
+    num_visits = jnp.where(is_first, jnp.any(slope > 0), num_due)
+    num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
+
+    density = _density(step, moments)
+
+    def group(visit: jax.Array) -> jax.Array:
+        return turns[jnp.minimum(visit, num_turns - 1)]
+
+    def begin(visit: jax.Array) -> jax.Array:
+        growth = jnp.where(is_new, 2, _growth(k, state.group_searched))
+        begin = (sizes * growth.astype(dtype))[group(visit)]
+        return jnp.where(is_first, FIRST_RELATIVE_STEP, begin).astype(dtype)
+
+    def body(at: _Groups) -> _Groups:
+        turn = jnp.arange(num_groups) == group(at.visit)
+        pattern = jnp.where(is_first, sizes, turn.astype(dtype))
+        moved = jnp.where(is_back, -state.last_move, at.trial * pattern)
+        directions = zip(moments.plain(), moments.last_direction(), strict=True)
+        loss = step.loss_after(
+            moved, [jnp.where(is_back, last, d) for d, last in directions]
+        )
+        promised = at.trial * jnp.sum(pattern * slope)
+        c = jnp.where(is_first, search.c, search.group_c)
+        passes = step.value - loss >= c * promised - step.tolerance
+        passed = jnp.where(passes, at.trial, at.passed)
+        failed = jnp.where(passes, at.failed, at.trial)
+        in_visit = at.in_visit + 1
+
+        # The first step has a ladder and bisection, a group's own test a quadratic:
+        # where decrease and promise are those of a quadratic, `fitted` just passes.
+        middle = jnp.sqrt(passed) * jnp.sqrt(failed)
+        up = jnp.where(failed < jnp.inf, middle, LADDER * passed)
+        ladder = jnp.where(passed > 0, up, at.trial / LADDER**2)
+        ratio = (step.value - loss) / jnp.where(promised > 0, promised, 1)
+        fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
+        fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
+        trial = jnp.where(is_first, ladder, fitted)
+        is_bracketed = jnp.where(
+            is_first,
+            (passed > 0) & (failed <= 2.1 * passed),
+            ~is_new[group(at.visit)] | (jnp.abs(jnp.log(fitted / at.trial)) < 1),
+        )
+        most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
+        is_over = is_back | is_bracketed | (in_visit >= most)
+
+        # One batch is a noisy measurement: later ones move the size by half, in logs.
+        before = sizes[group(at.visit)]
+        halfway = jnp.sqrt(fitted) * jnp.sqrt(before)
+        halfway = jnp.clip(halfway, before / 2, at.trial)
+        own = jnp.where(
+            is_new[group(at.visit)], fitted * density[group(at.visit)], halfway
+        )
+        result = jnp.where(is_first, jnp.where(passed > 0, passed, 0), own)
+        settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
+        is_moved = (moved != 0) & ~is_back
+        takes = is_over & is_moved
+        visit = at.visit + is_over
+        return _Groups(
+            step_size=jnp.where(takes, settled, at.step_size),
+            visit=visit,
+            in_visit=jnp.where(is_over, 0, in_visit),
+            trial=jnp.where(is_over, begin(visit), trial).astype(dtype),
+            passed=jnp.where(is_over, 0, passed),
+            failed=jnp.where(is_over, jnp.inf, failed),
+            loss=loss,
+            lowest=jnp.minimum(at.lowest, loss),
+            searched=at.searched | (takes & ~is_first),
+            accepted=at.accepted | (takes & (passed > 0)),
+            num_trials=at.num_trials + is_moved,
+            num_evaluations=at.num_evaluations + 1,
+        )
+
+    none, no = jnp.zeros([], dtype), jnp.zeros(num_groups, jnp.bool_)
+    count = jnp.zeros([], jnp.int32)
+    return jax.lax.while_loop(
+        lambda at: at.visit < num_visits,
+        body,
+        _Groups(
+            step_size=sizes,
+            visit=count,
+            in_visit=count,
+            trial=begin(count),
+            passed=none,
+            failed=jnp.full_like(none, jnp.inf),
+            loss=step.value,
+            lowest=state.lowest_loss,
+            searched=no,
+            accepted=no,
+            num_trials=no.astype(jnp.int32),
+            num_evaluations=count,
+        ),
+    )
+
+
+def _limit(
+    step: _Step,
+    sizes: jax.Array,
+    promised: jax.Array,
+    lowest: jax.Array,
+    k: jax.Array,
+) -> jax.Array:
+    """The largest factor by which the groups' step sizes may be applied, f[]."""
+    search, value = step.linesearch, step.value
+    limit = jnp.asarray(jnp.inf, value.dtype)
+    if search.loss_fraction is not None:
+        # Who has seen a loss below 0 knows that 0 is no bound.
+        holds = (promised > 0) & (value > 0) & (lowest >= 0)
+        fraction = search.loss_fraction * jnp.maximum(LIMITED_FROM / k, 1)
+        part = (
+            fraction.astype(value.dtype) * value / jnp.where(promised > 0, promised, 1)
+        )
+        limit = jnp.where(holds, part, limit)
+    if search.max_step_size is not None:
+        largest = jnp.max(sizes)
+        cap = search.max_step_size / jnp.where(largest > 0, largest, 1)
+        limit = jnp.minimum(limit, jnp.where(largest > 0, cap, jnp.inf))
+    return limit
+
+
+class _Whole(NamedTuple):
+    """What the test of the whole step found; the carry of its loop.
+
+    Attributes:
+      factor: evaluated last.  # f[]
+      loss: there; the loss at params before.  # f[]
+      accepted: whether it passed.  # bool[]
+      num_trials: evaluations.  # i32[]
+      applied: what is applied: a factor that passed, or that at least lowers the
+        loss, else 0.  # f[]
+    """
+
+    factor: jax.Array
+    loss: jax.Array
+    accepted: jax.Array
+    num_trials: jax.Array
+    applied: jax.Array
+
+
+def _search_whole(
+    step: _Step,
+    direction: Leaves,
+    sizes: jax.Array,
+    promised: jax.Array,
+    begin: jax.Array,
+    tests: jax.Array,
+) -> _Whole:
+    """Backtracks from the factor `begin` until the whole step decreases the loss.
+
+    Where the momentum does not descend on this batch, what is asked for is that the
+    loss rises by no more than (2 - c) times what the slope says.
+    """
+    search = step.linesearch
+    required = promised - (1 - search.c) * jnp.abs(promised)
+
+    def body(at: _Whole) -> _Whole:
+        again = at.num_trials > 0
+        factor = at.factor * jnp.where(again, search.decrease_factor, 1)
+        factor = factor.astype(at.factor.dtype)
+        loss = step.loss_after(factor * sizes, direction)
+        accepted = step.value - loss >= factor * required - step.tolerance
+        applied = jnp.where(accepted | (loss <= step.value), factor, 0)
+        return _Whole(factor, loss, accepted, at.num_trials + 1, applied)
+
+    return jax.lax.while_loop(
+        lambda at: tests & ~at.accepted & (at.num_trials < search.max_trials),
+        body,
+        _Whole(
+            factor=begin,
+            loss=step.value,
+            accepted=jnp.zeros([], jnp.bool_),
+            num_trials=jnp.zeros([], jnp.int32),
+            applied=jnp.zeros_like(begin),
+        ),
+    )
+
+
+def _learned(
+    whole: _Whole, begin: jax.Array, kept: jax.Array, step_down: Scalar
+) -> jax.Array:
+    """The factor to go on with: one that was shortened may have been too short."""
+    passed = jnp.where(whole.factor < begin, whole.factor, jnp.maximum(begin, kept))
+    failed = step_down * jnp.minimum(whole.factor, kept)
+    return jnp.where(whole.accepted, passed, failed)
+
+
+def _drawn_to(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Array:
+    """A factor that the limit shortened follows it: a geometric moving average.
+
+    Otherwise the first batch whose loss is large again would be given a step of the
+    size that was right long ago.
+    """
+    ratio = jnp.minimum(limit / jnp.where(factor > 0, factor, 1), 1)
+    return factor * jnp.maximum(ratio ** (1 - LOSS_DECAY), step_down).astype(
+        factor.dtype
+    )
+
+
+def _shares(promised: jax.Array, step: _Step, whole: _Whole) -> jax.Array:
+    """The decrease of the loss, shared out as it was promised, [G]."""
+    total = jnp.sum(promised)
+    share = jnp.where(total != 0, promised / jnp.where(total != 0, total, 1), 0)
+    return share * (step.value - whole.loss)
+
+
+def _counted(state: BacktrackingState) -> BacktrackingState:
+    """The state after a step in which there was nothing to move."""
+    return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
+
+
+def _zeros(grouping: Grouping, params: Any) -> Any:
+    leaves = grouping.trainable(params)
+    return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
+
+
+def _init_state(grouping: Grouping, params: Any) -> BacktrackingState:
+    """The state before the first step, but for Adam's."""
+    dtype = search_dtype(grouping.trainable(params))
+    num_groups = grouping.num_groups
+
+    # Every leaf is an array of its own, strongly typed: the state may be donated.
+    def zeros(dtype: Any, *shape: int) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+    return BacktrackingState(
+        label_codes=jnp.array(encode_labels(grouping.labels)),
+        num_steps=zeros(jnp.int32),
+        adam=optax.ScaleByAdamState(zeros(jnp.int32), (), ()),
+        group_step_size=zeros(dtype, num_groups),
+        factor=jnp.ones((), dtype),
+        group_searched=zeros(jnp.int32, num_groups),
+        searched=zeros(jnp.int32),
+        lowest_loss=jnp.full((), jnp.finfo(dtype).max, dtype),
+        loss_average=zeros(dtype),
+        loss_deviation=zeros(dtype),
+        last_move=zeros(dtype, num_groups),
+        total_trials=zeros(jnp.int32, num_groups),
+        total_evaluations=zeros(jnp.int32),
+        last=LastStep(
+            applied_step_size=zeros(dtype, num_groups),
+            searched=zeros(jnp.bool_, num_groups),
+            accepted=zeros(jnp.bool_, num_groups),
+            num_trials=zeros(jnp.int32, num_groups),
+            predicted_decrease=zeros(dtype, num_groups),
+            actual_decrease=zeros(dtype, num_groups),
+            net_factor=jnp.ones((), dtype),
+            num_evaluations=zeros(jnp.int32),
+        ),
+    )

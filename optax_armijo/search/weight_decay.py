@@ -1,0 +1,43 @@
+"""Decoupled weight decay by the step size of each group."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._types import Scalar
+from optax_armijo.labels.checks import broadcast_prefix
+from optax_armijo.labels.grouping import Grouping
+
+
+def decay_updates(
+    grouping: Grouping,
+    params: Any,
+    step_size: jax.Array,
+    weight_decay: Scalar,
+    mask: Any | Callable[[Any], Any] | None,
+) -> list[jax.Array]:
+    r"""Returns :math:`-\min(\eta_l \lambda, 1)\, w` for each trainable leaf.
+
+    Args:
+      grouping: which leaf belongs to which group.
+      params: the whole params.
+      step_size: :math:`\eta`, shape [G].
+      weight_decay: :math:`\lambda`, at least 0.
+      mask: bools, a prefix of params' tree, or a function to them; None decays all.
+    """
+    mask = mask(params) if callable(mask) else mask
+    decays = broadcast_prefix("mask", True if mask is None else mask, params)
+    dtype = step_size.dtype
+    # No decay turns a weight round, however large the step.
+    rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
+    return [
+        -(rate * p.astype(dtype)).astype(p.dtype) if is_decayed else jnp.zeros_like(p)
+        for rate, is_decayed, p in zip(
+            grouping.spread(rates),
+            grouping.trainable(grouping.treedef.unflatten(decays)),
+            grouping.trainable(params),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,174 @@
+"""The average of the last iterates: what to validate and keep, without a schedule."""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_armijo._checks import check_range
+from optax_armijo._numerics import search_dtype
+from optax_armijo._state import find_states
+from optax_armijo.labels.paths import Path, path_parts
+
+
+class AveragedState(NamedTuple):
+    """State of `average_iterates`.
+
+    Attributes:
+      num_steps: steps made.  # i32[]
+      average: of the params after each step, in float32 or wider, structured like them;
+        an ``optax.MaskedNode`` in the place of a leaf of integers or random keys.
+      inner: the state of the transformation inside.
+    """
+
+    num_steps: jax.Array
+    average: Any
+    inner: Any
+
+
+def average_iterates(
+    tx: optax.GradientTransformation, part: float = 0.25
+) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps an average over the last part of the steps, however many there will be.
+
+    .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
+
+    with p the part: about the last p n of n steps count, the later the more
+    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training goes on at
+    the params themselves, unchanged by it; `averaged_params` returns the average, to
+    validate with and to keep. It takes out the noise that the last steps left behind,
+    which otherwise needs a step size that decays to nothing, and so a number of steps
+    that is known ahead. Its price is one more copy of the params.
+
+    Args:
+      tx: any transformation, such as `armijo_adam`; it must be the whole of it, for
+        its updates are taken to be what moves params.
+      part: p, in (0, 1].
+
+    Returns:
+      A transformation with the updates of `tx`. State: `AveragedState`.
+
+    Raises:
+      ValueError: `part` outside its range; when traced, no params given.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_armijo
+      >>> tx = optax_armijo.average_iterates(optax.sgd(1.0))
+      >>> params = jnp.array(0.0)
+      >>> state = tx.init(params)
+      >>> for grads in (-1.0, 2.0, -2.0):  # params are 1, -1 and 1
+      ...   updates, state = tx.update(jnp.array(grads), state, params)
+      ...   params = optax.apply_updates(params, updates)
+      >>> optax_armijo.averaged_params(state, params).tolist()
+      0.46...
+
+    References:
+      O. Shamir and T. Zhang, *Stochastic Gradient Descent for Non-smooth
+      Optimization*, 2013, section 4, `arXiv 1212.1824
+      <https://arxiv.org/abs/1212.1824>`_.
+    """
+    check_range("part", part, above=0, at_most=1)
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params: Any) -> AveragedState:
+        average = jax.tree.map(_wide, _keep_averaged(params, params))
+        return AveragedState(jnp.zeros([], jnp.int32), average, inner.init(params))
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, AveragedState]:
+        if params is None:
+            raise ValueError("average_iterates needs params in update; got None")
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        moved = optax.apply_updates(
+            _keep_averaged(params, params), _keep_averaged(params, updates)
+        )
+        new = jax.tree.map(_wide, moved)
+        rate = 1 / (1 + part * state.num_steps.astype(jnp.float32))
+        average = optax.incremental_update(new, state.average, rate)
+        num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
+        return updates, AveragedState(num_steps, average, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def averaged_params(opt_state: Any, params: Any) -> Any:
+    """Returns the average that `average_iterates` keeps, in the dtypes of `params`.
+
+    Args:
+      opt_state: a state that holds one `AveragedState`, however deep; an
+        ``nnx.Optimizer`` or a Linen ``TrainState`` that holds it will do.
+      params: as they are now: a pytree, an ``nnx.State``, or an ``nnx.Module``, of
+        which a copy with the averaged params comes back.
+
+    Raises:
+      ValueError: when the state holds none, or several, or was made for other params.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_armijo
+      >>> tx = optax_armijo.average_iterates(optax.sgd(1.0))
+      >>> params = {"w": jnp.array(1.0, jnp.bfloat16)}
+      >>> average = optax_armijo.averaged_params(tx.init(params), params)
+      >>> average["w"].dtype.name
+      'bfloat16'
+    """
+    states = find_states(opt_state, AveragedState)
+    if len(states) != 1:
+        raise ValueError(
+            "opt_state must hold one AveragedState, of average_iterates; this one "
+            f"holds {len(states)}"
+        )
+    average = _by_path(states[0].average)
+    nnx = sys.modules.get("flax.nnx")  # who has a module has imported it
+    if nnx is not None and isinstance(params, nnx.Module):
+        graphdef, state = nnx.split(params)
+        return nnx.merge(graphdef, _fill_in(average, state, is_whole=False))
+    return _fill_in(average, params, is_whole=True)
+
+
+def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> Any:
+    """Puts averages in the place of params; a module has other leaves besides.
+
+    They are found by their paths: NNX keeps params and averages in other variables.
+    """
+    leaves = _by_path(params)
+    averaged = {path for path, leaf in leaves.items() if _is_averaged(leaf)}
+    strangers = average.keys() ^ averaged if is_whole else average.keys() - averaged
+    if strangers:
+        raise ValueError(
+            "params must be those that the state averages; these and the state do not "
+            f"share {', '.join(sorted(map('/'.join, strangers)))}"
+        )
+    return jax.tree.structure(params).unflatten(
+        average[path].astype(jnp.result_type(leaf)) if path in average else leaf
+        for path, leaf in leaves.items()
+    )
+
+
+def _by_path(tree: Any) -> dict[Path, Any]:
+    paths_and_leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_parts(path): leaf for path, leaf in paths_and_leaves}
+
+
+def _is_averaged(leaf: Any) -> bool:
+    """Whether a leaf is numbers to average, not a count or a random key."""
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def _keep_averaged(params: Any, tree: Any) -> Any:
+    """The entries of `tree` beside the leaves of `params` that are averaged."""
+    return jax.tree.map(
+        lambda leaf, entry: entry if _is_averaged(leaf) else optax.MaskedNode(),
+        params,
+        tree,
+    )
+
+
+def _wide(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        leaf = jnp.zeros(leaf.shape, leaf.dtype)  # as optax's own moments are
+    leaf = jnp.asarray(leaf)
+    return jnp.array(leaf, search_dtype([leaf]))

@@ -1,0 +1,153 @@
+"""A loss scale that adapts itself: gradients in float16 without underflow."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_armijo._checks import check_range
+from optax_armijo._numerics import all_finite, on_its_own
+from optax_armijo._state import find_states
+from optax_armijo.search.placement import build_beside
+
+
+class LossScaleState(NamedTuple):
+    """State of `dynamic_loss_scale`.
+
+    Attributes:
+      scale: by what the loss is to be multiplied for its gradient.  # f32[]
+      num_good: batches since the scale changed last.  # i32[]
+      inner: the state of the transformation inside.
+    """
+
+    scale: jax.Array
+    num_good: jax.Array
+    inner: Any
+
+
+def dynamic_loss_scale(
+    inner: optax.GradientTransformation,
+    *,
+    init_scale: float = 2.0**15,
+    factor: float = 2.0,
+    growth_interval: int = 2000,
+    min_scale: float = 1.0,
+    max_scale: float = 2.0**24,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Takes gradients of :math:`\sigma f`, and finds :math:`\sigma` as it goes.
+
+    .. math::
+      \sigma \leftarrow \sigma / \phi \ \text{ after a gradient that is not finite,}
+      \qquad \sigma \leftarrow \phi \sigma \ \text{ after n finite ones}
+
+    The gradient is divided by :math:`\sigma` before `inner` sees it; the loss, of
+    which `value` and `value_fn` speak, is never scaled: trials take no gradient, so
+    that both sides of the search's test are in the loss's own unit. After a gradient
+    that is not finite nothing else changes (P. Micikevicius et al., *Mixed Precision
+    Training*, 2017, section 3.2).
+
+    `make_train_step` scales the loss by itself; in a loop of one's own take the
+    gradient of ``loss * loss_scale(opt_state)``.
+
+    Args:
+      inner: what sees the unscaled gradients.
+      init_scale: :math:`\sigma` to begin with, in [`min_scale`, `max_scale`].
+      factor: :math:`\phi`, above 1.
+      growth_interval: n, at least 1.
+      min_scale: above 0.
+      max_scale: at least `min_scale`.
+
+    Returns:
+      A transformation with the same ``update`` as `inner`, but for the scaled
+      gradient; its state is a `LossScaleState`.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = dynamic_loss_scale(optax.sgd(1.0), init_scale=8.0)
+      >>> w = jnp.array(1.0)
+      >>> state = tx.init(w)
+      >>> updates, state = tx.update(loss_scale(state) * 0.5, state, w)
+      >>> float(updates)
+      -0.5
+      >>> updates, state = tx.update(jnp.array(jnp.inf), state, w)
+      >>> float(updates), float(loss_scale(state))
+      (0.0, 4.0)
+    """
+    check_range("min_scale", min_scale, above=0)
+    check_range("max_scale", max_scale, at_least=min_scale)
+    check_range("init_scale", init_scale, at_least=min_scale, at_most=max_scale)
+    check_range("factor", factor, above=1)
+    check_range("growth_interval", growth_interval, at_least=1)
+    transform = optax.with_extra_args_support(inner)
+
+    def init_fn(params: Any) -> LossScaleState:
+        def own() -> tuple[jax.Array, jax.Array]:
+            return jnp.full((), init_scale, jnp.float32), jnp.zeros((), jnp.int32)
+
+        scale, num_good = build_beside(params, own)
+        return LossScaleState(scale, num_good, transform.init(params))
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        grad: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, LossScaleState]:
+        def unscaled(tree: Any) -> Any:
+            def divide(g: Any) -> jax.Array:
+                g = jnp.asarray(g)
+                return g * (1 / state.scale).astype(g.dtype)
+
+            return jax.tree.map(divide, tree)
+
+        updates = jax.tree.map(jnp.asarray, updates)  # from NumPy's, as optax allows
+        is_good = on_its_own(all_finite(jax.tree.leaves(updates)))
+        if grad is not None:
+            extra_args["grad"] = unscaled(grad)
+        new_updates, inner_state = transform.update(
+            unscaled(updates), state.inner, params, **extra_args
+        )
+        num_good = jnp.where(is_good, state.num_good + 1, 0)
+        grows = num_good >= growth_interval
+        scale = jnp.where(grows, state.scale * factor, state.scale)
+        scale = jnp.where(is_good, scale, state.scale / factor)
+        return (
+            _where(is_good, new_updates, jax.tree.map(jnp.zeros_like, new_updates)),
+            LossScaleState(
+                scale=jnp.clip(scale, min_scale, max_scale),
+                num_good=jnp.where(grows, 0, num_good),
+                inner=_where(is_good, inner_state, state.inner),
+            ),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def loss_scale(opt_state: Any) -> jax.Array:
+    """Returns the scale that `dynamic_loss_scale` wants now, 1 where there is none.
+
+    Args:
+      opt_state: a state, however deep the `LossScaleState` is in it.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> float(loss_scale(optax.adam(1e-3).init(jnp.ones(3))))
+      1.0
+    """
+    state = find_loss_scale(opt_state)
+    return jnp.ones((), jnp.float32) if state is None else state.scale
+
+
+def find_loss_scale(opt_state: Any) -> LossScaleState | None:
+    """Returns the first `LossScaleState` in a state, or None."""
+    return next(iter(find_states(opt_state, LossScaleState)), None)
+
+
+def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)

@@ -1,0 +1,158 @@
+"""`make_train_step`: the loop's body for any params and any optax transformation."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from optax_armijo._checks import check_range
+from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
+from optax_armijo.training.donation import names_shared_arrays
+from optax_armijo.training.loss_scale import find_loss_scale
+from optax_armijo.training.microbatches import by_microbatch
+from optax_armijo.training.objective import Objective, objective, over_devices, with_aux
+
+
+class TrainMetrics(NamedTuple):
+    """What a train step tells.
+
+    Attributes:
+      loss: before the step, of the whole batch.  # f[]
+      aux: what the loss function gave beside the loss, None if nothing.
+      info: what the line search did; None without one.
+    """
+
+    loss: jax.Array
+    aux: Any
+    info: ArmijoInfo | None
+
+
+def make_train_step(
+    loss_fn: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    *,
+    has_aux: bool = False,
+    num_microbatches: int = 1,
+    microbatch_argnums: Sequence[int] | None = None,
+    weight_fn: Callable[..., Any] | None = None,
+    axis_name: Any = None,
+    donate: bool = True,
+) -> jax.stages.Wrapped:
+    r"""Returns the jitted step of a training loop.
+
+    ``step(params, opt_state, *batch) -> (params, opt_state, metrics)`` takes the
+    gradient of the batch's loss, lets `tx` search on the loss of that same batch, and
+    applies what it found. What the loss function gives beside the loss, batch
+    statistics for instance, comes from the gradient's pass alone: trials see the
+    arguments of the batch as they are, and what they give is dropped.
+
+    With several microbatches,
+
+    .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
+
+    gradient and every trial go through them one after the other, at one microbatch's
+    memory: what is tested is the loss of the whole batch, to rounding. Aux is averaged
+    likewise where it is floating point, and the last microbatch's where it is not.
+
+    Args:
+      loss_fn: ``(params, *batch) -> loss``, a scalar, or ``(loss, aux)``: a mean over
+        the rows of the batch.
+      tx: an optax transformation; those without a search work too.
+      has_aux: whether `loss_fn` gives aux.
+      num_microbatches: at least 1; must divide the number of rows. Microbatch i has
+        the rows i, i + n, i + 2 n, ...
+      microbatch_argnums: which arguments of the batch have rows, from 0; None for all
+        whose leaves have an axis. The others go whole to each microbatch; a random key
+        (of ``jax.random.key``) among them gets the microbatch's number folded in.
+      weight_fn: ``(*microbatch) -> weight``, for losses that are not means over equal
+        rows, such as means over the tokens that are no padding; None for equal weights.
+      axis_name: the axis, or axes, over which ``jax.shard_map`` or ``jax.pmap`` splits
+        the batch; loss, aux and gradient are averaged over it, so that every device
+        finds the same step sizes. None under ``jax.jit`` alone, which needs nothing.
+      donate: whether params and state are donated, so that the step needs no second
+        copy of them; do not use them after the call.
+
+    Returns:
+      The step; `metrics` are `TrainMetrics`.
+
+    Raises:
+      ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
+        a loss that is not a scalar; when called, one array in two places that are
+        donated.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> def loss_fn(w, x, y):
+      ...   return jnp.mean((x @ w - y) ** 2)
+      >>> x = jnp.eye(4)
+      >>> y = jnp.arange(4.0)
+      >>> tx = optax_armijo.armijo_adam()
+      >>> step = make_train_step(loss_fn, tx, num_microbatches=2)
+      >>> w = jnp.zeros(4)
+      >>> opt_state = tx.init(w)
+      >>> losses = []
+      >>> for _ in range(10):
+      ...   w, opt_state, metrics = step(w, opt_state, x, y)
+      ...   losses.append(float(metrics.loss))
+      >>> losses[0], losses[-1] < 0.5, int(metrics.info.total_evaluations) > 0
+      (3.5, True, True)
+    """
+    check_range("num_microbatches", num_microbatches, at_least=1)
+    transform = optax.with_extra_args_support(tx)
+    make_objective = functools.partial(
+        build_objective,
+        with_aux(loss_fn, has_aux),
+        num_microbatches=num_microbatches,
+        microbatch_argnums=microbatch_argnums,
+        weight_fn=weight_fn,
+        axis_name=axis_name,
+    )
+
+    def step(params: Any, opt_state: Any, *batch: Any) -> tuple[Any, Any, TrainMetrics]:
+        whole = make_objective(opt_state)
+        (loss, aux), grads = whole.value_and_grad(params, *batch)
+        updates, opt_state = transform.update(
+            grads,
+            opt_state,
+            params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda params: whole.value(params, *batch),
+        )
+        params = optax.apply_updates(params, updates)
+        return params, opt_state, TrainMetrics(loss, aux, info_of(opt_state))
+
+    if not donate:
+        return jax.jit(step)
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    return names_shared_arrays(donating, "params", "opt_state")
+
+
+def build_objective(
+    loss_fn: Callable[..., Any],
+    opt_state: Any,
+    *,
+    num_microbatches: int,
+    microbatch_argnums: Sequence[int] | None,
+    weight_fn: Callable[..., Any] | None,
+    axis_name: Any,
+) -> Objective:
+    """Returns the objective of a batch, put together as `make_train_step` is told."""
+    scale = find_loss_scale(opt_state)
+    whole = objective(loss_fn, None if scale is None else scale.scale)
+    if num_microbatches > 1:
+        whole = by_microbatch(
+            whole,
+            num_microbatches,
+            argnums=microbatch_argnums,
+            weight_fn=weight_fn,
+            axis_name=axis_name,
+        )
+    return whole if axis_name is None else over_devices(whole, axis_name)
+
+
+def info_of(opt_state: Any) -> ArmijoInfo | None:
+    """Returns what the line search in a state did; None where there is none."""
+    return armijo_info(opt_state) if has_info(opt_state) else None
