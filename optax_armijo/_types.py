@@ -1,7 +1,7 @@
 """Names for the types that the modules share."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from jax.typing import ArrayLike
@@ -20,6 +20,3 @@ Scalar: TypeAlias = float | ArrayLike
 
 ScalarOrSchedule: TypeAlias = Scalar | Callable[[Any], Any]
 """A hyper-parameter, or a function from the number of steps made to one."""
-
-Net: TypeAlias = Literal["no_rise", "average", "off"]
-Momentum: TypeAlias = Literal["held_out", "none", "kept", "searched", "unsearched"]

@@ -7,13 +7,11 @@ import optax
 from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.functions import one_group
-from optax_armijo.presets.acceptance import armijo
-from optax_armijo.presets.adam import adam
-from optax_armijo.presets.choices import choose_policies
-from optax_armijo.presets.merging import combine, separate
+from optax_armijo.presets.acceptance import armijo, smoothed
+from optax_armijo.presets.directions import adam
+from optax_armijo.presets.method import Acceptance
 from optax_armijo.presets.published import growth_per_step, published
-from optax_armijo.presets.selection import Selection
-from optax_armijo.presets.smoothed import smoothed
+from optax_armijo.presets.selection import combine, cycle, separate, weighted
 from optax_armijo.presets.start import grow
 
 
@@ -84,13 +82,9 @@ def adamsls(
       section 2.
     """
     return published(
-        adam(b1=b1, b2=b2, eps=eps, momentum="kept"),
         param_labels,
-        choose_policies(
-            acceptance=_acceptance(smoothing),
-            start=grow(brackets_first=False),
-            search="joint",
-        ),
+        adam(b1=b1, b2=b2, eps=eps, momentum="kept"),
+        acceptance=_acceptance(smoothing),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=growth_per_step(growth_per_epoch, n_batches_per_epoch),
@@ -110,7 +104,7 @@ def plasls(
     max_trials: Scalar = 100,
     num_joint_steps: Scalar = 6,
     smoothing: float | None = None,
-    search: str | Selection = "cycle",
+    search: Literal["cycle", "weighted"] = "cycle",
     merge_below: float | None = None,
     form: Literal["code", "paper"] = "code",
     b1: Scalar = 0.9,
@@ -149,8 +143,8 @@ def plasls(
       max_trials: loss evaluations a search may make, at least 1.
       num_joint_steps: first steps that search one common factor, at least 0.
       smoothing: as in `adamsls`; each group has its own averages.
-      search: ``"cycle"``, ``"weighted"``, or a `Selection` from
-        `optax_armijo.policies`.
+      search: ``"cycle"``: the next group in order; ``"weighted"``: oftener the groups
+        whose searches lowered the loss.
       merge_below: merge the two groups with the smallest step sizes when one falls
         below this (the paper's ``combine``; its runs take 1e-12), None for never.
       form: ``"code"`` or ``"paper"``.
@@ -181,15 +175,15 @@ def plasls(
       sections 3 and 4.
     """
     check_choice("form", form, ("code", "paper"))
+    selections = {"cycle": cycle, "weighted": weighted}
+    check_choice("search", search, tuple(selections))
     return published(
-        adam(b1=b1, b2=b2, eps=eps, momentum="kept"),
         param_labels,
-        choose_policies(
-            acceptance=_acceptance(smoothing),
-            start=grow(unsearched="grow", brackets_first=False),
-            search=search,
-            merging=separate() if merge_below is None else combine(merge_below),
-        ),
+        adam(b1=b1, b2=b2, eps=eps, momentum="kept"),
+        acceptance=_acceptance(smoothing),
+        start=grow(unsearched="grow"),
+        selection=selections[search](),
+        merging=separate() if merge_below is None else combine(merge_below),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=growth_per_step(growth_per_epoch, n_batches_per_epoch),
@@ -200,5 +194,5 @@ def plasls(
     )
 
 
-def _acceptance(smoothing: float | None):
+def _acceptance(smoothing: float | None) -> Acceptance:
     return armijo() if smoothing is None else smoothed(smoothing, debias=True)

@@ -7,12 +7,10 @@ import optax
 from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.functions import one_group
-from optax_armijo.presets.adam import adam
-from optax_armijo.presets.choices import choose_policies
-from optax_armijo.presets.directions import steepest_descent
-from optax_armijo.presets.policies import Frequency
+from optax_armijo.presets.acceptance import smoothed
+from optax_armijo.presets.directions import adam, steepest_descent
 from optax_armijo.presets.published import published
-from optax_armijo.presets.smoothed import smoothed
+from optax_armijo.presets.selection import adaptive, every_step
 from optax_armijo.presets.start import grow
 
 
@@ -27,7 +25,7 @@ def salsa(
     init_step_size: Scalar = 1.0,
     max_trials: Scalar = 100,
     smoothing: float = 0.9,
-    frequency: str | Frequency = "adaptive",
+    frequency: Literal["adaptive", "every"] = "adaptive",
     weight_decay: Scalar = 0.0,
     form: Literal["code", "paper"] = "code",
     b1: Scalar = 0.9,
@@ -45,7 +43,9 @@ def salsa(
     trial that it accepted, a step without one goes along :math:`-P m / (1 - b_1^k)`, by
     `increase_factor` times the last step size found. With `use_mv` trials and steps all
     go along the momentum direction. Along the gradient itself (``direction="sgd"``)
-    there is no momentum. `policies.smoothed` and `policies.adaptive` have the formulas.
+    there is no momentum. Averages take in accepted trials alone. With r the ratio of a
+    fast and a slow average of the step sizes found, the larger to the smaller, a search
+    is due :math:`\min(10, 1 / (r - 1))` steps after the last one, and in the first 9.
 
     It follows the released code (package SaLSa-Optimizer 0.1.0) step for step, as long
     as no search fails. Where one does, the code leaves params at the last trial; here
@@ -65,8 +65,8 @@ def salsa(
       init_step_size: above 0.
       max_trials: loss evaluations a search may make, at least 1.
       smoothing: :math:`\beta_3`, in [0, 1).
-      frequency: ``"adaptive"``, ``"every"``, or a `Frequency` from
-        `optax_armijo.policies`.
+      frequency: ``"adaptive"``: searches as often as step sizes change, from every
+        step to every tenth; ``"every"``: in every step.
       weight_decay: decoupled; params decay by the last step size before the trials are
         made, which see it; the loss compared with is from before. At least 0.
       form: ``"code"``: the released code counts its step before it corrects the moments
@@ -99,6 +99,8 @@ def salsa(
     """
     check_choice("form", form, ("code", "paper"))
     check_choice("direction", direction, ("adam", "sgd"))
+    frequencies = {"adaptive": adaptive, "every": every_step}
+    check_choice("frequency", frequency, tuple(frequencies))
     along_adam = adam(
         b1=b1,
         b2=b2,
@@ -107,14 +109,11 @@ def salsa(
         count_ahead=int(form == "code"),
     )
     return published(
-        along_adam if direction == "adam" else steepest_descent(),
         param_labels,
-        choose_policies(
-            acceptance=smoothed(smoothing),
-            start=grow(unsearched="grow_once", brackets_first=False),
-            search="joint",
-            frequency=frequency,
-        ),
+        along_adam if direction == "adam" else steepest_descent(),
+        acceptance=smoothed(smoothing),
+        start=grow(unsearched="grow_once"),
+        frequency=frequencies[frequency](),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=increase_factor,
@@ -183,13 +182,9 @@ def kensls(
       Training*, 2024, `arXiv 2403.18519 <https://arxiv.org/abs/2403.18519>`_.
     """
     return published(
-        adam(b1=b1, b2=b2, eps=eps, momentum="searched", falls_back=False),
         param_labels,
-        choose_policies(
-            acceptance=smoothed(smoothing, allow_ascent=True),
-            start=grow(brackets_first=False),
-            search="joint",
-        ),
+        adam(b1=b1, b2=b2, eps=eps, momentum="searched", falls_back=False),
+        acceptance=smoothed(smoothing, allow_ascent=True),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=increase_factor,

@@ -1,27 +1,127 @@
-"""The loop over rays and trials: one `lax.while_loop`, the loss called in one place.
+r"""The searches of a step, ray after ray: which trials are made, and when to stop.
 
-However many groups there are, the loop's body holds one evaluation of the loss, and
-a search costs exactly the trials that it makes.
+A ray is a step :math:`u` of the groups that move together; a trial is a factor
+:math:`t > 0`, and the point :math:`w + t u` is tested. There are two ways to go:
+
+* **backtracking**, when the step is known to be of the right size: start a little
+  above it and shrink until a trial passes (Algorithm 1 of arXiv 2403.18506);
+* **bracketing**, after a search that found nothing. On a loss that is never negative
+  Armijo's test can pass only below :math:`t_{max} = f(w) / (c s)`. Climb a ladder of
+  rungs a factor of 4 apart from far below :math:`t_{max}` until a trial fails, then
+  halve the gap once. Should the lowest rung fail, fall by growing strides to a rung
+  that passes and climb from there. So the accepted trial is the largest of an unbroken
+  row of trials that pass, starting at zero: a dip beyond a wall is not accepted, as
+  far as the trials can tell.
+
+All is one `lax.while_loop` with one evaluation of the loss in it, however many groups
+there are, and costs exactly the trials that it makes.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from optax_armijo._numerics import nan_to_inf, rounding_error, safe_divide
-from optax_armijo.presets.backtracking import (
-    Ray,
-    advance,
-    is_settled,
-    start_backtracking,
-    start_bracketing,
+from optax_armijo._numerics import nan_to_inf, safe_divide
+from optax_armijo.presets.method import (
+    MAX_STEP_SIZE,
+    Acceptance,
+    PolicyState,
+    Settings,
+    Trial,
 )
-from optax_armijo.presets.options import Settings
-from optax_armijo.presets.policies import Acceptance, PolicyState, Shrink, Trial
 from optax_armijo.presets.turns import Turns, next_ray
+
+LADDER_FACTOR = 4.0
+"""Ratio of neighbouring rungs while bracketing."""
+
+HIGHEST_START = LADDER_FACTOR**-4
+"""Bracketing starts at this part of the largest step that can pass, or lower."""
+
+LOWEST_START = LADDER_FACTOR**-9
+"""... and not lower than this: a decrease of 1e-6 of the loss drowns in rounding."""
+
+_BRACKET_RATIO = 2.1
+"""A bracket is narrow enough when its ends differ by this factor or less."""
+
+
+class Ray(NamedTuple):
+    """The state of the search along one ray.
+
+    Attributes:
+      factor: the next trial, > 0.  # f[]
+      passed: the largest trial that passed, 0 when none did.  # f[]
+      failed: the smallest trial that failed or is known to fail, else +inf.  # f[]
+      num_trials: trials made.  # i32[]
+      bracketing: whether the search brackets or backtracks.  # bool[]
+    """
+
+    factor: jax.Array
+    passed: jax.Array
+    failed: jax.Array
+    num_trials: jax.Array
+    bracketing: jax.Array
+
+
+def start_backtracking(factor: jax.Array) -> Ray:
+    """Begins at `factor`."""
+    return Ray(
+        factor=factor,
+        passed=jnp.zeros_like(factor),
+        failed=jnp.full_like(factor, jnp.inf),
+        num_trials=jnp.zeros([], jnp.int32),
+        bracketing=jnp.zeros([], jnp.bool_),
+    )
+
+
+def start_bracketing(factor: jax.Array, largest: jax.Array) -> Ray:
+    """Begins at `factor`, moved to where a trial can tell something.
+
+    Args:
+      factor: where the user would start, > 0, shape [].
+      largest: no trial at or above can pass, finite, shape [].
+    """
+    lowest, highest = largest * LOWEST_START, largest * HIGHEST_START
+    return Ray(
+        factor=jnp.clip(factor, lowest, highest),
+        passed=jnp.zeros_like(factor),
+        failed=largest,
+        num_trials=jnp.zeros([], jnp.int32),
+        bracketing=jnp.ones([], jnp.bool_),
+    )
+
+
+def advance(ray: Ray, is_pass: jax.Array, shrink_factor: jax.Array) -> Ray:
+    """Takes in whether the trial at ``ray.factor`` passed; chooses the next one.
+
+    Args:
+      ray: the search so far.
+      is_pass: shape [].
+      shrink_factor: of a backtracking search, in (0, 1), shape [].
+    """
+    passed = jnp.where(is_pass, ray.factor, ray.passed)
+    failed = jnp.where(is_pass, ray.failed, ray.factor)
+    num_trials = ray.num_trials + 1
+    climb = jnp.minimum(LADDER_FACTOR * passed, jnp.sqrt(passed) * jnp.sqrt(failed))
+    fall = ray.factor * LADDER_FACTOR ** -num_trials.astype(ray.factor.dtype)
+    bracket = jnp.where(passed > 0, climb, fall)
+    return Ray(
+        factor=jnp.where(ray.bracketing, bracket, ray.factor * shrink_factor),
+        passed=passed,
+        failed=failed,
+        num_trials=num_trials,
+        bracketing=ray.bracketing,
+    )
+
+
+def is_settled(ray: Ray) -> jax.Array:
+    """Tells whether another trial has nothing to add, bool, shape []."""
+    has_passed = ray.passed > 0
+    is_narrow = ray.failed <= _BRACKET_RATIO * ray.passed
+    return has_passed & (~ray.bracketing | is_narrow)
+
 
 Evaluate = Callable[[jax.Array], jax.Array]
 """From a step size a group, shape [G], to the loss after that step, shape []."""
@@ -37,10 +137,8 @@ class Problem(NamedTuple):
       step_size: step sizes at which searches begin.  # f[G]
       bracketed: whether a group's step size is known to be of the right size. # bool[G]
       bracket_limit: step sizes beyond which bracketing does not go.  # f[G]
-      loss_dtype: the dtype in which the user's loss came.
       acceptance: the test that a trial must pass.
       acceptance_state: the test's state.
-      shrink: by what a refused trial is shrunk.
     """
 
     value: jax.Array
@@ -49,10 +147,8 @@ class Problem(NamedTuple):
     step_size: jax.Array
     bracketed: jax.Array
     bracket_limit: jax.Array
-    loss_dtype: jnp.dtype
     acceptance: Acceptance
     acceptance_state: PolicyState
-    shrink: Shrink
 
 
 class Found(NamedTuple):
@@ -103,11 +199,16 @@ def search_rays(
         index, ray, passed_value, found = carry
         moved = _moved(problem, turns, index)
         step_size = jnp.where(moved, ray.factor * problem.step_size, 0)
-        trial = _try(evaluate, problem, settings, step_size, ray.bracketing)
+        trial = Trial(
+            value=problem.value,
+            trial_value=nan_to_inf(evaluate(step_size).astype(problem.value.dtype)),
+            step_size=step_size,
+            slopes=problem.slopes,
+            c=settings.c,
+        )
         is_pass = problem.acceptance.accept(problem.acceptance_state, trial)
         passed_value = jnp.where(is_pass, trial.trial_value, passed_value)
-        shrink_factor = _shrink_factor(problem, settings, trial)
-        ray = advance(ray, is_pass, shrink_factor)
+        ray = advance(ray, is_pass, settings.decrease_factor)
         is_spent = ray.num_trials >= settings.max_trials
         is_done = is_settled(ray) | is_spent
         found = _record(found, problem, ray, passed_value, moved & is_done)
@@ -127,54 +228,15 @@ def _moved(problem: Problem, turns: Turns, index: jax.Array) -> jax.Array:
     return problem.searchable & (turns.ray_of == index)
 
 
-def _try(
-    evaluate: Evaluate,
-    problem: Problem,
-    settings: Settings,
-    step_size: jax.Array,
-    is_bracketing: jax.Array,
-) -> Trial:
-    """Evaluates the loss after a step, and its slope there where the test asks."""
-    dtype, slope = problem.value.dtype, None
-    if problem.acceptance.needs_slope:
-        value, slope = jax.jvp(evaluate, (step_size,), (step_size,))
-        slope = slope.astype(dtype)
-    else:
-        value = evaluate(step_size)
-    return Trial(
-        value=problem.value,
-        trial_value=nan_to_inf(value.astype(dtype)),
-        step_size=step_size,
-        slopes=problem.slopes,
-        c=settings.c,
-        tolerance=rounding_error(
-            problem.value, settings.rounding_ulps, problem.loss_dtype, value.dtype
-        ),
-        slope=slope,
-        is_bracketing=is_bracketing,
-    )
-
-
-def _shrink_factor(problem: Problem, settings: Settings, trial: Trial) -> jax.Array:
-    predicted = jnp.sum(trial.step_size * trial.slopes)
-    decrease = trial.value - trial.trial_value
-    is_positive = predicted > 0
-    ratio = decrease / jnp.where(is_positive, predicted, 1)
-    ratio = jnp.where(is_positive & (ratio < jnp.inf), ratio, -jnp.inf)
-    return problem.shrink.factor(ratio, settings.c, settings.decrease_factor)
-
-
 def _start(problem: Problem, settings: Settings, moved: jax.Array) -> Ray:
     step_size = jnp.where(moved, problem.step_size, 0)
     slope = jnp.sum(step_size * problem.slopes)
-    largest = safe_divide(settings.max_step_size, jnp.max(step_size))
+    largest = safe_divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size))
     largest = jnp.minimum(largest, jnp.finfo(slope.dtype).max)
     one = jnp.ones_like(slope)
     backtracking = start_backtracking(jnp.minimum(one, largest))
-    if settings.lower_bound is not None:
-        room = problem.value - settings.lower_bound
-        can_pass = jnp.where(room > 0, safe_divide(room, settings.c * slope), jnp.inf)
-        largest = jnp.minimum(largest, can_pass)
+    can_pass = safe_divide(problem.value, settings.c * slope)
+    largest = jnp.minimum(largest, jnp.where(problem.value > 0, can_pass, jnp.inf))
     limit = problem.bracket_limit / jnp.where(moved, problem.step_size, 1)
     largest = jnp.minimum(largest, jnp.min(limit, where=moved, initial=jnp.inf))
     bracketing = start_bracketing(one, largest)
@@ -223,5 +285,5 @@ def _record(
     )
 
 
-def _select(condition: jax.Array, if_true, if_false):
+def _select(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)

@@ -5,20 +5,47 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from optax_armijo._checks import check_choice, check_order, check_range
+from optax_armijo._checks import check_order, check_range
 from optax_armijo._numerics import safe_divide
 from optax_armijo._types import Scalar
-from optax_armijo.presets.policies import Opening, Outcome, Start, no_state, unchanged
+from optax_armijo.presets.method import Opening, Outcome, Start, no_state, unchanged
 
 
-def keep(*, brackets_first: bool = True) -> Start:
-    r"""Begins at the last step size, :math:`\eta_0 = \eta`.
+def grow(*, unsearched: Literal["keep", "grow", "grow_once"] = "keep") -> Start:
+    r"""Begins above the last step size, :math:`\eta_0 = \gamma \eta`.
 
-    Step sizes can then only fall, but for searches that bracket.
+    :math:`\gamma` is the method's ``increase_factor``.
 
     Args:
-      brackets_first: whether the very first search brackets, or begins at
-        ``init_step_size``.
+      unsearched: what a group moves by in a step in which it is not searched.
+        ``"keep"``: :math:`\eta`. ``"grow"``: :math:`\gamma \eta`, kept, so that it
+        grows in every step (arXiv 2403.18506). ``"grow_once"``: :math:`\gamma \eta`,
+        not kept (released code of arXiv 2407.20650).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
+      >>> grow().first((), opening).tolist()
+      [1.0]
+      >>> [x.tolist() for x in grow(unsearched="grow_once").rest(opening)]
+      [[1.0], [0.5]]
+    """
+
+    def first(_: Any, opening: Opening) -> jax.Array:
+        return opening.increase_factor * opening.step_size
+
+    def rest(opening: Opening) -> tuple[jax.Array, jax.Array]:
+        grown = opening.increase_factor * opening.step_size
+        return (
+            opening.step_size if unsearched == "keep" else grown,
+            grown if unsearched == "grow" else opening.step_size,
+        )
+
+    return Start(no_state, first, rest, unchanged)
+
+
+def keep() -> Start:
+    r"""Begins at the last step size, :math:`\eta_0 = \eta`: it can then only fall.
 
     Example:
       >>> import jax.numpy as jnp
@@ -30,50 +57,7 @@ def keep(*, brackets_first: bool = True) -> Start:
     def first(_: Any, opening: Opening) -> jax.Array:
         return opening.step_size
 
-    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first)
-
-
-def grow(
-    *,
-    unsearched: Literal["keep", "grow", "grow_once"] = "keep",
-    brackets_first: bool = True,
-) -> Start:
-    r"""Begins above the last step size, :math:`\eta_0 = \gamma \eta`.
-
-    :math:`\gamma` is the search's ``increase_factor``.
-
-    Args:
-      unsearched: what a group moves by in a step in which it is not searched.
-        ``"keep"``: :math:`\eta`. ``"grow"``: :math:`\gamma \eta`, kept, so that it
-        grows in every step (arXiv 2403.18506). ``"grow_once"``: :math:`\gamma \eta`,
-        not kept (released code of arXiv 2407.20650).
-      brackets_first: whether the very first search brackets, or begins at
-        :math:`\gamma` times ``init_step_size``.
-
-    Raises:
-      ValueError: `unsearched` is none of these.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> opening = Opening(jnp.array([0.5]), 1.0, 2.0, 1.0, jnp.array([1.0]))
-      >>> grow().first((), opening).tolist()
-      [1.0]
-      >>> [x.tolist() for x in grow(unsearched="grow_once").rest((), opening)]
-      [[1.0], [0.5]]
-    """
-    check_choice("unsearched", unsearched, ("keep", "grow", "grow_once"))
-
-    def first(_: Any, opening: Opening) -> jax.Array:
-        return opening.increase_factor * opening.step_size
-
-    def rest(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
-        grown = opening.increase_factor * opening.step_size
-        return (
-            opening.step_size if unsearched == "keep" else grown,
-            grown if unsearched == "grow" else opening.step_size,
-        )
-
-    return Start(no_state, first, rest, unchanged, brackets_first)
+    return Start(no_state, first, _as_it_is, unchanged)
 
 
 def reset() -> Start:
@@ -92,16 +76,16 @@ def reset() -> Start:
     def first(_: Any, opening: Opening) -> jax.Array:
         return jnp.full_like(opening.step_size, opening.init_step_size)
 
-    return Start(no_state, first, rest_as_it_is, unchanged, brackets_first=False)
+    return Start(no_state, first, _as_it_is, unchanged)
 
 
 def polyak(
-    lowest_loss: Scalar = 0.0,
+    lowest_loss: Scalar,
     *,
-    c_p: Scalar = 0.1,
-    decrease_factor: Scalar | None = None,
-    min_start: float = 1e-6,
-    max_start: float = 10.0,
+    c_p: Scalar,
+    decrease_factor: Scalar | None,
+    min_start: float,
+    max_start: float,
 ) -> Start:
     r"""Begins at Polyak's step size.
 
@@ -116,8 +100,8 @@ def polyak(
     Args:
       lowest_loss: :math:`f^*`, the lowest loss that can be reached on a batch.
       c_p: above 0.
-      decrease_factor: :math:`\delta`, in (0, 1): by what the memory of backtracks
-        shrinks the start; give it the value that the search shrinks by.
+      decrease_factor: :math:`\delta`: by what the memory of backtracks shrinks the
+        start.
       min_start: :math:`\eta_{low}`, above 0.
       max_start: :math:`\eta_{high}`, at least `min_start`.
 
@@ -126,7 +110,8 @@ def polyak(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> start = polyak(c_p=0.5)
+      >>> start = polyak(
+      ...     0.0, c_p=0.5, decrease_factor=0.5, min_start=1e-6, max_start=10.0)
       >>> opening = Opening(jnp.array([1.0]), 1.0, 2.0, 3.0, jnp.array([4.0]))
       >>> start.first(start.init(1, jnp.float32), opening).tolist()  # 3 / (0.5 * 4)
       [1.5]
@@ -135,8 +120,6 @@ def polyak(
     check_range("c_p", c_p, above=0)
     check_range("min_start", min_start, above=0)
     check_order("min_start", min_start, "max_start", max_start)
-    if decrease_factor is not None:
-        check_range("decrease_factor", decrease_factor, above=0, below=1)
 
     def init(num_groups: int, _: jnp.dtype) -> jax.Array:
         return jnp.zeros(num_groups, jnp.int32)
@@ -154,8 +137,8 @@ def polyak(
         new = jnp.maximum(num_backtracks + outcome.num_trials - 2, 0)
         return jnp.where(outcome.searched, new, num_backtracks)
 
-    return Start(init, first, rest_as_it_is, update, brackets_first=False)
+    return Start(init, first, _as_it_is, update)
 
 
-def rest_as_it_is(_: Any, opening: Opening) -> tuple[jax.Array, jax.Array]:
+def _as_it_is(opening: Opening) -> tuple[jax.Array, jax.Array]:
     return opening.step_size, opening.step_size

@@ -9,8 +9,7 @@ import optax
 from optax_armijo._numerics import search_dtype
 from optax_armijo._state import LastStep, encode_labels
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.presets.options import Options
-from optax_armijo.presets.policies import PolicyStates
+from optax_armijo.presets.method import Method, PolicyStates
 
 
 class ArmijoState(NamedTuple):
@@ -19,7 +18,6 @@ class ArmijoState(NamedTuple):
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       num_steps: steps made.  # i32[]
-      loss_average: running average of the losses at params, +inf before.  # f[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
       bracket_limit: bracketing does not go beyond; +inf unless a search has failed
@@ -32,7 +30,6 @@ class ArmijoState(NamedTuple):
 
     label_codes: jax.Array
     num_steps: jax.Array
-    loss_average: jax.Array
     step_size: jax.Array
     bracketed: jax.Array
     bracket_limit: jax.Array
@@ -42,33 +39,32 @@ class ArmijoState(NamedTuple):
     last: LastStep
 
 
-def init_state(grouping: Grouping, params: Any, options: Options) -> ArmijoState:
+def init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
     """Returns the state before the first step."""
     dtype = search_dtype(grouping.trainable(params))
-    num_groups, policies = grouping.num_groups, options.policies
+    num_groups = grouping.num_groups
 
     # Every leaf is an array of its own, strongly typed: the state may be donated.
     def zeros(dtype: Any, *shape: int) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
-    init_step_size = jnp.asarray(options.init_step_size, dtype)
+    init_step_size = jnp.asarray(method.init_step_size, dtype)
     return ArmijoState(
         # Not `asarray`: before JAX 0.10 its type under an explicit mesh was not the one
         # that `update` returns, and the second step was traced again.
         label_codes=jnp.array(encode_labels(grouping.labels)),
         num_steps=zeros(jnp.int32),
-        loss_average=jnp.full((), jnp.inf, dtype),
         step_size=jnp.full((num_groups,), init_step_size, dtype),
-        bracketed=jnp.full((num_groups,), not policies.start.brackets_first, jnp.bool_),
+        bracketed=jnp.ones((num_groups,), jnp.bool_),
         bracket_limit=jnp.full((num_groups,), jnp.inf, dtype),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
         memory=PolicyStates(
-            acceptance=policies.acceptance.init(num_groups, dtype),
-            start=policies.start.init(num_groups, dtype),
-            selection=policies.search.init(num_groups, dtype),
-            frequency=policies.frequency.init(num_groups, dtype),
-            merged=policies.merging.init(num_groups),
+            acceptance=method.acceptance.init(num_groups, dtype),
+            start=method.start.init(num_groups, dtype),
+            selection=method.selection.init(num_groups, dtype),
+            frequency=method.frequency.init(num_groups, dtype),
+            merged=jnp.arange(num_groups, dtype=jnp.int32),
         ),
         last=LastStep(
             applied_step_size=zeros(dtype, num_groups),
@@ -89,7 +85,6 @@ def next_state(
     step_size: jax.Array,
     bracketed: jax.Array,
     bracket_limit: jax.Array,
-    loss_average: jax.Array,
     memory: PolicyStates,
     last: LastStep,
 ) -> ArmijoState:
@@ -97,7 +92,6 @@ def next_state(
     return ArmijoState(
         label_codes=state.label_codes,
         num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
-        loss_average=loss_average,
         step_size=step_size,
         bracketed=bracketed,
         bracket_limit=bracket_limit,

@@ -7,13 +7,10 @@ import optax
 from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.functions import one_group
-from optax_armijo.presets.adam import adam
-from optax_armijo.presets.choices import choose_policies
-from optax_armijo.presets.directions import steepest_descent
-from optax_armijo.presets.nonmonotone import zhang_hager
-from optax_armijo.presets.policies import Start
+from optax_armijo.presets.acceptance import zhang_hager
+from optax_armijo.presets.directions import adam, steepest_descent
 from optax_armijo.presets.published import growth_per_step, published
-from optax_armijo.presets.start import grow, polyak
+from optax_armijo.presets.start import grow, keep, polyak, reset
 
 
 def sls(
@@ -25,7 +22,7 @@ def sls(
     n_batches_per_epoch: Scalar = 500,
     init_step_size: Scalar = 1.0,
     max_trials: Scalar = 100,
-    start: str | Start | None = None,
+    start: Literal["grow", "keep", "reset"] = "grow",
 ) -> optax.GradientTransformationExtraArgs:
     r"""SLS: stochastic gradient descent with Armijo's test.
 
@@ -46,8 +43,8 @@ def sls(
       n_batches_per_epoch: n / b, above 0; only sets how fast step sizes grow.
       init_step_size: above 0.
       max_trials: loss evaluations a search may make, at least 1.
-      start: ``"keep"`` (``opt = 0``), ``"reset"`` (``opt = 1``), or another `Start`
-        from `optax_armijo.policies`; None for the growth above.
+      start: where a search begins: ``"grow"`` as above, ``"keep"`` at the last step
+        size (``opt = 0``), ``"reset"`` at `init_step_size` (``opt = 1``).
 
     Returns:
       A transformation with the same ``update`` as `armijo_adam`.
@@ -69,13 +66,12 @@ def sls(
       Convergence Rates*, 2019, `arXiv 1905.09997 <https://arxiv.org/abs/1905.09997>`_,
       algorithms 1 and 2.
     """
+    starts = {"grow": grow, "keep": keep, "reset": reset}
+    check_choice("start", start, tuple(starts))
     return published(
-        steepest_descent(),
         param_labels,
-        choose_policies(
-            start=grow(brackets_first=False) if start is None else start,
-            search="joint",
-        ),
+        steepest_descent(),
+        start=starts[start](),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=growth_per_step(growth_per_epoch, n_batches_per_epoch),
@@ -145,9 +141,8 @@ def amsgrad_sls(
     """
     check_choice("momentum", momentum, ("none", "kept"))
     return published(
-        adam(b1=b1, b2=b2, eps=eps, momentum=momentum, amsgrad=True),
         param_labels,
-        choose_policies(start=grow(brackets_first=False), search="joint"),
+        adam(b1=b1, b2=b2, eps=eps, momentum=momentum, amsgrad=True),
         c=c,
         decrease_factor=decrease_factor,
         increase_factor=growth_per_step(growth_per_epoch, n_batches_per_epoch),
@@ -180,13 +175,14 @@ def ponos(
       \eta_0 = \mathrm{clip}\left(\frac{f_k(w) - f^*}{c_p s}\, \delta^{n_k},
       \eta_{low}, \eta_{high}\right)
 
-    with :math:`s = -\langle g, d \rangle`, C the average of `policies.zhang_hager`
-    and n the memory of backtracks of `policies.polyak`, most of which then find the
-    first trial good. Along Adam's direction the trial has no momentum and the step that
-    is kept has it. The released code stores :math:`f^*` and does not use it for SGD;
-    its experiments with Adam take ``c=0.1``, ``decrease_factor=0.9`` and no memory.
-    Where 100 trials find nothing it steps by 1e-6; here params stay and the next search
-    brackets.
+    with :math:`s = -\langle g, d \rangle`, and C Zhang and Hager's average of losses:
+    :math:`C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k`, :math:`Q_k = \xi Q_{k-1} + 1`.
+    The memory of backtracks :math:`n_k = \max(n_{k-1} + b_{k-1} - 1, 0)`, with b those
+    of a search, makes most first trials good. Along Adam's direction the trial has no
+    momentum and the step that is kept has it. The released code stores :math:`f^*` and
+    does not use it for SGD; its experiments with Adam take ``c=0.1``,
+    ``decrease_factor=0.9`` and no memory. Where 100 trials find nothing it steps by
+    1e-6; here params stay and the next search brackets.
 
     Args:
       param_labels: as in `sls`.
@@ -228,18 +224,15 @@ def ponos(
     check_choice("direction", direction, ("sgd", "adam"))
     along_adam = adam(b1=b1, b2=b2, eps=eps, momentum="kept")
     return published(
-        along_adam if direction == "adam" else steepest_descent(),
         param_labels,
-        choose_policies(
-            acceptance=zhang_hager(averaging),
-            start=polyak(
-                lowest_loss,
-                c_p=c_p,
-                decrease_factor=decrease_factor if remembers_backtracks else None,
-                min_start=min_start,
-                max_start=max_start,
-            ),
-            search="joint",
+        along_adam if direction == "adam" else steepest_descent(),
+        acceptance=zhang_hager(averaging),
+        start=polyak(
+            lowest_loss,
+            c_p=c_p,
+            decrease_factor=decrease_factor if remembers_backtracks else None,
+            min_start=min_start,
+            max_start=max_start,
         ),
         c=c,
         decrease_factor=decrease_factor,

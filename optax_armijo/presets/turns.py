@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_armijo.presets.policies import PolicyState, Selection
+from optax_armijo.presets.method import PolicyState, Selection
 
 
 class Turns(NamedTuple):
@@ -15,13 +15,11 @@ class Turns(NamedTuple):
       ray_of: the ray that moves each group.  # i32[G]
       pending: which rays are to be searched.  # bool[G]
       is_joint: whether one ray moves all groups.  # bool[]
-      is_due: whether any group was due for a search.  # bool[]
     """
 
     ray_of: jax.Array
     pending: jax.Array
     is_joint: jax.Array
-    is_due: jax.Array
 
 
 def take_turns(
@@ -48,16 +46,15 @@ def take_turns(
       group has had its turn, but is not pending.
     """
     groups = jnp.arange(due.shape[0], dtype=jnp.int32)
-    is_due = jnp.any(due)
     eligible = any_on_ray(due, merged) & (merged == groups)
     chosen, next_state = selection.choose(state, eligible)
     next_state = jax.tree.map(
         lambda new, old: jnp.where(is_joint, old, new), next_state, state
     )
     ray_of = jnp.where(is_joint, 0, merged)
-    chosen = jnp.where(is_joint, is_due & (groups == 0), chosen)
+    chosen = jnp.where(is_joint, jnp.any(due) & (groups == 0), chosen)
     pending = chosen & any_on_ray(searchable, ray_of)
-    return Turns(ray_of, pending, is_joint, is_due), next_state
+    return Turns(ray_of, pending, is_joint), next_state
 
 
 def next_ray(pending: jax.Array, after: jax.Array) -> jax.Array:
