@@ -14,6 +14,8 @@ import numpy as np
 import optax
 from reference_presets import Arrays
 
+import optax_armijo
+
 RECORD = json.loads(
     (Path(__file__).parent / "data" / "published_trajectories.json").read_text()
 )
@@ -43,6 +45,31 @@ def jax_loss(params: dict[str, jax.Array], rows: jax.Array) -> jax.Array:
 
 def jax_params() -> dict[str, jax.Array]:
     return {name: jnp.asarray(p) for name, p in zip(NAMES, PARAMS, strict=True)}
+
+
+def trajectory(
+    tx: optax.GradientTransformationExtraArgs,
+) -> tuple[dict[str, jax.Array], list[np.ndarray]]:
+    """Losses, step sizes and trials of all steps, and the last params."""
+
+    def step_fn(carry, rows):
+        params, state = carry
+
+        def loss_fn(params):
+            return jax_loss(params, rows)
+
+        value, grads = jax.value_and_grad(loss_fn)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=loss_fn)
+        info = optax_armijo.armijo_info(state)
+        facts = (value, info.step_size, info.num_evaluations, info.accepted)
+        return (optax.apply_updates(params, updates), state), (*facts, info.searched)
+
+    @jax.jit
+    def run_all(params):
+        return jax.lax.scan(step_fn, (params, tx.init(params)), jnp.asarray(ROWS))
+
+    (params, _), facts = run_all(jax_params())
+    return params, [np.asarray(fact) for fact in facts]
 
 
 def _forward(params: Arrays, rows: np.ndarray) -> list[np.ndarray]:

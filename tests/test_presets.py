@@ -4,8 +4,6 @@ Both runs are in float64 on one small problem; step sizes and losses must agree 
 and the number of trials must be equal, at every step.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,10 +14,8 @@ from published_problem import (
     NUM_STEPS,
     PARAMS,
     RECORD,
-    ROWS,
-    jax_loss,
-    jax_params,
     numpy_problems,
+    trajectory,
 )
 from reference_presets import (
     ADAM,
@@ -38,29 +34,6 @@ from reference_presets import (
 )
 
 import optax_armijo as oa
-
-
-def trajectory(tx):
-    """Losses, step sizes and trials of all steps, and the last params."""
-
-    def step_fn(carry, rows):
-        params, state = carry
-
-        def loss_fn(params):
-            return jax_loss(params, rows)
-
-        value, grads = jax.value_and_grad(loss_fn)(params)
-        updates, state = tx.update(grads, state, params, value=value, value_fn=loss_fn)
-        info = oa.armijo_info(state)
-        facts = (value, info.step_size, info.num_evaluations, info.accepted)
-        return (optax.apply_updates(params, updates), state), (*facts, info.searched)
-
-    @jax.jit
-    def run_all(params):
-        return jax.lax.scan(step_fn, (params, tx.init(params)), jnp.asarray(ROWS))
-
-    (params, _), facts = run_all(jax_params())
-    return params, [np.asarray(fact) for fact in facts]
 
 
 def check(tx, losses, step_sizes, num_trials, final):
@@ -157,6 +130,11 @@ TABLE: list[tuple[str, optax.GradientTransformationExtraArgs, Method]] = [
         "sls, bold",
         oa.sls(init_step_size=30.0, n_batches_per_epoch=4, c=0.5),
         SLS._replace(init=30.0, growth=2 ** (1 / 4), c=0.5),
+    ),
+    (
+        "sls, keep",
+        oa.sls(start="keep", init_step_size=30.0),
+        SLS._replace(init=30.0, growth=1.0),
     ),
     ("amsgrad_sls", oa.amsgrad_sls(), AMSGRAD_SLS),
     (
