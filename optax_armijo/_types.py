@@ -17,6 +17,3 @@ ValueFn: TypeAlias = Callable[..., jax.Array]
 
 Scalar: TypeAlias = float | ArrayLike
 """A hyper-parameter: a Python number, or an array under ``inject_hyperparams``."""
-
-ScalarOrSchedule: TypeAlias = Scalar | Callable[[Any], Any]
-"""A hyper-parameter, or a function from the number of steps made to one."""
