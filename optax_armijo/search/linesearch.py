@@ -26,15 +26,17 @@ class Backtracking:
     go together it alone can tell. Updates are :math:`\tau \eta_l d_l`.
 
     **When.** The whole step is tested whenever the number of steps k has grown by
-    `search_growth` since its last test; groups are searched one after another in the
-    second to ninth step, and again whenever k has doubled: ever more rarely. A test of
-    the whole step begins where the last one ended, times the growth of k since then (8
-    at most): so a step size grows no faster than k, whatever the number of groups. It
-    shrinks by `decrease_factor` until the test passes, in `max_trials` evaluations at
-    most. A group's own test makes two evaluations at most. It ends at the step size at
-    which, on the quadratic that slope and decrease fix, the test would just pass; one
-    batch is a noisy measurement, and from the group's second search on its step size
-    moves half way, in logarithms.
+    `search_growth` since its last test: ever more rarely. The test begins where the
+    last one ended, times the growth of k since then (8 at most): so a step size grows
+    no faster than k, whatever the number of groups. It shrinks by `decrease_factor`
+    until the test passes, in `max_trials` evaluations at most.
+
+    Groups are compared in the second step, and again whenever k is four times as large:
+    each is tested on the same batch, 16 in a step at most, and the whole step stays as
+    long as it was. A group's own test takes one evaluation, the first one two at most.
+    It ends at the step size at which, on the quadratic that slope and decrease fix, the
+    test would just pass. One batch is a noisy measurement: from the second comparison
+    on a step size moves half way, in logarithms.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. Groups whose gradient is
@@ -64,8 +66,8 @@ class Backtracking:
       decrease_factor: in (0, 1).
       search_growth: of the number of steps between searches, above 1.
       max_trials: evaluations of the whole step's test in a step, at least 1.
-      loss_fraction: the part of the loss that a step may promise to remove, above 0; None
-        for any.
+      loss_fraction: the part of the loss that a step may promise to remove, above 0;
+        None for any.
       max_step_size: upper bound of what is applied, above 0; None for none.
 
     Raises:

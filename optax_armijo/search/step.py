@@ -4,7 +4,6 @@ Shapes: G groups.
 """
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,9 +33,10 @@ from optax_armijo.search.slopes import Leaves, slopes
 from optax_armijo.search.value_fn import bind_value_fn, check_loss
 from optax_armijo.search.weight_decay import decay_updates
 
-FIRST_STEPS = 9  # each has searches; the groups take turns in all but the first
+FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
-GROUP_SEARCH_GROWTH = 2.0  # of the number of steps between a group's searches
+GROUP_SEARCH_GROWTH = 4.0  # of the number of steps between comparisons of groups
+MOST_GROUPS = 16  # that are searched in one step
 TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
 GROUP_TRIALS = 2  # evaluations of a group's own test in a step
 LADDER = 4.0  # ratio of step sizes while the right size is looked for
@@ -339,12 +339,11 @@ def _step(
     is_known = isinstance(moments, _Moments)
     is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
     is_due = is_good & (k >= search.search_growth * state.searched)
-    # In the first steps groups are searched one after another, whatever is due.
-    is_visiting = is_good & (is_due | (k <= FIRST_STEPS))
+    compares = is_good & jnp.any(_is_group_due(state.group_searched, k))
 
     # Along the gradient: the groups' own tests, the first bracket, or a look back.
     plain_slope = jax.lax.cond(
-        is_visiting & ~is_suspect,
+        compares & ~is_suspect,
         lambda: step.slopes(moments.plain()),
         lambda: jnp.zeros_like(slope),
     )
@@ -357,6 +356,10 @@ def _step(
     found = _search_groups(
         step, moments, state, sizes, plain_slope, is_first=is_first, is_back=is_suspect
     )
+    # What the groups' tests settle is how their step sizes compare: the whole step is
+    # as long as before.
+    ratio = _sum_ratio(sizes * plain_slope, found.step_size * plain_slope)
+    before = state.factor * jnp.where(is_first, 1, ratio)
     sizes = found.step_size
     is_to_blame = ~is_good | (step.value - found.loss > excess / 2)
     takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
@@ -366,10 +369,10 @@ def _step(
     promised = jnp.sum(sizes * slope)
     limit = _limit(step, sizes, promised, found.lowest, k)
     tests = is_good & is_due & jnp.any(sizes > 0)
-    grown = state.factor * jnp.where(promised > 0, _growth(k, state.searched), 1)
+    grown = before * jnp.where(promised > 0, _growth(k, state.searched), 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     whole = _search_whole(step, direction, sizes, promised, begin, tests)
-    factor = jnp.where(tests, whole.applied, jnp.minimum(state.factor, limit))
+    factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     applied = jnp.where(is_good, factor, 0) * sizes
 
     zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(step.params))
@@ -378,7 +381,7 @@ def _step(
         lambda: step.updates(-state.last_move, moments.last_direction()),
         lambda: step.updates(applied, direction),
     )
-    kept = jnp.where(is_first, 1, state.factor)
+    kept = jnp.where(is_first, 1, before)
     # A test along a direction that does not descend says nothing of the step's size.
     learns = tests & (promised > 0)
     factor = jnp.where(
@@ -488,6 +491,19 @@ def _with_new_groups(
     return jnp.where(wants, median / jnp.where(wants, slope, 1), step_size)
 
 
+def _is_group_due(searched: jax.Array, k: jax.Array) -> jax.Array:
+    """Groups that are due for a test of their own, bool[G]."""
+    return (searched == 0) | (k >= GROUP_SEARCH_GROWTH * searched)
+
+
+def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
+    """What the groups' promises before are to those after, where both are known."""
+    both = (before > 0) & (after > 0)
+    total = jnp.sum(jnp.where(both, after, 0))
+    ratio = jnp.sum(jnp.where(both, before, 0)) / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, ratio, 1)
+
+
 def _growth(k: jax.Array, searched: jax.Array) -> jax.Array:
     """By how much step sizes may have grown since a search, float."""
     return jnp.minimum(k / jnp.maximum(searched, 1), LARGEST_GROWTH)
@@ -538,17 +554,18 @@ def _search_groups(
     """Makes the evaluations along the gradient, one visit after another.
 
     In the first step there is one visit, of all groups by a common factor. Later each
-    visit is that of a group, those first whose last search is the longest ago. A look
-    back at the params before the last step takes the place of all visits.
+    visit is that of a group, on one batch: on several they could not be compared. A
+    look back at the params before the last step takes the place of all visits.
     """
     search, k, dtype = step.linesearch, moments.num_good, step.value.dtype
     num_groups = step.grouping.num_groups
-    num_turns = math.ceil(num_groups / (FIRST_STEPS - 1))
+    num_turns = min(num_groups, MOST_GROUPS)
     is_new = state.group_searched == 0
-    age = jnp.where(is_new, jnp.inf, k / jnp.maximum(state.group_searched, 1))
-    age = jnp.where((slope > 0) & (sizes > 0), age, 0)
-    turns = jnp.argsort(-age, stable=True)[:num_turns]
-    num_due = jnp.sum(age[turns] >= GROUP_SEARCH_GROWTH)
+    is_due = _is_group_due(state.group_searched, k) & (slope > 0) & (sizes > 0)
+    longest_ago_first = jnp.where(is_due, state.group_searched, k + 1)
+    turns = jnp.argsort(longest_ago_first, stable=True)[:num_turns]
+    # One group has nothing to be compared with.
+    num_due = jnp.minimum(jnp.sum(is_due), num_turns) if num_groups > 1 else 0
     num_visits = jnp.where(is_first, jnp.any(slope > 0), num_due)
     num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
 
@@ -558,8 +575,7 @@ def _search_groups(
         return turns[jnp.minimum(visit, num_turns - 1)]
 
     def begin(visit: jax.Array) -> jax.Array:
-        growth = jnp.where(is_new, 2, _growth(k, state.group_searched))
-        begin = (sizes * growth.astype(dtype))[group(visit)]
+        begin = (sizes * jnp.where(is_new, 2, 1).astype(dtype))[group(visit)]
         return jnp.where(is_first, FIRST_RELATIVE_STEP, begin).astype(dtype)
 
     def body(at: _Groups) -> _Groups:
@@ -597,7 +613,7 @@ def _search_groups(
         # One batch is a noisy measurement: later ones move the size by half, in logs.
         before = sizes[group(at.visit)]
         halfway = jnp.sqrt(fitted) * jnp.sqrt(before)
-        halfway = jnp.clip(halfway, before / 2, at.trial)
+        halfway = jnp.clip(halfway, before / 2, before * 2)
         own = jnp.where(
             is_new[group(at.visit)], fitted * density[group(at.visit)], halfway
         )
