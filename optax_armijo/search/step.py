@@ -569,7 +569,9 @@ def _search_groups(
     num_visits = jnp.where(is_first, jnp.any(slope > 0), num_due)
     num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
 
-    density = _density(step, moments)
+    density = jax.lax.cond(
+        num_visits > 0, lambda: _density(step, moments), lambda: jnp.ones_like(sizes)
+    )
 
     def group(visit: jax.Array) -> jax.Array:
         return turns[jnp.minimum(visit, num_turns - 1)]
@@ -601,6 +603,7 @@ def _search_groups(
         ratio = (step.value - loss) / jnp.where(promised > 0, promised, 1)
         fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
         fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
+        fitted = jnp.where(promised > step.tolerance, fitted, at.trial)
         trial = jnp.where(is_first, ladder, fitted)
         is_bracketed = jnp.where(
             is_first,
