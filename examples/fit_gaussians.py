@@ -94,7 +94,8 @@ def fit(tx: Any, pixels: Any, num_steps: int, seed: int, show: Any) -> dict[str,
 def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
     """Writes pictures, PSNR and step sizes into a PNG file."""
     figure = Figure(figsize=(11.0, 9.0), layout="constrained")  # needs no display
-    top, below = figure.subfigures(2, 1, height_ratios=(1.2, 1.0))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.2, 1.0))
+    top, below = parts
     grid = top.subplots(2, 4)
     for row, (name, run) in zip(grid, runs.items(), strict=True):
         row[0].set_ylabel(name)

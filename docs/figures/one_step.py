@@ -25,13 +25,14 @@ def main(folder: Path = IMAGES) -> None:
 def draw_search(axes: Any) -> None:
     """The first step of a run: it climbs until a trial fails, then bisects."""
     x, y = (batches[0] for batches in load_batches())
-    params, search = init_params(), Backtracking(loss_fraction=None)
+    params, c = init_params(), 0.6
     trials: list[Any] = []
 
     def recorded(trial: Any) -> jax.Array:
         jax.debug.callback(trials.append, trial)
         return loss_fn(trial, x, y)
 
+    search = Backtracking(c=c, loss_fraction=None)
     tx = armijo_adam(one_group, linesearch=search)
 
     @jax.jit
@@ -52,7 +53,7 @@ def draw_search(axes: Any) -> None:
     kept = step_size(params, jax.tree.map(jnp.add, params, updates), direction)
 
     grid = np.linspace(0.0, 1.1 * max(sizes), 200)
-    start, c = float(value), float(search.c)
+    start = float(value)
     curve = losses(params, direction, jnp.asarray(grid), x, y)
     axes.plot(grid, curve, color=BLUE, label="loss")
     line = start - c * grid * slope
