@@ -38,16 +38,13 @@ guides/scanned
 guides/saving
 guides/logging
 guides/labels
-Other directions <directions>
 """,
     "When in doubt": """
 Troubleshooting <troubleshooting>
-From another line search <migration>
 With optax's wrappers <compatibility>
 """,
     "Look up": """
 Methods <methods>
-Policies <policies>
 What was measured <results>
 speed
 """,
@@ -56,7 +53,6 @@ api/optimizers
 api/training
 api/labels
 api/methods
-api/policies
 """,
     "Project": """
 contributing
@@ -90,6 +86,8 @@ suppress_warnings = ["ref.obj"]
 
 # Pages: GitHub's Markdown, with anchors for headings as GitHub has them.
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = {"math"}
 
 html_theme = "furo"
 html_title = f"optax_armijo {version}"

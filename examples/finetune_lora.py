@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> float:
         for batch in train_batches(train, *order, epoch):
             key, dropout = jax.random.split(key)
             losses.append(step(model, optimizer, batch, dropout).loss)
-        held_out = eval_batches(validation, EVAL_BATCH_SIZE, MAX_LENGTH)
-        accuracy = evaluate(eval_step, nnx.state(model), held_out).accuracy
+        tested = eval_batches(validation, EVAL_BATCH_SIZE, MAX_LENGTH)
+        accuracy = evaluate(eval_step, nnx.state(model), tested).accuracy
         info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
         table.row(epoch, np.mean(losses), accuracy, *info.step_size)
     return accuracy

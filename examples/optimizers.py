@@ -11,7 +11,6 @@ from settings import Settings
 import optax_armijo
 
 LABEL_FUNCTIONS = {
-    "all": optax_armijo.by_layer,
     "layer": optax_armijo.by_layer,
     "one": optax_armijo.one_group,
     "depth": optax_armijo.by_depth(4),
@@ -46,15 +45,14 @@ def make_optimizer(settings: Settings, num_steps: int) -> Optimizer:
 
 def _of_last_iterates(settings: Settings, num_steps: int) -> Optimizer:
     decay, labels = settings.weight_decay or 0.0, LABEL_FUNCTIONS[settings.groups]
-    momentum = None if settings.groups == "all" else "none"
     if settings.optimizer == "adamw":
         return adamw(settings.learning_rate or 0.0, decay, num_steps)
     if settings.optimizer == "armijo_adamw":
         transform = optax_armijo.armijo_adamw(
-            labels, momentum=momentum, weight_decay=decay, mask=_matrices
+            labels, weight_decay=decay, mask=_matrices
         )
     else:
-        transform = optax_armijo.armijo_adam(labels, momentum=momentum)
+        transform = optax_armijo.armijo_adam(labels)
     return Optimizer(transform, schedule=None)
 
 

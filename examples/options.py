@@ -9,7 +9,7 @@ from pretrained import DEFAULT_MODEL
 from text_data import TASKS
 
 OPTIMIZERS = ("armijo_adam", "armijo_adamw", "adamw")
-GROUPS = ("all", "layer", "one", "depth", "attention")
+GROUPS = ("layer", "one", "depth", "attention")
 DEFAULT_LEARNING_RATE = 2e-5
 DEFAULT_WEIGHT_DECAY = 0.01
 
@@ -72,13 +72,8 @@ def _add_model_options(add: Any) -> None:
 def _add_training_options(add: Any) -> None:
     text = "adamw is the baseline: 10%% warm-up, cosine decay"
     _choice(add, "--optimizer", OPTIMIZERS, text)
-    text = (
-        "under armijo_*, all: one step size, tested on rows not seen; or what has its "
-    )
-    text += (
-        "own, tested on each step's rows: each layer, everything as one, 4 parts by "
-    )
-    text += "depth, or queries, keys, values and the rest"
+    text = "under armijo_*, what has a step size of its own: each layer, everything as "
+    text += "one, 4 parts by depth, or queries, keys, values and the rest"
     _choice(add, "--groups", GROUPS, text)
     text = f"of adamw alone (default {DEFAULT_LEARNING_RATE:g})"
     add("--learning-rate", type=positive_number, metavar="X", help=text)

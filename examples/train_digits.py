@@ -96,7 +96,7 @@ def batches(
 
 
 def main(argv: Sequence[str] | None = None) -> float:
-    """Runs the command line; returns the accuracy on the held-out digits."""
+    """Runs the command line; returns the accuracy on the test digits."""
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     add, default = parser.add_argument, "(default %(default)s)"
     add("--epochs", type=count(), default=10, metavar="N", help=default)
@@ -117,7 +117,10 @@ def main(argv: Sequence[str] | None = None) -> float:
     network = Network()
     state = TrainState.create(
         apply_fn=network.apply,
-        tx=optax_armijo.armijo_adam(),  # no learning rate; a step size for each block
+        # No learning rate: a step size for each block, of weights that begin at random.
+        tx=optax_armijo.armijo_adam(
+            linesearch=optax_armijo.Backtracking(loss_fraction=None)
+        ),
         **network.init(jax.random.key(options.seed), images[:1], train=False),
     )
     groups = optax_armijo.armijo_info(state.opt_state).labels

@@ -117,8 +117,10 @@ def main(argv: Sequence[str] | None = None) -> float:
         np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int),
     )
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
-    # From scratch the way is long: trials go along the very steps that are made.
-    tx = optax_armijo.armijo_adam(momentum="searched", start="expected")
+    # From random weights there is no small loss yet that could be overfitted.
+    tx = optax_armijo.armijo_adam(
+        linesearch=optax_armijo.Backtracking(loss_fraction=None)
+    )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     step, validate = make_train_step(bits_per_byte), nnx.jit(bits_per_byte)
 

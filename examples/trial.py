@@ -96,7 +96,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Path, list[Plan]]:
         for method, rate in methods:
             name = method if rate is None else f"{method}-{rate:g}"
             options = ["--optimizer", method, "--seed", str(seed)]
-            # Without a schedule the last steps do not end small: ours is averaged.
+            # The last steps leave noise behind: ours is averaged.
             options += ["--average"] if rate is None else ["--learning-rate", str(rate)]
             options += ["--output-dir", str(own.output_dir / f"{name}-{seed}")]
             plans.append(Plan(method, rate, parse_settings([*others, *options])))

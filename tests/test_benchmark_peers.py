@@ -117,8 +117,6 @@ def test_the_page_has_the_section_if_the_benchmark_was_run(
     result, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(cost_tables, "FOLDER", tmp_path)
-    growth = {key: result[key] for key in ("device", "commit", "versions")}
-    (tmp_path / "growth.json").write_text(json.dumps({**growth, "rows": []}))
     cost_tables.main()
     assert "PyTorch" not in (tmp_path / "README.md").read_text()
     (tmp_path / "peers.json").write_text(json.dumps(result))

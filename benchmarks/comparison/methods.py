@@ -48,24 +48,16 @@ def grouped(make: Callable[..., Any], title: str, **options: Any) -> Method:
 
 
 METHODS = {
-    # Ours, as they are today.
+    # Ours: the default, one step size for all, and what training from scratch takes.
     "armijo_adam": grouped(optax_armijo.armijo_adam, "`armijo_adam()`"),
-    "armijo_adam-searched": grouped(
-        optax_armijo.armijo_adam,
-        '`armijo_adam(momentum="searched", start="expected")`',
-        momentum="searched",
-        start="expected",
+    "armijo_adam-one": plain(
+        lambda: optax_armijo.armijo_adam(optax_armijo.one_group),
+        "`armijo_adam(one_group)`",
     ),
-    "armijo_adam-backtracking": grouped(
+    "armijo_adam-scratch": grouped(
         optax_armijo.armijo_adam,
-        "`armijo_adam(linesearch=Backtracking())`",
-        linesearch=optax_armijo.Backtracking(),
-    ),
-    "armijo_adam-backtracking-one": plain(
-        lambda: optax_armijo.armijo_adam(
-            optax_armijo.one_group, linesearch=optax_armijo.Backtracking()
-        ),
-        "`armijo_adam(one_group, linesearch=Backtracking())`",
+        "`armijo_adam(linesearch=Backtracking(loss_fraction=None))`",
+        linesearch=optax_armijo.Backtracking(loss_fraction=None),
     ),
     # The field's line searches, as published.
     "salsa": plain(optax_armijo.salsa, "SaLSA"),

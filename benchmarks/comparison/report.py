@@ -407,6 +407,8 @@ def summary(name: str) -> str:
         f"{label} is {' and '.join(texts[key[1], other] for other in SHORT)}"
         for key, label in COLUMNS.items()
     )
+    if not any(behind.values()):
+        return table(rows)
     text = "By the mean score, on the tasks that both have run on"
     return f"{table(rows)}\n\n{text}: {standing}."
 

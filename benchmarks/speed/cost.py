@@ -26,7 +26,7 @@ from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import track  # noqa: E402
 from timed_problems import PROBLEMS, Problem  # noqa: E402
 
-from optax_armijo import armijo_adam, one_group, salsa  # noqa: E402
+from optax_armijo import Backtracking, armijo_adam, one_group, salsa  # noqa: E402
 
 FIRST = 10  # steps that are made before any is timed: the first search and its like
 GROUPS = (1, 8, 64)
@@ -49,14 +49,10 @@ METHODS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "armijo_adam": armijo_adam,
     "one_group": partial(armijo_adam, one_group),
     **{
-        f"every step, {n} groups": partial(
-            armijo_adam, partial(groups_of, n), frequency="every"
-        )
-        for n in GROUPS
-    },
-    **{
-        f"own rows, {n} groups": partial(
-            armijo_adam, partial(groups_of, n), momentum="none"
+        f"often, {n} groups": partial(
+            armijo_adam,
+            partial(groups_of, n),
+            linesearch=Backtracking(search_growth=1.0001),
         )
         for n in GROUPS
     },

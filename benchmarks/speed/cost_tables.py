@@ -1,8 +1,7 @@
 """Writes ``results/speed/README.md`` from the result files beside it.
 
-Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py`` and ``growth.py``;
-what ``long_run.py``, ``cheaper_trials.py`` and ``peers.py`` have found is added where
-they were run.
+Run ``python benchmarks/speed/cost_tables.py`` after ``cost.py``, ``long_run.py`` or
+``peers.py``: the page has what they have found, where they were run.
 """
 
 import json
@@ -35,8 +34,8 @@ of medians within one run, after ten steps.
 passes and nothing else. *Spike*: the slowest step above Adam's, in forward passes.
 *First*: evaluations in the first step. *Compile*: times Adam's. *Memory*: bytes held
 beside arguments and results above Adam's, in copies of the params, by the compiled
-program's own analysis. *Every step*: `armijo_adam(frequency="every")`; *own rows*:
-`momentum="none"`, which tests on the rows of the gradient; both with so many groups.
+program's own analysis. *Often*: `Backtracking(search_growth=1.0001)`, which tests the
+whole step every time, with so many groups.
 """
 
 LONG_RUNS = """
@@ -45,37 +44,10 @@ LONG_RUNS = """
 By `long_run.py`: the default beside AdamW at 2e-4, their steps made in turn, in an
 order drawn anew for each; without the first ten. *Slow*: the slowest step in a hundred
 above AdamW's median, in forward passes. *Evaluations*: of the loss, a step, the
-gradient's included. `tweets-500-full` were 500 tweets of 48 tokens on all 6 layers of
-MiniLM, `tweets-500-small` of 32 tokens on the first 3.
+gradient's included.
 
 | task | steps | mean step | median step | slow | AdamW's slow | evaluations |
 |---|---|---|---|---|---|---|
-"""
-
-TRIALS = """
-## Cheaper trials
-
-By `cheaper_trials.py`: the loss after a step of 1e-4 in the gradient's signs. *Time*:
-of a trial, beside one on all rows in float32. *Error*: of the decrease that it finds.
-
-| problem | trial | time | error |
-|---|---|---|---|
-"""
-
-GROWTH = """
-## How it grows
-
-By `growth.py`: what the default adds to Adam's step and one forward pass, in a step
-with a trial, by the compiled program's analysis: bytes moved, that is read and written,
-and bytes held, in units of the params, or of one device's part of them. Steps are made
-and timed up to 1e8 params. *One pass*: reading all params and writing as many new
-ones. All devices are threads of the same cores.
-
-![Growth](growth.png)
-
-| params | groups | devices | Adam moves | ours moves | ours holds | Adam's step, ms | \
-ours, ms | one pass, ms | ours, passes | compile, s |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 PEERS = """
@@ -109,13 +81,6 @@ def main() -> None:
         text += LONG_RUNS + "".join(
             long_run_row(json.loads(x.read_text())) for x in runs
         )
-    if (path := FOLDER / "cheaper_trials.json").exists():
-        trials = json.loads(path.read_text())
-        text += TRIALS + "".join(map(trial_row, trials["rows"]))
-        text += f"\n{made(trials)}\n"
-    growth = json.loads((FOLDER / "growth.json").read_text())
-    text += GROWTH + "\n".join(growth_row(row) for row in growth["rows"])
-    text += f"\n\n{made(growth)}\n"
     if (peers := FOLDER / "peers.json").exists():
         text += peer_section(json.loads(peers.read_text()))
     (FOLDER / "README.md").write_text(text, encoding="utf-8")
@@ -152,26 +117,6 @@ def long_run_row(record: dict[str, Any]) -> str:
         f"{record['median_ratio']:.3f} | {record['p99_above_in_forward_passes']:.1f} | "
         f"{record['base_p99_above_in_forward_passes']:.1f} | "
         f"{record['evaluations']:.2f} |\n"
-    )
-
-
-def trial_row(row: dict[str, Any]) -> str:
-    error = f"{row['error']:+.1%}" if "error" in row else ""
-    return (
-        f"| {row['problem']} | {row['trial']} | {row['time_ratio']:.2f} | {error} |\n"
-    )
-
-
-def growth_row(row: dict[str, Any]) -> str:
-    times = ["", "", "", ""]
-    if "seconds" in row:
-        keys = ("adam_seconds", "seconds", "pass_seconds")
-        times = [f"{1e3 * row[key]:.2f}" for key in keys]
-        times.append(f"{row['seconds'] / row['pass_seconds']:.1f}")
-    return (
-        f"| {row['num_params']:.0e} | {row['num_groups']} | {row['num_devices']} | "
-        f"{row['adam_moved']:.1f} | {row['moved']:.1f} | {row['held']:.2f} | "
-        f"{' | '.join(times)} | {row['compile']:.1f} |"
     )
 
 

@@ -13,12 +13,12 @@ from peer_process import Job, Step
 from peer_weights import from_weights, to_weights
 from tasks import make_task
 
-from optax_armijo import armijo_adam, make_train_step, plasls, salsa
+from optax_armijo import armijo_adam, make_train_step, one_group, plasls, salsa
 
 METHODS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "optax.adam": partial(optax.adam, 1e-4),
     "armijo_adam": armijo_adam,
-    "armijo_adam-own_rows": partial(armijo_adam, momentum="none"),
+    "armijo_adam-one_group": partial(armijo_adam, one_group),
     "salsa": salsa,
     "plasls": plasls,
 }

@@ -30,7 +30,7 @@ from turns import shuffled  # noqa: E402
 METHODS = {
     "peer_torch": ("torch.optim.Adam", "SaLSA-Optimizer", "PLASLS"),
     "peer_jax": (
-        *("optax.adam", "armijo_adam", "armijo_adam-own_rows"),
+        *("optax.adam", "armijo_adam", "armijo_adam-one_group"),
         *("salsa", "plasls"),
     ),
 }
