@@ -338,7 +338,9 @@ def _step(
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
     is_known = isinstance(moments, _Moments)
     is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
-    is_due = is_good & (k >= search.search_growth * state.searched)
+    dtype = step.value.dtype
+    is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
+    is_due &= is_good
     # In the first steps groups are searched one after another, whatever is due.
     is_visiting = is_good & (is_due | (k <= FIRST_STEPS))
 
@@ -366,7 +368,8 @@ def _step(
     promised = jnp.sum(sizes * slope)
     limit = _limit(step, sizes, promised, found.lowest, k)
     tests = is_good & is_due & jnp.any(sizes > 0)
-    grown = state.factor * jnp.where(promised > 0, _growth(k, state.searched), 1)
+    growth = _growth(k, state.searched).astype(dtype)
+    grown = state.factor * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     whole = _search_whole(step, direction, sizes, promised, begin, tests)
     factor = jnp.where(tests, whole.applied, jnp.minimum(state.factor, limit))
@@ -436,6 +439,7 @@ def _last_searched(
 ) -> jax.Array:
     """When the whole step was last tested; after a step back, long enough ago."""
     count = jnp.asarray(state.adam.count)
+    count = count.astype(state.factor.dtype)
     overdue = jnp.asarray(count / search.search_growth).astype(jnp.int32)
     searched = jnp.where(tests, k, state.searched)
     return jnp.where(takes_back, jnp.minimum(overdue, state.searched), searched)
@@ -448,9 +452,7 @@ def _first_step_sizes(step: _Step, slope: jax.Array) -> jax.Array:
     where there is no other, all of the loss.
     """
     grouping, dtype = step.grouping, step.value.dtype
-    leaves = grouping.trainable(step.params)
-    squares = grouping.sum([jnp.square(p.astype(search_dtype([p]))) for p in leaves])
-    root = jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves))
+    root = _root_mean_squares(grouping, grouping.trainable(step.params), dtype)
     return _with_new_groups(jnp.where(slope > 0, root, 0), slope, jnp.abs(step.value))
 
 
@@ -460,11 +462,15 @@ def _density(step: _Step, moments: _Moments | _Given) -> jax.Array:
     It is so where most gradients are zero, as of the embeddings of words that are not
     in the batch: what is there bears larger steps, for these rows alone.
     """
-    grouping = step.grouping
-    leaves = grouping.trainable(step.params)
-    squares = grouping.sum([jnp.square(d) for d in moments.plain()])
-    root = jnp.sqrt(squares.astype(step.value.dtype) / _num_params(grouping, leaves))
+    root = _root_mean_squares(step.grouping, moments.plain(), step.value.dtype)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
+
+
+def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
+    """The groups' root mean squares, dtype[G]."""
+    common = search_dtype(leaves)
+    squares = grouping.sum([jnp.square(x.astype(common)) for x in leaves])
+    return jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves).astype(dtype))
 
 
 def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
@@ -548,8 +554,8 @@ def _search_groups(
     age = jnp.where(is_new, jnp.inf, k / jnp.maximum(state.group_searched, 1))
     age = jnp.where((slope > 0) & (sizes > 0), age, 0)
     turns = jnp.argsort(-age, stable=True)[:num_turns]
-    num_due = jnp.sum(age[turns] >= GROUP_SEARCH_GROWTH)
-    num_visits = jnp.where(is_first, jnp.any(slope > 0), num_due)
+    num_due = jnp.sum(age[turns] >= GROUP_SEARCH_GROWTH, dtype=jnp.int32)
+    num_visits = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
     num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
 
     density = _density(step, moments)
@@ -605,7 +611,7 @@ def _search_groups(
         settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
         is_moved = (moved != 0) & ~is_back
         takes = is_over & is_moved
-        visit = at.visit + is_over
+        visit = at.visit + is_over.astype(jnp.int32)
         return _Groups(
             step_size=jnp.where(takes, settled, at.step_size),
             visit=visit,
@@ -617,7 +623,7 @@ def _search_groups(
             lowest=jnp.minimum(at.lowest, loss),
             searched=at.searched | (takes & ~is_first),
             accepted=at.accepted | (takes & (passed > 0)),
-            num_trials=at.num_trials + is_moved,
+            num_trials=at.num_trials + is_moved.astype(jnp.int32),
             num_evaluations=at.num_evaluations + 1,
         )
 
