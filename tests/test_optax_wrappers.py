@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
 FREEZE = {"embed": False, "layers": True, "head": False}
 
 
-def search(**options):
-    return armijo_adam(LABELS, **options)
+def search():
+    return armijo_adam(LABELS)
 
 
 def norm(updates, *_args, **_kwargs):

@@ -86,7 +86,7 @@ def test_a_bad_first_batch_costs_one_step():
     assert history[-1].value < 0.8 * history[1].value
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
 def test_a_search_that_finds_nothing_comes_back(name):
     """Neither the step nor the step size is lost: the trap of a rate stuck at 0.
 
@@ -111,7 +111,7 @@ def test_a_search_that_finds_nothing_comes_back(name):
         return optax.apply_updates(params, updates), updates, state, value
 
     step_sizes, values, num_failed = [], [], 0
-    for step in range(BAD + 30):
+    for step in range(BAD + 60):
         params, updates, state, value = step_fn(params, state, step)
         info = armijo_info(state)
         step_sizes.append(np.asarray(info.step_size))
@@ -190,7 +190,8 @@ def test_equal_losses_are_no_failure():
     history = run(armijo_adam(), jnp.ones(4), loss_fn, num_steps=40)
     for entry in history[1:]:
         assert float(armijo_info(entry.state).net_factor) == 1
-        assert int(armijo_info(entry.state).num_evaluations) <= 2
+        # Two of the group's own test, one of the whole step's.
+        assert int(armijo_info(entry.state).num_evaluations) <= 3
     assert history[-1].value < 1000.1
 
 
