@@ -40,9 +40,9 @@ def test_the_search_adds_scalars_to_adam_and_its_own_forward_passes(name, place)
     forward = Counter({kind: 2 * n for kind, n in forward.items()})
     added = armijo - adam - forward
     assert set(added) <= {("all-reduce", ()), ("all-reduce", (num_groups,))}, added
-    # One sum over each leaf, the slope, which also tells whether all is finite, where
-    # leaves are split.
+    # Sums over each leaf, where leaves are split: two slopes, which also tell whether
+    # all is finite, the squares of the params and those of the direction.
     num_split = len(jax.tree.leaves(params)) if place is split else 0
-    assert added.total() <= num_split + 1
+    assert added.total() <= 4 * num_split + 1
     # The account is complete: the search does without nothing that it is given here.
     assert set(adam + forward - armijo) <= {("all-reduce", ())}

@@ -68,7 +68,7 @@ def test_processes_step_in_agreement_with_one(num_processes, num_devices, names)
     ]
     outputs = run_processes(commands, num_devices=num_devices)
     runs = [json.loads(output.splitlines()[-1]) for output in outputs]
-    tx = armijo_adam(NETWORK.labels, num_joint_steps=2)
+    tx = armijo_adam(NETWORK.labels)
     expected = on_one_device(NETWORK, tx, NUM_STEPS)
     for run in runs:
         assert run == runs[0] and list(run) == names

@@ -93,12 +93,10 @@ def test_a_search_that_finds_nothing_comes_back(name):
     Every trial is infinite at some steps, the loss and its gradient are not.
     """
     tx = FORMS[name]
-    params = network_params()
-    state = tx.init(params)
 
     @jax.jit
-    def step_fn(params, state, step):
-        fails = (step >= BAD) & (step < BAD + 4)
+    def step_fn(params, state, step, is_spoilt):
+        fails = is_spoilt & (step >= BAD) & (step < BAD + 4)
 
         def value_fn(moved):
             is_moved = jnp.any(moved["head"]["b"] != params["head"]["b"])
@@ -108,23 +106,24 @@ def test_a_search_that_finds_nothing_comes_back(name):
         updates, state = tx.update(
             grads, state, params, value=value, grad=grads, value_fn=value_fn
         )
-        return optax.apply_updates(params, updates), updates, state, value
+        return optax.apply_updates(params, updates), updates, state
 
-    step_sizes, values, num_failed = [], [], 0
-    for step in range(BAD + 60):
-        params, updates, state, value = step_fn(params, state, step)
-        info = armijo_info(state)
-        step_sizes.append(np.asarray(info.step_size))
-        values.append(float(value))
-        assert np.all(step_sizes[-1] > 0) and np.all(np.isfinite(step_sizes[-1]))
-        whole_step_failed = float(info.net_factor) == 0 or not info.accepted.any()
-        if BAD <= step < BAD + 4 and whole_step_failed and int(info.num_evaluations):
-            num_failed += 1
-            np.testing.assert_array_equal(updates["head"]["b"], 0)
-    assert num_failed
-    recovered = np.max(step_sizes[BAD + 4 :], axis=0)
-    assert np.all(recovered > 0.3 * step_sizes[BAD - 1])
-    assert np.mean(values[-4:]) < np.mean(values[BAD - 4 : BAD])
+    def step_sizes(is_spoilt):
+        params = network_params()
+        state, num_failed = tx.init(params), 0
+        for step in range(BAD + 30):
+            params, updates, state = step_fn(params, state, step, is_spoilt)
+            info = armijo_info(state)
+            assert np.all(info.step_size > 0) and np.all(np.isfinite(info.step_size))
+            whole_step_failed = float(info.net_factor) == 0
+            if BAD <= step < BAD + 4 and is_spoilt and whole_step_failed:
+                num_failed += 1
+                np.testing.assert_array_equal(updates["head"]["b"], 0)
+        assert num_failed or not is_spoilt
+        assert network_loss(params, 0) < 0.5 * network_loss(network_params(), 0)
+        return info.step_size
+
+    assert np.all(step_sizes(True) > 0.3 * step_sizes(False))
 
 
 @pytest.mark.parametrize("direction", [1.0, 0.0])
