@@ -36,7 +36,7 @@ PROBLEMS = {"network": NETWORK, "stacked": STACKED}
 STEPS = 5
 
 each_case = pytest.mark.parametrize(
-    ("name", "num_microbatches"), [("network", 1), ("network", 2), ("stacked", 2)]
+    ("name", "num_microbatches"), [("network", 1), ("stacked", 2)]
 )
 
 
