@@ -28,6 +28,7 @@ OPTIMIZERS = {
     ),
 }
 
+
 @pytest.fixture(scope="module")
 def plain_runs():
     return {

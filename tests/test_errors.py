@@ -22,6 +22,7 @@ from optax_armijo import (
 
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
+
 def test_bad_options_of_the_search_raise_at_construction():
     for name, value, message in [
         ("c", 0.0, r"c must be .* \(0, 1\); got 0.0"),
@@ -39,7 +40,8 @@ def test_bad_options_of_the_search_raise_at_construction():
 
 
 def test_a_search_that_is_none_is_refused():
-    for make in (scale_by_armijo, armijo_adam, armijo_adamw):
+    forms: Any = (scale_by_armijo, armijo_adam, armijo_adamw)
+    for make in forms:
         with pytest.raises(TypeError, match="linesearch must be a Backtracking; got f"):
             make(linesearch=0.1)
 

@@ -48,9 +48,7 @@ def make(labels=one_group, **options):
     from optax_armijo.nnx import make_train_step
 
     model = Network(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(
-        model, armijo_adam(labels), wrt=nnx.Param
-    )
+    optimizer = nnx.Optimizer(model, armijo_adam(labels), wrt=nnx.Param)
     function = loss_and_logits if options.get("has_aux") else loss_fn
     return model, optimizer, make_train_step(function, **options)
 

@@ -35,7 +35,9 @@ def coupled_loss(params, step):
     return (total - 30.0) ** 2 + 0.1 * network_loss(params, step)
 
 
-@pytest.mark.parametrize("loss_fn", [network_loss, coupled_loss], ids=["net", "coupled"])
+@pytest.mark.parametrize(
+    "loss_fn", [network_loss, coupled_loss], ids=["toy", "coupled"]
+)
 @pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
 def test_a_step_that_was_tested_satisfies_the_inequality_and_is_the_one_kept(
     name, loss_fn
