@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -71,7 +72,7 @@ class BacktrackingState(NamedTuple):
     @property
     def step_size(self) -> jax.Array:
         """What each group will step by, if nothing shortens it.  # f[G]"""
-        return self.factor * self.group_step_size
+        return jnp.expand_dims(self.factor, -1) * self.group_step_size
 
 
 def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:

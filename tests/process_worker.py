@@ -34,7 +34,7 @@ def main(coordinator, num_processes, process_id, names):
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(coordinator, num_processes, process_id)
     mesh = Mesh(np.asarray(jax.devices()), ("data",))
-    tx = armijo_adam(NETWORK.labels, num_joint_steps=2)
+    tx = armijo_adam(NETWORK.labels)
     runs = {}
     for name in names:
         params = place(mesh, NETWORK.params(), is_split=name == "fully sharded")

@@ -33,7 +33,7 @@ def assert_for_accelerators(result: Any, num_loops: int) -> None:
 
 @pytest.mark.parametrize("num_microbatches", [1, 2])
 def test_a_step_is_exported_for_accelerators(num_microbatches):
-    tx = armijo_adamw(LABELS, momentum="kept")
+    tx = armijo_adamw(LABELS)
     step = make_train_step(mean_loss, tx, num_microbatches=num_microbatches)
     state = jax.eval_shape(tx.init, network_params())
     result = exported(step, network_params(), state, *batch())

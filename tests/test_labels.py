@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import optax_armijo
-from optax_armijo._grouping import group_leaves
+from optax_armijo.labels.grouping import group_leaves
 
 
 def groups_of(param_labels, params):

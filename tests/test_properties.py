@@ -13,84 +13,64 @@ from hypothesis import strategies as st
 from toys import LABELS, init, network_loss, network_params, run
 
 import optax_armijo
-from optax_armijo import armijo_adam, armijo_info
+from optax_armijo import (
+    Backtracking,
+    armijo_adam,
+    armijo_info,
+    plasls,
+    scale_by_armijo,
+)
 
-SEARCHES = ("cycle", "joint", "each")
-MOMENTA = ("none", "kept", "searched")
-
-
-def total_decrease(history):
-    return float(
-        history[0].value - jnp.mean(jnp.stack([x.value for x in history[-4:]]))
-    )
-
-
-@pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.parametrize("momentum", MOMENTA)
-def test_it_trains_by_steps_that_satisfy_the_inequality(search, momentum):
-    c = 0.3
-    tx = armijo_adam(LABELS, search=search, momentum=momentum, c=c)
-    history = run(tx, network_params(), num_steps=60)
-    assert total_decrease(history) > 0.6
-    for entry in history:
-        info = armijo_info(entry.state)
-        # Four ulps of tolerance, and one more for this sum itself.
-        rounding = 5 * np.finfo(np.float32).eps * entry.value
-        required = c * info.predicted_decrease[info.accepted] - rounding
-        assert np.all(info.actual_decrease[info.accepted] >= required * (1 - 1e-5))
-        assert np.all(info.accepted <= info.searched)
-        assert np.all((info.num_trials > 0) == info.searched)
-
-
-def test_the_tested_point_is_the_kept_point():
-    """In a joint step the loss after the step is the one that the trial saw."""
-    history = run(
-        armijo_adam(momentum="none", search="joint"), network_params(), num_steps=15
-    )
-    for step, entry in enumerate(history):
-        moved = jax.tree.map(jnp.add, entry.params, entry.updates)
-        info = armijo_info(entry.state)
-        decrease = entry.value - network_loss(moved, step)
-        np.testing.assert_allclose(decrease, info.actual_decrease[0], atol=1e-6)
+TRAINED = {
+    "armijo_adam": armijo_adam(LABELS),
+    "scale_by_armijo": optax.chain(
+        optax.sgd(1.0, momentum=0.9), scale_by_armijo(LABELS)
+    ),
+}
 
 
 def coupled_loss(params, step):
     """Each leaf alone can bring the sum to its target; all at once overshoot."""
-    total = params["a"] + params["b"] + params["c"]
-    return jnp.sum((total - jnp.cos(step)) ** 2)
+    total = sum(leaf.sum() for leaf in jax.tree.leaves(params))
+    return (total - 30.0) ** 2 + 0.1 * network_loss(params, step)
 
 
-@pytest.mark.parametrize("net", ["no_rise", "average"])
-@pytest.mark.parametrize("momentum", MOMENTA)
-def test_the_net_keeps_the_whole_step_from_raising_the_loss(net, momentum):
-    params = {"a": jnp.zeros(2), "b": jnp.zeros(2), "c": jnp.zeros(2)}
-    labels = {"a": "a", "b": "b", "c": "c"}
-    tx = armijo_adam(labels, search="each", net=net, momentum=momentum, c=0.1)
-    history = run(tx, params, coupled_loss, num_steps=40)
-    average = float(history[0].value)
+@pytest.mark.parametrize(
+    "loss_fn", [network_loss, coupled_loss], ids=["toy", "coupled"]
+)
+@pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
+def test_a_step_that_was_tested_satisfies_the_inequality_and_is_the_one_kept(
+    name, loss_fn
+):
+    num_accepted = 0
+    history = run(TRAINED[name], network_params(), loss_fn, num_steps=30)
     for step, entry in enumerate(history):
-        value = float(entry.value)
-        average = 0.9 * average + 0.1 * value
-        highest = max(value, average) if net == "average" else value
         moved = jax.tree.map(jnp.add, entry.params, entry.updates)
-        assert coupled_loss(moved, step) <= highest * (1 + 1e-5) + 1e-7
-    factors = [float(armijo_info(x.state).net_factor) for x in history]
-    assert min(factors) < 1, "the net was never needed: the test shows nothing"
+        decrease = float(entry.value - loss_fn(moved, step))
+        info = armijo_info(entry.state)
+        promised = float(info.predicted_decrease.sum())
+        rounding = 1e-5 * max(float(entry.value), 1e-3)
+        if bool(info.actual_decrease.any()) and promised > 0:
+            num_accepted += 1
+            assert decrease >= 0.6 * promised - rounding
+            np.testing.assert_allclose(
+                decrease, info.actual_decrease.sum(), atol=rounding
+            )
+        elif int(info.num_evaluations) and promised > 0:
+            assert decrease >= -rounding  # the last trial lowers the loss at least
+        assert np.all(info.accepted <= (info.num_trials > 0))
+    assert num_accepted >= 5
+    assert np.mean([x.value for x in history[-4:]]) < 0.7 * history[0].value
 
 
-@pytest.fixture(scope="module", params=SEARCHES)
-def twelve_steps(request):
+@pytest.fixture(scope="module")
+def twelve_steps():
     """Twelve steps in one compiled scan, hyper-parameters traced."""
 
     @jax.jit
-    def run_scan(c, init_step_size, params):
-        tx = armijo_adam(
-            LABELS,
-            search=request.param,
-            init_step_size=init_step_size,
-            c=c,
-            max_step_size=1e3,
-        )
+    def run_scan(c, b1, loss_fraction, params):
+        search = Backtracking(c=c, loss_fraction=loss_fraction, max_step_size=1e3)
+        tx = armijo_adam(LABELS, linesearch=search, b1=b1)
 
         def body(carry, step):
             params, state = carry
@@ -110,96 +90,47 @@ def twelve_steps(request):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    init_step_size=st.floats(-8, 3).map(lambda x: 10.0**x),
+    scale=st.floats(-3, 1).map(lambda x: 10.0**x),
     c=st.floats(0.01, 0.9),
+    b1=st.floats(0.0, 0.99),
+    loss_fraction=st.floats(-3, 3).map(lambda x: 10.0**x),
     seed=st.integers(0, 99),
 )
 def test_step_sizes_are_positive_finite_and_bounded(
-    twelve_steps, init_step_size, c, seed
+    twelve_steps, scale, c, b1, loss_fraction, seed
 ):
-    updates, info = twelve_steps(c, init_step_size, network_params(seed=seed))
-    assert info.num_evaluations[0] < 12
-    assert bool(info.accepted[0].all())
+    params = jax.tree.map(lambda x: scale * x, network_params(seed=seed))
+    updates, info = twelve_steps(c, b1, loss_fraction, params)
+    assert info.num_evaluations[0] <= 13
+    # All but groups without a gradient, under a tanh that is 1 throughout.
+    assert np.all((info.step_size > 0) | (info.predicted_decrease == 0))
     assert np.all(np.isfinite(info.step_size))
-    assert np.all((info.step_size >= 1e-10) & (info.step_size <= 1e3))
+    assert np.all(np.abs(info.applied_step_size) <= 1e3 * (1 + 1e-6))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(updates))
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-def test_permuting_labels_permutes_results(search):
-    """New names in the same order change nothing but the names."""
-    renamed = {"embed": "c", "layers": "b", "head": "a"}
-    orders = [("embed", "head", "layers"), ("c", "a", "b")]
-    # All groups are searched at the same steps in joint and each; in cycle the order
-    # of turns is that of the names, so the renamed groups get the same order here.
-    if search == "cycle":
-        renamed = {"embed": "a", "head": "b", "layers": "c"}
-        orders[1] = ("a", "b", "c")
-    histories = [
-        run(
-            armijo_adam(labels, search=search, num_joint_steps=2),
-            network_params(),
-            num_steps=15,
-        )
+@pytest.mark.parametrize("name", ["armijo_adam", "plasls"])
+def test_new_names_in_the_same_order_change_nothing_but_the_names(name):
+    make = {"armijo_adam": armijo_adam, "plasls": plasls}[name]
+    renamed = {"embed": "a", "head": "b", "layers": "c"}
+    first, second = (
+        run(make(labels), network_params(), num_steps=15)
         for labels in (LABELS, renamed)
-    ]
-    infos = [armijo_info(history[-1].state) for history in histories]
-    assert infos[0].labels == orders[0]
-    assert infos[1].labels == tuple(sorted(orders[1]))
-    order = [infos[1].labels.index(name) for name in orders[1]]
-    # Sums over groups are taken in another order: equal to rounding.
-    assert_trees_all_close(
-        histories[0][-1].params, histories[1][-1].params, rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_allclose(
-        infos[0].step_size, infos[1].step_size[np.array(order)], rtol=1e-4
-    )
-
-
-def test_one_group_searched_in_any_way_is_the_same():
-    results = [
-        run(
-            armijo_adam(optax_armijo.one_group, search=search),
-            network_params(),
-            num_steps=10,
-        )[-1].params
-        for search in SEARCHES
-    ]
-    assert_trees_all_equal(results[0], results[1], results[2])
-
-
-def test_cycle_takes_groups_in_turn_after_joint_steps():
-    tx = armijo_adam(LABELS, momentum="none", num_joint_steps=2)
-    history = run(tx, network_params(), num_steps=6)
-    searched = [armijo_info(x.state).searched.tolist() for x in history]
-    assert searched == [[True] * 3] * 2 + [
-        [True, False, False],
-        [False, True, False],
-        [False, False, True],
-        [True, False, False],
-    ]
-
-
-def test_groups_not_searched_move_with_the_step_size_they_have():
-    tx = armijo_adam(LABELS, momentum="none", num_joint_steps=1, net="off")
-    history = run(tx, network_params(), num_steps=4)
-    for before, after in zip(history[:-1], history[1:], strict=True):
-        info = armijo_info(after.state)
-        waiting = ~info.searched
-        np.testing.assert_array_equal(
-            info.applied_step_size[waiting],
-            armijo_info(before.state).step_size[waiting],
-        )
+    infos = [armijo_info(history[-1].state) for history in (first, second)]
+    assert infos[0].labels == ("embed", "head", "layers")
+    assert infos[1].labels == ("a", "b", "c")
+    assert_trees_all_close(first[-1].params, second[-1].params, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(infos[0].step_size, infos[1].step_size, rtol=1e-4)
 
 
 def test_frozen_leaves_never_move_and_cost_no_state():
-    labels = LABELS | {"embed": optax_armijo.FROZEN}
-    tx = armijo_adam(labels, momentum="kept")
+    tx = armijo_adam(LABELS | {"embed": optax_armijo.FROZEN})
     params = network_params()
     history = run(tx, params, num_steps=10)
     assert_trees_all_equal(history[-1].params["embed"], params["embed"])
-    assert total_decrease(history) > 0.1
-    moments, _ = init(tx, params)
+    assert history[-1].value < history[0].value - 0.1
+    moments = init(tx, params).adam
     assert jax.tree.leaves(moments.nu["embed"]) == []
     assert jax.tree.leaves(moments.mu["embed"]) == []
 
@@ -219,34 +150,3 @@ def test_frozen_leaves_may_be_of_any_dtype_and_lack_a_gradient():
         jax.tree.map(jnp.zeros_like, params) | {"w": updates["w"]}, updates
     )
     assert jnp.any(updates["w"] != 0)
-
-
-@pytest.mark.parametrize("floor", [0.01, 0.2])
-def test_no_group_falls_far_behind_the_median(floor):
-    def loss_fn(params, step):
-        del step
-        a, b, c = params["a"], params["b"], params["c"]
-        return jnp.sum(a**2) + jnp.sum(b**2) + 1e8 * jnp.sum((c - 1e-3) ** 4) ** 0.5
-
-    params = {"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones(3)}
-    labels = {"a": "a", "b": "b", "c": "c"}
-    tx = armijo_adam(labels, search="each", relative_floor=floor, num_joint_steps=0)
-    for entry in run(tx, params, loss_fn, num_steps=20):
-        step_size = armijo_info(entry.state).step_size
-        assert np.min(step_size) >= 0.999 * floor * np.min(np.sort(step_size)[1])
-
-
-def test_a_group_does_not_move_before_its_first_search():
-    """Without joint steps, groups wait for their turn: 1e3 is never stepped by."""
-    tx = armijo_adam(
-        LABELS,
-        momentum="none",
-        num_joint_steps=0,
-        net="off",
-        init_step_size=1e3,
-        max_step_size=1e3,
-    )
-    history = run(tx, network_params(), num_steps=3)
-    moved = [armijo_info(x.state).applied_step_size > 0 for x in history]
-    assert np.stack(moved).tolist() == np.tri(3, dtype=bool).tolist()
-    assert history[-1].value < 2 * history[0].value

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chex import assert_trees_all_equal
+from chex import assert_trees_all_close, assert_trees_all_equal
 from toys import LABELS, network_loss, network_params, run
 
-from optax_armijo import armijo_adam, armijo_info, scale_by_armijo
+from optax_armijo import armijo_adam, armijo_info, salsa, scale_by_armijo
 
 BAD = 12
 
@@ -44,30 +44,35 @@ def _zero_with_gradient_jvp(primals, tangents):
     return _zero_with_gradient(x, gradient), gradient * tangents[0]
 
 
-@pytest.mark.parametrize(
-    ("search", "momentum"),
-    [
-        ("cycle", "none"),
-        ("joint", "none"),
-        ("each", "none"),
-        ("cycle", "kept"),
-        ("cycle", "searched"),
-    ],
-)
-def test_a_bad_batch_costs_one_step(search, momentum):
-    tx = armijo_adam(LABELS, search=search, momentum=momentum)
-    history = run(tx, network_params(), poisoned_loss, num_steps=BAD + 15)
-    for bad_step in POISONS:
+FORMS = {
+    "armijo_adam": armijo_adam(LABELS),
+    "scale_by_armijo": optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
+    "salsa": salsa(LABELS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_bad_batch_costs_one_step(name):
+    """Nothing moves; where the last step may be to blame, it is taken back."""
+    history = run(FORMS[name], network_params(), poisoned_loss, num_steps=BAD + 15)
+    for bad_step, how in POISONS.items():
         before, bad, after = history[bad_step - 1 : bad_step + 2]
-        for update in jax.tree.leaves(bad.updates):
-            np.testing.assert_array_equal(update, 0)
-        assert_trees_all_equal(before.state[0], bad.state[0])  # the moments
-        info = armijo_info(bad.state)
-        assert int(info.num_evaluations) == 0
-        np.testing.assert_array_equal(
-            info.step_size, armijo_info(before.state).step_size
-        )
+        info, old = armijo_info(bad.state), armijo_info(before.state)
+        if name == "armijo_adam" and "gradient" in how:
+            # The loss is finite before the last step, and so it is not followed.
+            back = jax.tree.map(jnp.negative, before.updates)
+            assert_trees_all_close(bad.updates, back, rtol=1e-4, atol=1e-7)
+            np.testing.assert_array_less(info.step_size, old.step_size)
+        else:
+            for update in jax.tree.leaves(bad.updates):
+                np.testing.assert_array_equal(update, 0)
+            np.testing.assert_array_equal(info.step_size, old.step_size)
+        if name == "armijo_adam":
+            assert_trees_all_equal(before.state.adam, bad.state.adam)
+        assert int(info.num_evaluations) <= (name == "armijo_adam")
         assert np.any(after.updates["head"]["w"] != 0)
+    for entry in history:
+        assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(entry.updates))
     values = [float(entry.value) for entry in history]
     assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
 
@@ -81,69 +86,54 @@ def test_a_bad_first_batch_costs_one_step():
     assert history[-1].value < 0.8 * history[1].value
 
 
-def trials_fail_at(step_of_failure):
-    """A loss whose every trial is infinite at one step, its value and gradient not."""
+@pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
+def test_a_search_that_finds_nothing_comes_back(name):
+    """Neither the step nor the step size is lost: the trap of a rate stuck at 0.
 
-    def loss_fn(params, step, at):
-        loss = network_loss(params, step)
-        moved = jnp.any(params["head"]["b"] != at["head"]["b"])
-        return jnp.where((step == step_of_failure) & moved, jnp.inf, loss)
-
-    return loss_fn
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"momentum": "none", "search": "cycle"},
-        {"momentum": "none", "search": "joint"},
-        {"momentum": "none", "search": "each"},
-    ],
-    ids=["default", "cycle", "joint", "each"],
-)
-def test_a_search_that_finds_nothing_comes_back_within_ten_steps(options):
-    """Neither the step nor the step size is lost: the trap of a rate stuck at 0."""
-    loss_fn = trials_fail_at(BAD)
-    tx = armijo_adam(LABELS, num_joint_steps=0, **options)
-    params = network_params()
-    state = tx.init(params)
+    Every trial is infinite at some steps, the loss and its gradient are not.
+    """
+    tx = FORMS[name]
 
     @jax.jit
-    def step_fn(params, state, step):
-        def f(p):
-            return loss_fn(p, step, params)
+    def step_fn(params, state, step, is_spoilt):
+        fails = is_spoilt & (step >= BAD) & (step < BAD + 4)
 
-        value, grads = jax.value_and_grad(f)(params)
-        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        def value_fn(moved):
+            is_moved = jnp.any(moved["head"]["b"] != params["head"]["b"])
+            return jnp.where(fails & is_moved, jnp.inf, network_loss(moved, step))
+
+        value, grads = jax.value_and_grad(network_loss)(params, step)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
         return optax.apply_updates(params, updates), updates, state
 
-    step_sizes = []
-    for step in range(BAD + 11):
-        params, updates, state = step_fn(params, state, step)
-        info = armijo_info(state)
-        step_sizes.append(np.asarray(info.step_size))
-        assert np.all(step_sizes[-1] > 0) and np.all(np.isfinite(step_sizes[-1]))
-        if step == BAD:
-            head = info.labels.index("head")
-            failed = np.asarray(info.searched & ~info.accepted)
-            if options.get("search") != "cycle":
-                assert failed[head]
-            assert np.all(np.asarray(info.applied_step_size)[failed] == 0)
-            np.testing.assert_array_equal(updates["head"]["b"], 0)
-    recovered = np.max(step_sizes[BAD + 1 :], axis=0)
-    assert np.all(recovered > 0.3 * step_sizes[BAD - 1])
+    def step_sizes(is_spoilt):
+        params = network_params()
+        state, info, num_failed = tx.init(params), None, 0
+        for step in range(BAD + 30):
+            params, updates, state = step_fn(params, state, step, is_spoilt)
+            info = armijo_info(state)
+            assert np.all(info.step_size > 0) and np.all(np.isfinite(info.step_size))
+            whole_step_failed = float(info.net_factor) == 0
+            if BAD <= step < BAD + 4 and is_spoilt and whole_step_failed:
+                num_failed += 1
+                np.testing.assert_array_equal(updates["head"]["b"], 0)
+        assert num_failed or not is_spoilt
+        assert network_loss(params, 0) < 0.5 * network_loss(network_params(), 0)
+        assert info is not None
+        return info.step_size
+
+    assert np.all(step_sizes(True) > 0.3 * step_sizes(False))
 
 
 @pytest.mark.parametrize("direction", [1.0, 0.0])
 def test_a_direction_that_does_not_descend_is_not_followed(direction):
-    """An ascent direction (or none) costs no trial, no step and no step size."""
+    """An ascent direction (or none) costs no trial and no step."""
     tx = optax.chain(optax.scale(direction), scale_by_armijo(LABELS))
     history = run(tx, network_params(), num_steps=3)
     for entry in history:
-        info = armijo_info(entry.state)
-        assert int(info.num_evaluations) == 0
-        np.testing.assert_allclose(info.step_size, 1e-3)
+        assert int(armijo_info(entry.state).num_evaluations) == 0
         for update in jax.tree.leaves(entry.updates):
             np.testing.assert_array_equal(update, 0)
 
@@ -156,7 +146,7 @@ def test_one_ascending_group_does_not_hold_up_the_others():
 
     tx = optax.chain(
         optax.stateless(lambda updates, params: signs(updates)),
-        scale_by_armijo(LABELS, search="each"),
+        scale_by_armijo(LABELS),
     )
     history = run(tx, network_params(), num_steps=10)
     info = armijo_info(history[-1].state)
@@ -166,18 +156,17 @@ def test_one_ascending_group_does_not_hold_up_the_others():
     assert history[-1].value < history[0].value
 
 
-def test_momentum_that_ascends_falls_back_on_the_gradient():
-    """With momentum searched, an overshoot turns the momentum against the gradient."""
+def test_momentum_that_ascends_is_outlived():
+    """The target jumps to the other side: the momentum then points away from it."""
 
     def loss_fn(params, step):
-        target = jnp.where(step < 5, 10.0, -10.0)
+        target = jnp.where(step < 10, 10.0, -10.0)
         return jnp.sum((params - target) ** 2)
 
-    tx = armijo_adam(momentum="searched", num_joint_steps=0)
-    history = run(tx, jnp.zeros(3), loss_fn, num_steps=8)
-    turned = history[5]
-    assert bool(armijo_info(turned.state).accepted.all())
-    assert np.all(turned.updates < 0)
+    history = run(armijo_adam(), jnp.zeros(3), loss_fn, num_steps=80)
+    assert history[-1].value < 0.1 * history[10].value
+    values = np.array([entry.value for entry in history[10:]])
+    assert values.max() < 2 * values[0]
 
 
 def test_step_sizes_do_not_grow_on_a_loss_that_has_come_to_zero():
@@ -198,17 +187,15 @@ def test_equal_losses_are_no_failure():
         del step
         return 1000.0 + 1e-6 * jnp.sum(params**2)
 
-    tx = armijo_adam(momentum="none")
-    history = run(tx, jnp.ones(4), loss_fn, num_steps=40)
+    history = run(armijo_adam(), jnp.ones(4), loss_fn, num_steps=40)
     for entry in history[1:]:
-        info = armijo_info(entry.state)
-        assert int(info.num_evaluations) == 1
-        assert bool(info.accepted[0])
-    first, last = (armijo_info(history[i].state).step_size for i in (0, -1))
-    np.testing.assert_array_equal(first, last)
+        assert float(armijo_info(entry.state).net_factor) == 1
+        # Two of the group's own test, one of the whole step's.
+        assert int(armijo_info(entry.state).num_evaluations) <= 3
+    assert history[-1].value < 1000.1
 
 
-def test_a_net_that_nothing_passes_leaves_params_where_they_are():
+def test_where_no_step_descends_params_stay_where_they_are():
     """Groups that each descend alone, and together never."""
 
     def loss_fn(params, step):
@@ -218,55 +205,9 @@ def test_a_net_that_nothing_passes_leaves_params_where_they_are():
         return jnp.where(both, jnp.inf, a**2 + b**2)
 
     params = {"a": jnp.array(1.0), "b": jnp.array(1.0)}
-    tx = armijo_adam(
-        {"a": "a", "b": "b"}, momentum="none", search="each", num_joint_steps=0
-    )
-    (entry,) = run(tx, params, loss_fn, num_steps=1)
-    info = armijo_info(entry.state)
-    assert bool(info.accepted.all())
-    assert float(info.net_factor) == 0
-    assert_trees_all_equal(entry.updates, {"a": jnp.array(0.0), "b": jnp.array(0.0)})
-    assert np.all(info.step_size > 0)
-
-
-def test_a_negative_loss_is_searched_without_the_bound():
-    def loss_fn(params, step):
-        del step
-        return jnp.sum((params - 3.0) ** 2) - 50.0
-
-    history = run(armijo_adam(), jnp.zeros(2), loss_fn, num_steps=60)
-    assert history[-1].value < -49.9
-
-
-@pytest.mark.parametrize("labels", [None, LABELS], ids=["one group", "by layer"])
-def test_after_a_failed_search_steps_are_no_longer_than_before(labels):
-    """Bracketing from nothing takes what one batch allows: here a far longer step."""
-    tx = optax.chain(
-        optax.sgd(1.0), scale_by_armijo(labels, c=0.1, search="joint", net="off")
-    )
-
-    @jax.jit
-    def step_fn(params, state, step, all_trials_fail):
-        def loss_fn(params):
-            return network_loss(params, step)
-
-        def value_fn(params):
-            return jnp.where(all_trials_fail, jnp.inf, loss_fn(params))
-
-        value, grads = jax.value_and_grad(loss_fn)(params)
-        updates, state = tx.update(
-            grads, state, params, value=value, grad=grads, value_fn=value_fn
-        )
-        return optax.apply_updates(params, updates), state
-
-    params = network_params()
-    state = tx.init(params)
-    largest = []
-    for step in range(14):
-        fails = step in (8, 9)
-        params, state = step_fn(params, state, jnp.asarray(step), jnp.asarray(fails))
-        info = armijo_info(state)
-        assert bool(jnp.all(info.accepted)) != fails
-        largest.append(float(jnp.max(info.step_size)))
-    assert largest[10] <= largest[7] * (1 + 1e-6)
-    assert largest[10] >= 0.2 * largest[7]
+    for entry in run(armijo_adam({"a": "a", "b": "b"}), params, loss_fn, num_steps=3):
+        info = armijo_info(entry.state)
+        moved = jax.tree.map(jnp.add, entry.params, entry.updates)
+        assert_trees_all_equal(moved, params)
+        assert int(info.num_evaluations) <= 13
+        assert np.all(np.isfinite(info.step_size))

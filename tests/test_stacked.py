@@ -15,7 +15,7 @@ from optax_armijo import (
     armijo_adamw,
     armijo_info,
     by_stacked_layer,
-    policies,
+    plasls,
 )
 
 NUM_LAYERS = 3
@@ -78,25 +78,17 @@ def labels(layers):
     return {"embed": "embed", "layers": layers, "head": "head"}
 
 
-@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(
-    "options",
+    ("make", "options", "axis"),
     [
-        {"momentum": "searched", "weight_decay": 0.1, "num_joint_steps": 0},
-        {
-            "momentum": "kept",
-            "weight_decay": 0.1,
-            "decay_in_trial": True,
-            "search": "each",
-            "merging": policies.combine(1e-3, relative_threshold=0.3),
-            "relative_floor": 0.0,
-        },
+        (armijo_adamw, {"weight_decay": 0.1}, 0),
+        (armijo_adamw, {"weight_decay": 0.1}, 1),
+        (plasls, {"init_step_size": 10.0, "num_joint_steps": 0}, 1),
     ],
-    ids=["cycle", "each, all of it"],
 )
-def test_a_stack_is_searched_as_its_layers_would_be(axis, options):
-    stacked = armijo_adamw(labels(Stacked("layer", axis)), **options)
-    apart = armijo_adamw(labels([f"layer_{i}" for i in range(NUM_LAYERS)]), **options)
+def test_a_stack_is_searched_as_its_layers_would_be(make, options, axis):
+    stacked = make(labels(Stacked("layer", axis)), **options)
+    apart = make(labels([f"layer_{i}" for i in range(NUM_LAYERS)]), **options)
     history = run(stacked, stacked_params(axis), stacked_loss(axis), num_steps=12)
     expected = run(apart, split_params(), split_loss, num_steps=12)
     for mine, theirs in zip(history, expected, strict=True):
@@ -110,7 +102,7 @@ def test_a_stack_is_searched_as_its_layers_would_be(axis, options):
 
 
 def test_each_layer_of_a_stack_moves_by_its_own_step_size():
-    tx = armijo_adam(labels(Stacked()), num_joint_steps=0, search="each", net="off")
+    tx = armijo_adam(labels(Stacked()))
     params = stacked_params(0)
     updates, state = one_step(tx, params, lambda p: stacked_loss(0)(p, 0))
     info = armijo_info(state)

