@@ -1,0 +1,272 @@
+"""Adam with a step size a group, in plain NumPy float64.
+
+Nothing here comes from optax_armijo: the formulas are those of the docstring of
+`Backtracking`, the numbers are written anew. What the library makes of counts alone,
+bias corrections among it, is in float32 there whatever the dtype of params: `single`.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+LossAfter = Callable[[np.ndarray, Arrays], float]  # of step sizes [G] and a direction
+ValueAndGrad = Callable[[Arrays, Any], tuple[float, Arrays]]
+
+
+class Options(NamedTuple):
+    c: float = 0.6
+    group_c: float = 0.5
+    decrease_factor: float = 0.8
+    search_growth: float = 1.2
+    max_trials: int = 3
+    loss_fraction: float | None = 0.1
+    max_step_size: float | None = None
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+class Ray(NamedTuple):
+    """From params along a direction, on one batch."""
+
+    direction: Arrays
+    slope: np.ndarray  # [G], the decrease that a unit step promises
+    value: float
+    tolerance: float
+    loss_after: LossAfter
+
+
+class Step(NamedTuple):
+    event: str  # "moved", "bad" or "taken back"
+    loss: float  # at the start of the step
+    updates: Arrays
+    step_sizes: np.ndarray  # [G], without the factor, after the step
+    factor: float  # after the step
+    num_evaluations: int
+    params: Arrays  # after the step
+
+
+def run(
+    options: Options,
+    labels: dict[str, str],
+    params: Arrays,
+    batches: Iterable[Any],
+    value_and_grad: ValueAndGrad,
+) -> list[Step]:
+    """One step a batch; the labels name the group of each array."""
+    twin, steps = Twin(options, labels, params), []
+    with np.errstate(all="ignore"):
+        for batch in batches:
+            steps.append(twin.step(params, batch, value_and_grad))
+            params = steps[-1].params
+    return steps
+
+
+class Twin:
+    """What is known from the steps before; `k` counts good batches."""
+
+    def __init__(self, options: Options, labels: dict[str, str], params: Arrays):
+        names = sorted(set(labels.values()))
+        self.options = options
+        self.group = {name: names.index(labels[name]) for name in params}
+        self.num_params = self.sums({n: np.ones(p.shape) for n, p in params.items()})
+        self.m = self.v = {n: np.zeros(p.shape) for n, p in params.items()}
+        self.eta = np.zeros(len(names))
+        self.group_tested = np.zeros(len(names))  # k at the last test of its own
+        self.last_move = np.zeros(len(names))
+        self.k, self.tau, self.tested = 0, 1.0, 0  # k at the whole step's last test
+        self.lowest, self.average, self.deviation = math.inf, 0.0, 0.0
+
+    def step(self, params: Arrays, batch: Any, value_and_grad: ValueAndGrad) -> Step:
+        """Directions, safeguard, the groups' tests, the whole step's, memory."""
+        o, k, num_evaluations = self.options, self.k + 1, 0
+        value, g = value_and_grad(params, batch)
+
+        def loss_after(sizes: np.ndarray, direction: Arrays) -> float:
+            nonlocal num_evaluations
+            num_evaluations += 1
+            moved = self.updates(sizes, direction)
+            loss = value_and_grad({n: params[n] + moved[n] for n in g}, batch)[0]
+            return math.inf if math.isnan(loss) else loss
+
+        def finish(event: str, sizes: np.ndarray, direction: Arrays) -> Step:
+            moved = self.updates(sizes, direction)
+            after = {n: params[n] + moved[n] for n in g}
+            eta, tau = self.eta.copy(), self.tau
+            return Step(event, value, moved, eta, tau, num_evaluations, after)
+
+        m = {n: o.b1 * self.m[n] + (1 - o.b1) * g[n] for n in g}
+        v = {n: o.b2 * self.v[n] + (1 - o.b2) * g[n] ** 2 for n in g}
+        d = self.precondition({n: m[n] / bias(o.b1, k) for n in m}, v, k)
+        p = self.precondition(g, v, k)
+        slope = self.sums({n: -g[n] * d[n] for n in g})
+        good = bool(np.all(np.isfinite([value, *slope, *self.sums(v)])))
+
+        # Safeguard: was it the last step that led to such a loss?
+        excess = value - self.average
+        far = k > 9 and excess > 5 * self.deviation
+        suspect = np.any(self.last_move) and (far or not good)
+        if suspect:
+            last = {n: self.m[n] / bias(o.b1, self.k) for n in g}
+            last = self.precondition(last, self.v, self.k)
+            move = -self.last_move
+            loss = loss_after(move, last)
+            self.lowest = min(self.lowest, loss)
+            if math.isfinite(loss) and (not good or value - loss > excess / 2):
+                self.tau, self.last_move = self.tau / 4, 0 * self.last_move
+                self.tested = min(self.tested, int(self.k / o.search_growth))
+                return finish("taken back", move, last)
+        if not good:
+            return finish("bad", 0 * self.eta, d)
+
+        plain = self.sums({n: -g[n] * p[n] for n in g})
+        tolerance = 4 * 2.0**-52 * abs(value)
+        ray = Ray(p, plain, value, tolerance, loss_after)
+        is_first = not np.any(self.eta)
+        if is_first:
+            self.find_first_sizes(params, ray)
+        elif not suspect and np.any(k >= 4 * self.group_tested):
+            self.compare_groups(k, ray)
+        promised = float(np.sum(self.eta * slope))
+        limit = self.limit(value, k, promised)
+        applied = min(self.tau, limit)
+        tests = k >= o.search_growth * self.tested and np.any(self.eta)
+        if tests:
+            growth = 1.0 if is_first or promised <= 0 else k / max(self.tested, 1)
+            begin = min(self.tau * single(min(growth, 8)), limit)
+            ray = Ray(d, slope, value, tolerance, loss_after)
+            applied = self.test_whole(begin, promised, ray)
+            self.tested = k
+        if not (tests and promised > 0) and limit < self.tau:
+            self.tau *= max((limit / self.tau) ** 0.1, o.decrease_factor)
+
+        self.average = self.average + 0.1 * excess if k > 1 else value
+        self.deviation += 0.1 * (abs(excess) - self.deviation) if k > 1 else 0.0
+        self.lowest = min(self.lowest, value)
+        self.k, self.m, self.v, self.last_move = k, m, v, applied * self.eta
+        return finish("moved", self.last_move, d)
+
+    def find_first_sizes(self, params: Arrays, ray: Ray) -> None:
+        """In proportion to params; a bracket by fours, then halves, for the factor."""
+        p, slope, value, tolerance, loss_after = ray
+        sizes = np.where(slope > 0, self.root_mean_squares(params), 0)
+        sizes = with_new_groups(sizes, slope, abs(value))
+        passed, failed, trial = 0.0, math.inf, 4.0**-4
+        for _ in range(10 if np.any(slope > 0) else 0):
+            loss = loss_after(trial * sizes, p)
+            self.lowest = min(self.lowest, loss)
+            promised = trial * np.sum(sizes * slope)
+            if value - loss >= self.options.c * promised - tolerance:
+                passed = trial
+            else:
+                failed = trial
+            if passed > 0 and failed <= 2.1 * passed:
+                break
+            if passed == 0:
+                trial = trial / 16
+            else:
+                trial = min(4 * passed, math.sqrt(passed) * math.sqrt(failed))
+        self.eta, self.tau = passed * sizes, 1.0
+
+    def compare_groups(self, k: int, ray: Ray) -> None:
+        """The groups' own tests, with nothing but that group moved."""
+        p, slope, value, tolerance, loss_after = ray
+        before = self.eta = with_new_groups(self.eta, slope, 0.0)
+        after, density = before.copy(), self.root_mean_squares(p)
+        due = (k >= 4 * self.group_tested) & (slope > 0) & (before > 0)
+        longest_ago_first = np.argsort(self.group_tested, kind="stable")
+        turns = [i for i in longest_ago_first if due[i]][:16]
+        for i in turns if len(before) > 1 else []:
+            is_new = self.group_tested[i] == 0
+            trial = fitted = before[i] * (2 if is_new else 1)
+            for _ in range(2 if is_new else 1):
+                trial = fitted
+                loss = loss_after(np.where(np.arange(len(before)) == i, trial, 0), p)
+                self.lowest = min(self.lowest, loss)
+                # With f(t) = f - slope t + a t^2 the test just passes at
+                # t = (1 - group_c) slope / a, where a t^2 is what misses.
+                promised = trial * slope[i]
+                if promised > tolerance:
+                    missing = max(1 - (value - loss) / promised, 1e-3)
+                    fitted = trial * (1 - self.options.group_c) / missing
+                    fitted = min(max(fitted, trial / 16), 4 * trial)
+                if abs(math.log(fitted / trial)) < 1:
+                    break
+            if is_new:
+                after[i] = fitted * (min(density[i], 1) or 1)
+            else:
+                after[i] = math.sqrt(fitted) * math.sqrt(before[i])
+                after[i] = min(max(after[i], before[i] / 2), before[i] * 2)
+            self.group_tested[i] = k
+        # Along the gradient the whole step promises as much as before.
+        both = (before * slope > 0) & (after * slope > 0)
+        if np.any(both):
+            self.tau *= np.sum((before * slope)[both]) / np.sum((after * slope)[both])
+        self.eta = after
+
+    def limit(self, value: float, k: int, promised: float) -> float:
+        """The largest factor that may be applied."""
+        fraction, limit = self.options.loss_fraction, math.inf
+        if fraction is not None and promised > 0 and value > 0 and self.lowest >= 0:
+            fraction = single(single(fraction) * single(max(32 / k, 1)))
+            limit = fraction * value / promised
+        if self.options.max_step_size is not None and np.any(self.eta):
+            limit = min(limit, self.options.max_step_size / np.max(self.eta))
+        return limit
+
+    def test_whole(self, begin: float, promised: float, ray: Ray) -> float:
+        """Backtracks; returns what is applied, and sets the factor to go on with."""
+        o, factor = self.options, begin
+        c = o.c if promised > 0 else 2 - o.c
+        accepted, better = False, False
+        for trial in range(o.max_trials):
+            factor *= o.decrease_factor if trial else 1
+            loss = ray.loss_after(factor * self.eta, ray.direction)
+            better = loss <= ray.value
+            accepted = ray.value - loss >= c * factor * promised - ray.tolerance
+            if accepted:
+                break
+        if promised > 0 and not accepted:
+            self.tau = o.decrease_factor * min(factor, self.tau)
+        elif promised > 0:
+            self.tau = factor if factor < begin else max(begin, self.tau)
+        return factor if accepted or better else 0.0
+
+    def precondition(self, x: Arrays, v: Arrays, k: int) -> Arrays:
+        """``-P x``."""
+        b, eps = bias(self.options.b2, k), self.options.eps
+        return {n: -x[n] * (1 / (np.sqrt(v[n] / b) + eps)) for n in x}
+
+    def updates(self, sizes: np.ndarray, direction: Arrays) -> Arrays:
+        """A group of size 0 stays, whatever its direction holds."""
+        pairs = [(n, sizes[self.group[n]]) for n in direction]
+        return {n: s * direction[n] if s else 0 * self.m[n] for n, s in pairs}
+
+    def sums(self, xs: Arrays) -> np.ndarray:
+        """Of all entries by group, [G]."""
+        sums = np.zeros(max(self.group.values()) + 1)
+        for name, x in xs.items():
+            sums[self.group[name]] += np.sum(x)
+        return sums
+
+    def root_mean_squares(self, xs: Arrays) -> np.ndarray:
+        return np.sqrt(self.sums({n: x**2 for n, x in xs.items()}) / self.num_params)
+
+
+def with_new_groups(sizes: np.ndarray, slope: np.ndarray, otherwise: float) -> Any:
+    """Groups without a step size promise what the (lower) median group does."""
+    known = sorted((sizes * slope)[(sizes > 0) & (slope > 0)])
+    median = known[(len(known) - 1) // 2] if known else otherwise
+    return np.where((sizes <= 0) & (slope > 0), median / slope, sizes)
+
+
+def bias(b: float, k: int) -> float:
+    return single(1 - single(single(b) ** k))
+
+
+def single(x: float) -> float:
+    """Rounds to float32."""
+    return float(np.float32(x))
