@@ -1,8 +1,7 @@
 """Adam with a step size a group, in plain NumPy float64.
 
 Nothing here comes from optax_armijo: the formulas are those of the docstring of
-`Backtracking`, the numbers are written anew. What the library makes of counts alone,
-bias corrections among it, is in float32 there whatever the dtype of params: `single`.
+`Backtracking`, the numbers are written anew.
 """
 
 import math
@@ -136,7 +135,7 @@ class Twin:
         tests = k >= o.search_growth * self.tested and np.any(self.eta)
         if tests:
             growth = 1.0 if is_first or promised <= 0 else k / max(self.tested, 1)
-            begin = min(self.tau * single(min(growth, 8)), limit)
+            begin = min(self.tau * min(growth, 8), limit)
             ray = Ray(d, slope, value, tolerance, loss_after)
             applied = self.test_whole(begin, promised, ray)
             self.tested = k
@@ -189,7 +188,7 @@ class Twin:
                 # With f(t) = f - slope t + a t^2 the test just passes at
                 # t = (1 - group_c) slope / a, where a t^2 is what misses.
                 promised = trial * slope[i]
-                if promised > tolerance:
+                if promised > 16 * tolerance:
                     missing = max(1 - (value - loss) / promised, 1e-3)
                     fitted = trial * (1 - self.options.group_c) / missing
                     fitted = min(max(fitted, trial / 16), 4 * trial)
@@ -211,8 +210,7 @@ class Twin:
         """The largest factor that may be applied."""
         fraction, limit = self.options.loss_fraction, math.inf
         if fraction is not None and promised > 0 and value > 0 and self.lowest >= 0:
-            fraction = single(single(fraction) * single(max(32 / k, 1)))
-            limit = fraction * value / promised
+            limit = fraction * max(32 / k, 1) * value / promised
         if self.options.max_step_size is not None and np.any(self.eta):
             limit = min(limit, self.options.max_step_size / np.max(self.eta))
         return limit
@@ -264,9 +262,4 @@ def with_new_groups(sizes: np.ndarray, slope: np.ndarray, otherwise: float) -> A
 
 
 def bias(b: float, k: int) -> float:
-    return single(1 - single(single(b) ** k))
-
-
-def single(x: float) -> float:
-    """Rounds to float32."""
-    return float(np.float32(x))
+    return 1 - b**k

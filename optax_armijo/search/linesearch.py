@@ -29,36 +29,41 @@ class Backtracking:
     `search_growth` since its last test: ever more rarely. The test begins where the
     last one ended, times the growth of k since then (8 at most): so a step size grows
     no faster than k, whatever the number of groups. It shrinks by `decrease_factor`
-    until the test passes, in `max_trials` evaluations at most.
+    until the test passes, in `max_trials` evaluations at most; if none does, the last
+    one is taken where the loss does not rise, else nothing moves. Where momentum
+    ascends on this batch, the loss may rise by 2 - c times what the slope says, and
+    :math:`\tau` stays.
 
     Groups are compared in the second step, and again whenever k is four times as large:
     each is tested on the same batch, 16 in a step at most, and the whole step stays as
-    long as it was. A group's own test takes one evaluation, the first one two at most.
-    It ends at the step size at which, on the quadratic that slope and decrease fix, the
-    test would just pass. One batch is a noisy measurement: from the second comparison
-    on a step size moves half way, in logarithms.
+    long as it was. A group's own test takes one evaluation; the first one, which begins
+    at twice the group's step size, takes two at most. It ends at the step size at
+    which, on the quadratic that slope and decrease fix, the test would just pass. One
+    batch is a noisy measurement: from the second comparison on a step size moves half
+    way, in logarithms.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. Groups whose gradient is
     zero, or whose params are, get the step size that promises the decrease of the
-    median group. Nothing else ties groups to one another: multiplying the params of a
-    group by a power of two, and dividing them by it within the loss, changes nothing.
-    A group most of whose gradient is zero, such as the embeddings of words that are not
-    in the batch, takes its first own step size times the root mean square of
-    :math:`P g`: what it bears is borne by few params.
+    median group. What a group's first own test finds is multiplied by the root mean
+    square of :math:`P g` where that is below 1: it is so where most of the gradient is
+    zero, as of the embeddings of words that are not in the batch, and what such a group
+    bears is borne by few params. Nothing else ties groups to one another: multiplying
+    the params of a group by a power of two, and dividing them by it within the loss,
+    changes nothing.
 
     **Few rows.** The step is shortened where it would promise to remove more than
     `loss_fraction` of the batch's loss, as Polyak's step size would (Loizou et al.,
-    2021), and :math:`\tau` follows what was applied, by a geometric moving average: on
-    few rows, which can be fitted to a loss of zero, step sizes so come down by
-    themselves. In the first 32 steps the part is 32 / k times as large. This holds
-    while no loss below zero has been seen. Training from random weights is faster
-    without it: ``loss_fraction=None``.
+    2021), and between tests :math:`\tau` follows what was applied, by a geometric
+    moving average: on few rows, which can be fitted to a loss of zero, step sizes so
+    come down by themselves. In the first 32 steps the part is 32 / k times as large.
+    This holds while no loss below zero has been seen. Training from random weights is
+    faster without it: ``loss_fraction=None``.
 
-    **Safeguard.** A step that turns out to have led to a loss that is not finite, or
-    five mean deviations above the moving average of the losses, is taken back at the
-    next update, and the step sizes shrink to a quarter; what it takes is one
-    evaluation, and no memory.
+    **Safeguard.** From the tenth step on, a step that turns out to have led to a loss
+    that is not finite, or five mean deviations above the moving average of the losses,
+    is taken back at the next update if going back removes half of the excess; the step
+    sizes shrink to a quarter. What it takes is one evaluation, and no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).

@@ -47,6 +47,7 @@ FAR = 5.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
+VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
 
 
 def search_along_adam(
@@ -291,13 +292,19 @@ class _Moments(NamedTuple):
         return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, self.old)
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
-        bias = 1 - self.b1 ** count.astype(jnp.float32)
         pairs = zip(mu, nu, strict=True)
-        return [-m / bias.astype(m.dtype) * self._scale(v, count) for m, v in pairs]
+        return [
+            -m / _bias(self.b1, count, m.dtype) * self._scale(v, count)
+            for m, v in pairs
+        ]
 
     def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
-        bias = 1 - self.b2 ** count.astype(jnp.float32)
-        return 1 / (jnp.sqrt(nu / bias.astype(nu.dtype)) + self.eps)
+        return 1 / (jnp.sqrt(nu / _bias(self.b2, count, nu.dtype)) + self.eps)
+
+
+def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:
+    """``1 - decay ** count``."""
+    return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
 
 
 class _Given(NamedTuple):
@@ -371,7 +378,7 @@ def _step(
     promised = jnp.sum(sizes * slope)
     limit = _limit(step, sizes, promised, found.lowest, k)
     tests = is_good & is_due & jnp.any(sizes > 0)
-    growth = _growth(k, state.searched).astype(dtype)
+    growth = _growth(k.astype(dtype), state.searched.astype(dtype))
     grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     whole = _search_whole(step, direction, sizes, promised, begin, tests)
@@ -511,7 +518,7 @@ def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
 
 
 def _growth(k: jax.Array, searched: jax.Array) -> jax.Array:
-    """By how much step sizes may have grown since a search, float."""
+    """By how much step sizes may have grown since a search, f[]."""
     return jnp.minimum(k / jnp.maximum(searched, 1), LARGEST_GROWTH)
 
 
@@ -610,7 +617,7 @@ def _search_groups(
         ratio = (step.value - loss) / jnp.where(promised > 0, promised, 1)
         fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
         fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
-        fitted = jnp.where(promised > step.tolerance, fitted, at.trial)
+        fitted = jnp.where(promised > VISIBLE * step.tolerance, fitted, at.trial)
         trial = jnp.where(is_first, ladder, fitted)
         is_bracketed = jnp.where(
             is_first,
@@ -682,10 +689,9 @@ def _limit(
     if search.loss_fraction is not None:
         # Who has seen a loss below 0 knows that 0 is no bound.
         holds = (promised > 0) & (value > 0) & (lowest >= 0)
-        fraction = search.loss_fraction * jnp.maximum(LIMITED_FROM / k, 1)
-        part = (
-            fraction.astype(value.dtype) * value / jnp.where(promised > 0, promised, 1)
-        )
+        more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
+        fraction = jnp.asarray(search.loss_fraction, value.dtype) * more
+        part = fraction * value / jnp.where(promised > 0, promised, 1)
         limit = jnp.where(holds, part, limit)
     if search.max_step_size is not None:
         largest = jnp.max(sizes)
