@@ -68,7 +68,7 @@ class TestNumPyAndPythonParams:
     @pytest.mark.parametrize(
         ("name", "kind"),
         [("armijo_adamw", kind) for kind in FOREIGN]
-        + [(name, "float64 arrays") for name in FORMS if name != "armijo_adamw"],
+        + [("scale_by_armijo", "float64 arrays"), ("wrapped", "float64 arrays")],
     )
     def test_they_train_without_a_warning(self, name, kind):
         params = FOREIGN[kind]
@@ -80,12 +80,11 @@ class TestNumPyAndPythonParams:
         for leaf in jax.tree.leaves(trained):
             assert isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32
 
-    @each_form
-    def test_they_give_the_steps_of_arrays_outside_jit_too(self, name):
+    def test_they_give_the_steps_of_arrays_outside_jit_too(self):
         params = {"a": np.ones(3), "b": 1.0}
         as_arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
         (mine, *_), (theirs, *_) = (
-            train(FORMS[name](), tree, num_steps=1, is_jitted=False)
+            train(oa.armijo_adamw(), tree, num_steps=1, is_jitted=False)
             for tree in (params, as_arrays)
         )
         for x, y in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True):
@@ -114,8 +113,10 @@ class TestNumPyAndPythonParams:
         assert updates["n"].dtype == jnp.int32 and np.all(updates["a"] < 0)
 
 
-@each_form
-@pytest.mark.parametrize("is_jitted", [True, False])
+@pytest.mark.parametrize(
+    ("name", "is_jitted"),
+    [*[(name, True) for name in FORMS], ("armijo_adamw", False)],
+)
 def test_leaves_without_an_entry_train_nothing_and_break_nothing(name, is_jitted):
     params = {"a": jnp.ones(0), "b": jnp.ones((2, 0))}
     trained, state, _ = train(FORMS[name](), params, is_jitted=is_jitted)
@@ -156,7 +157,7 @@ def network_step(tx, loss_fn=network_loss, **extra_args):
 class TestNothingToTrain:
     """Point 8: no-ops, as with ``optax.adam``."""
 
-    @pytest.mark.parametrize("tree", [{}, [], (), {"a": None}], ids=str)
+    @pytest.mark.parametrize("tree", [{}, {"a": None}], ids=str)
     def test_a_tree_without_leaves(self, name, tree):
         tx = FORMS[name]()
         state = first = init(tx, tree)
@@ -180,11 +181,8 @@ class TestNothingToTrain:
 
 @pytest.mark.parametrize("make", [oa.armijo_adamw, oa.scale_by_armijo, oa.salsa])
 def test_params_that_are_all_frozen_stay(make):
-    for tx in (
-        make(oa.FROZEN),
-        oa.average_iterates(make(oa.FROZEN)),
-        oa.dynamic_loss_scale(make(oa.FROZEN)),
-    ):
+    frozen = make(oa.FROZEN)
+    for tx in (frozen, oa.average_iterates(oa.dynamic_loss_scale(frozen))):
         params = network_params() | {"count": jnp.array(3), "float64": np.ones(2)}
         state = init(tx, params)
         grads = jax.tree.map(jnp.ones_like, params)
@@ -256,8 +254,8 @@ class TestAsOptaxTestsItsOwn:
         tx = FORMS[name]()
         guarded = optax.apply_if_finite(tx, 3)
         params = network_params()
-        plain, _ = network_step(tx)(params, tx.init(params))
-        mine, _ = network_step(guarded, reference="of another")(
+        plain, _ = jax.jit(network_step(tx))(params, tx.init(params))
+        mine, _ = jax.jit(network_step(guarded, reference="of another"))(
             params, guarded.init(params)
         )
         chex.assert_trees_all_close(mine, plain, rtol=1e-5, atol=1e-6)
@@ -279,16 +277,13 @@ class TestAsOptaxTestsItsOwn:
     def test_updates_have_the_types_of_params(self, name):
         tx = FORMS[name]()
         params = network_params(jnp.float16) | {"scale": jnp.ones((), jnp.float32)}
-        value, grads = jax.value_and_grad(network_loss)(params)
-        updates, _ = update(
-            tx,
-            grads,
-            tx.init(params),
-            params,
-            value=value,
-            grad=grads,
-            value_fn=network_loss,
-        )
+
+        def updates_of(params):
+            value, grads = jax.value_and_grad(network_loss)(params)
+            arguments = {"value": value, "grad": grads, "value_fn": network_loss}
+            return update(tx, grads, tx.init(params), params, **arguments)[0]
+
+        updates = jax.eval_shape(updates_of, params)
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
     def test_abstract_params_give_the_same_state(self, name):
@@ -321,7 +316,7 @@ def test_injected_hyperparams_take_strings_and_schedules_under_jit(make, strings
     step: Any = jax.jit(network_step(tx))
     state = init(tx, params)
     first, state = step(params, state)
-    expected, _ = network_step(plain)(params, init(plain, params))
+    expected, _ = jax.jit(network_step(plain))(params, init(plain, params))
     chex.assert_trees_all_close(first, expected, rtol=1e-4, atol=1e-6)
     params = first
     for _ in range(4):
