@@ -21,8 +21,8 @@ class ArmijoInfo(NamedTuple):
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
       step_size: what the group will step by.  # f[G]
       applied_step_size: the step size that it last moved by, 0 if unmoved.  # f[G]
-      searched: whether it was searched.  # bool[G]
-      accepted: whether its search accepted a trial.  # bool[G]
+      searched: whether its own step size or the whole step was tested.  # bool[G]
+      accepted: whether a test passed: that of the whole step, where there was one.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
       predicted_decrease: step size times slope of the accepted trial.  # f[G]
@@ -84,7 +84,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> info = armijo_info(state)
       >>> info.labels, info.searched.tolist(), info.accepted.tolist()
-      (('first', 'last'), [False, False], [True, True])
+      (('first', 'last'), [True, True], [True, True])
       >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
       True
       >>> print(str(info).splitlines()[0].split())

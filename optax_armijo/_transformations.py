@@ -6,13 +6,12 @@ from typing import Any
 import optax
 
 from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.labels.functions import by_layer
 from optax_armijo.search.linesearch import Backtracking
-from optax_armijo.search.step import search_along_adam, search_along_updates
+from optax_armijo.search.transformation import search_along_adam, search_along_updates
 
 
 def armijo_adam(
-    param_labels: ParamLabels = by_layer,
+    param_labels: ParamLabels = None,
     *,
     linesearch: Backtracking = Backtracking(),  # noqa: B008
     b1: Scalar = 0.9,
@@ -34,9 +33,9 @@ def armijo_adam(
     Args:
       param_labels: which leaves share a step size: a pytree of labels that is a prefix
         of params' tree, or a function from params to one, as in ``optax.partition``.
-        `one_group` gives all leaves one step size. Leaves labelled `FROZEN` never move.
-        Inside ``optax.inject_hyperparams`` a function must be named in
-        ``static_args``.
+        None groups `by_layer`; `one_group` gives all leaves one step size. Leaves
+        labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
+        must be named in ``static_args``.
       linesearch: the numbers of the search.
       b1: decay rate of the first moment, in [0, 1).
       b2: decay rate of the second moment, in [0, 1).
@@ -50,7 +49,8 @@ def armijo_adam(
       the loss, unless ``grad`` is given: then Adam takes the updates, which may be
       clipped, and the search takes the gradient. State: `BacktrackingState`, the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
-      loss or gradient is not finite nothing moves, moments included.
+      loss or gradient is not finite nothing moves, moments included; if the loss of
+      that batch is finite at the params before the last step, that step is taken back.
 
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``value``
@@ -88,7 +88,7 @@ def armijo_adam(
 
 
 def armijo_adamw(
-    param_labels: ParamLabels = by_layer,
+    param_labels: ParamLabels = None,
     *,
     linesearch: Backtracking = Backtracking(),  # noqa: B008
     b1: Scalar = 0.9,
@@ -152,7 +152,7 @@ def armijo_adamw(
 
 
 def scale_by_armijo(
-    param_labels: ParamLabels = by_layer,
+    param_labels: ParamLabels = None,
     *,
     linesearch: Backtracking = Backtracking(),  # noqa: B008
 ) -> optax.GradientTransformationExtraArgs:
@@ -161,8 +161,7 @@ def scale_by_armijo(
     The incoming updates :math:`d` are a direction, to be *added* to params as always
     in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
     ``optax.scale(-1.0)``. The search is that of `Backtracking` with :math:`p = d`: a
-    step is never taken back, for the last direction is not remembered. A direction
-    that is not descending on this batch is not searched along.
+    step is never taken back, for the last direction is not remembered.
 
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.

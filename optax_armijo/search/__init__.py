@@ -1,1 +1,1 @@
-"""The line search: `linesearch` has its numbers, `step` one step from top to bottom."""
+"""The line search: its numbers, directions and one step, `step.take_step`."""

@@ -1,9 +1,8 @@
-"""A step of Adam whose step sizes `Backtracking` finds, from top to bottom.
+"""One step of the search, from top to bottom: `take_step`.
 
 Shapes: G groups.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,26 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_armijo._checks import check_range
 from optax_armijo._numerics import nan_to_inf, rounding_error, search_dtype
-from optax_armijo._state import BacktrackingState, LastStep, encode_labels
-from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.labels.checks import check_not_a_rate
-from optax_armijo.labels.grouping import Grouping, group_leaves
+from optax_armijo._state import BacktrackingState, LastStep
+from optax_armijo._types import Scalar
+from optax_armijo.labels.grouping import Grouping
+from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.linesearch import Backtracking
-from optax_armijo.search.placement import build_beside
-from optax_armijo.search.refusals import (
-    as_arrays,
-    check_given,
-    check_groups,
-    check_moments,
-    check_not_in_multi_steps,
-    check_search_state,
-    warn_outside_jit,
-)
 from optax_armijo.search.slopes import Leaves, slopes
-from optax_armijo.search.value_fn import bind_value_fn, check_loss
-from optax_armijo.search.weight_decay import decay_updates
 
 FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
@@ -50,147 +36,7 @@ ROUNDING_ULPS = 4.0
 VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
 
 
-def search_along_adam(
-    param_labels: ParamLabels,
-    linesearch: Backtracking,
-    *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    weight_decay: Scalar | None = None,
-    mask: Any = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Returns Adam with a step size a group; `Backtracking` has the formulas.
-
-    Raises:
-      ValueError: an argument outside its range.
-    """
-    check_range("b1", b1, at_least=0, below=1)
-    check_range("b2", b2, at_least=0, below=1)
-    check_range("eps", eps, above=0)
-    if weight_decay is not None:
-        check_range("weight_decay", weight_decay, at_least=0)
-
-    def init_moments(grouping: Grouping, params: Any) -> list[Any]:
-        return [_zeros(grouping, params) for _ in range(2)]
-
-    def directions(
-        grouping: Grouping, state: BacktrackingState, grads: Leaves
-    ) -> _Moments:
-        grads = [g.astype(search_dtype([g])) for g in grads]
-        return _Moments.after(grouping, state.adam, grads, b1, b2, eps)
-
-    decay = None if weight_decay is None else (weight_decay, mask)
-    return _transformation(param_labels, linesearch, init_moments, directions, decay)
-
-
-def search_along_updates(
-    param_labels: ParamLabels, linesearch: Backtracking
-) -> optax.GradientTransformationExtraArgs:
-    """Returns the search along whatever direction comes in as updates."""
-    return _transformation(
-        param_labels,
-        linesearch,
-        _no_moments,
-        lambda grouping, state, updates: _Given(updates, state.adam),
-        None,
-    )
-
-
-def _no_moments(grouping: Grouping, params: Any) -> list[Any]:
-    del grouping, params
-    return [(), ()]
-
-
-def _transformation(
-    param_labels: ParamLabels,
-    linesearch: Backtracking,
-    init_moments: Callable[[Grouping, Any], list[Any]],
-    directions: Callable[[Grouping, BacktrackingState, Leaves], Any],
-    decay: tuple[Scalar, Any] | None,
-) -> optax.GradientTransformationExtraArgs:
-    """Checks what comes in, and makes a step of it."""
-    check_not_a_rate(param_labels)
-    if not isinstance(linesearch, Backtracking):
-        raise TypeError(
-            f"linesearch must be a Backtracking; got {type(linesearch).__name__}"
-        )
-    calls_outside_jit = itertools.count(1)
-
-    def init_fn(params: Any) -> BacktrackingState:
-        check_not_in_multi_steps()
-        params = as_arrays(params)
-        grouping = group_leaves(param_labels, params)
-        return build_beside(params, lambda: _init_state(grouping, params))._replace(
-            adam=optax.ScaleByAdamState(
-                build_beside(params, lambda: jnp.zeros([], jnp.int32)),
-                *init_moments(grouping, params),
-            )
-        )
-
-    def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: Any = None,
-        **extra_args: Any,
-    ) -> tuple[Any, BacktrackingState]:
-        check_not_in_multi_steps()
-        if not jax.tree.leaves(updates):
-            return updates, _counted(state)
-        # Adam's updates are gradients: that of the loss, where no other is given.
-        is_direction = init_moments is _no_moments
-        check_given(params=params, value=value, value_fn=value_fn)
-        if is_direction:
-            check_given(grad=grad)
-        warn_outside_jit(calls_outside_jit, updates, state, params, value)
-        updates, params, grad = as_arrays((updates, params, grad))
-        check_search_state(state, BacktrackingState)
-        value = check_loss("value", value)
-        grouping = group_leaves(param_labels, params)
-        check_groups(grouping, state)
-        if not is_direction:
-            check_moments(grouping, params, (state.adam.mu, state.adam.nu))
-        if not grouping.num_groups:
-            return jax.tree.map(jnp.zeros_like, params), _counted(state)
-        leaves = grouping.trainable(updates)
-        step = _Step(
-            grouping=grouping,
-            linesearch=linesearch,
-            params=params,
-            loss_fn=bind_value_fn(value_fn, extra_args),
-            loss_dtype=value.dtype,
-            value=value.astype(state.factor.dtype),
-            loss_grads=leaves if grad is None else grouping.trainable(grad),
-        )
-        updates, state = _step(step, state, directions(grouping, state, leaves))
-        return _decayed(updates, grouping, params, state, decay), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _decayed(
-    updates: Any,
-    grouping: Grouping,
-    params: Any,
-    state: BacktrackingState,
-    decay: tuple[Scalar, Any] | None,
-) -> Any:
-    """Adds decoupled weight decay by the step sizes that the groups moved by."""
-    if decay is None:
-        return updates
-    # A step that is taken back has negative step sizes.
-    applied = jnp.maximum(state.last.applied_step_size, 0)
-    decays = decay_updates(grouping, params, applied, *decay)
-    pairs = zip(grouping.trainable(updates), decays, strict=True)
-    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(params))
-    return grouping.merge([u + d for u, d in pairs], zeros)
-
-
-class _Step(NamedTuple):
+class Problem(NamedTuple):
     """What a step is made of; `loss_grads` is the gradient of the loss."""
 
     grouping: Grouping
@@ -233,119 +79,20 @@ class _Step(NamedTuple):
         return rounding_error(self.value, ulps, self.loss_dtype)
 
 
-class _Moments(NamedTuple):
-    """Adam's moments with this batch's gradient in them, and its directions."""
-
-    grouping: Grouping
-    old: optax.ScaleByAdamState
-    grads: Leaves
-    mu: Leaves
-    nu: Leaves
-    num_good: jax.Array
-    b1: Scalar
-    b2: Scalar
-    eps: Scalar
-
-    @classmethod
-    def after(
-        cls,
-        grouping: Grouping,
-        old: optax.ScaleByAdamState,
-        grads: Leaves,
-        b1: Scalar,
-        b2: Scalar,
-        eps: Scalar,
-    ) -> "_Moments":
-        mu, nu = map(grouping.trainable, (old.mu, old.nu))
-        return cls(
-            grouping=grouping,
-            old=old,
-            grads=grads,
-            mu=[b1 * m + (1 - b1) * g for m, g in zip(mu, grads, strict=True)],
-            nu=[b2 * v + (1 - b2) * g**2 for v, g in zip(nu, grads, strict=True)],
-            num_good=jnp.asarray(optax.safe_increment(old.count)),
-            b1=b1,
-            b2=b2,
-            eps=eps,
-        )
-
-    def direction(self) -> list[jax.Array]:
-        """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
-        along = self._along(self.mu, self.nu, self.num_good)
-        pairs = zip(along, self.nu, strict=True)
-        return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
-
-    def plain(self) -> list[jax.Array]:
-        """``-P g``."""
-        pairs = zip(self.grads, self.nu, strict=True)
-        return [-g * self._scale(v, self.num_good) for g, v in pairs]
-
-    def last_direction(self) -> list[jax.Array]:
-        """The direction of the step before, made again from the old moments."""
-        mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
-        return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
-
-    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
-        """The moments to go on with: the old ones after a bad batch."""
-        masked = map(self.grouping.masked, (self.mu, self.nu))
-        new = optax.ScaleByAdamState(self.num_good, *masked)
-        return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, self.old)
-
-    def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
-        pairs = zip(mu, nu, strict=True)
-        return [
-            -m / _bias(self.b1, count, m.dtype) * self._scale(v, count)
-            for m, v in pairs
-        ]
-
-    def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
-        return 1 / (jnp.sqrt(nu / _bias(self.b2, count, nu.dtype)) + self.eps)
-
-
-def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:
-    """``1 - decay ** count``."""
-    return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
-
-
-class _Given(NamedTuple):
-    """A direction that came in as updates, in the place of `_Moments`."""
-
-    updates: Leaves
-    old: optax.ScaleByAdamState
-
-    @property
-    def num_good(self) -> jax.Array:
-        return jnp.asarray(optax.safe_increment(self.old.count))
-
-    def direction(self) -> Leaves:
-        return self.updates
-
-    def plain(self) -> Leaves:
-        return self.updates
-
-    def last_direction(self) -> Leaves:
-        """Not known: it would take a copy of params to remember it."""
-        return [jnp.zeros_like(x) for x in self.updates]
-
-    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
-        count = jnp.where(is_good, self.num_good, self.old.count)
-        return self.old._replace(count=count)
-
-
-def _step(
-    step: _Step, state: BacktrackingState, moments: _Moments | _Given
+def take_step(
+    problem: Problem, state: BacktrackingState, moments: AdamDirections | GivenDirection
 ) -> tuple[Any, BacktrackingState]:
     """Direction, slopes, groups' own tests, the whole step's test, move, learn."""
-    grouping, search, k = step.grouping, step.linesearch, moments.num_good
+    grouping, search, k = problem.grouping, problem.linesearch, moments.num_good
     direction = moments.direction()
-    slope = step.slopes(direction)  # [G]
-    is_good = jnp.isfinite(step.value) & jnp.all(jnp.isfinite(slope))
+    slope = problem.slopes(direction)  # [G]
+    is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
     # A loss far above those before: was it the last step that led there?
-    excess = step.value - state.loss_average
+    excess = problem.value - state.loss_average
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
-    is_known = isinstance(moments, _Moments)
+    is_known = isinstance(moments, AdamDirections)
     is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
-    dtype = step.value.dtype
+    dtype = problem.value.dtype
     is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
     is_due &= is_good
     compares = is_good & jnp.any(_is_group_due(state.group_searched, k))
@@ -353,43 +100,49 @@ def _step(
     # Along the gradient: the groups' own tests, the first bracket, or a look back.
     plain_slope = jax.lax.cond(
         compares & ~is_suspect,
-        lambda: step.slopes(moments.plain()),
+        lambda: problem.slopes(moments.plain()),
         lambda: jnp.zeros_like(slope),
     )
     is_first = ~jnp.any(state.group_step_size > 0)
     sizes = jax.lax.cond(
         is_first,
-        lambda: _first_step_sizes(step, plain_slope),
+        lambda: _first_step_sizes(problem, plain_slope),
         lambda: _with_new_groups(state.group_step_size, plain_slope),
     )
     found = _search_groups(
-        step, moments, state, sizes, plain_slope, is_first=is_first, is_back=is_suspect
+        problem,
+        moments,
+        state,
+        sizes,
+        plain_slope,
+        is_first=is_first,
+        is_back=is_suspect,
     )
     # What the groups' tests settle is how their step sizes compare: the whole step is
     # as long as before.
     ratio = _sum_ratio(sizes * plain_slope, found.step_size * plain_slope)
     before = state.factor * jnp.where(is_first, 1, ratio)
     sizes = found.step_size
-    is_to_blame = ~is_good | (step.value - found.loss > excess / 2)
+    is_to_blame = ~is_good | (problem.value - found.loss > excess / 2)
     takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
     is_good &= ~takes_back
 
     # Along the momentum: the whole step, as it is applied.
     promised = jnp.sum(sizes * slope)
-    limit = _limit(step, sizes, promised, found.lowest, k)
+    limit = _limit(problem, sizes, promised, found.lowest, k)
     tests = is_good & is_due & jnp.any(sizes > 0)
     growth = _growth(k.astype(dtype), state.searched.astype(dtype))
     grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
-    whole = _search_whole(step, direction, sizes, promised, begin, tests)
+    whole = _search_whole(problem, direction, sizes, promised, begin, tests)
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     applied = jnp.where(is_good, factor, 0) * sizes
 
-    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(step.params))
+    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(problem.params))
     updates = jax.lax.cond(
         takes_back,
-        lambda: step.updates(-state.last_move, moments.last_direction()),
-        lambda: step.updates(applied, direction),
+        lambda: problem.updates(-state.last_move, moments.last_direction()),
+        lambda: problem.updates(applied, direction),
     )
     kept = jnp.where(is_first, 1, before)
     # A test along a direction that does not descend says nothing of the step's size.
@@ -402,9 +155,9 @@ def _step(
     num_searched = jnp.where(tests, whole.num_trials, 0)
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
     num_evaluations = found.num_evaluations + num_searched
-    losses = jnp.where(is_good, step.value, state.lowest_loss)
+    losses = jnp.where(is_good, problem.value, state.lowest_loss)
     average = state.loss_average + (1 - LOSS_DECAY) * excess
-    average = jnp.where(k <= 1, step.value, average)
+    average = jnp.where(k <= 1, problem.value, average)
     spread = jnp.where(k <= 1, 0, jnp.abs(excess))
     deviation = state.loss_deviation + (1 - LOSS_DECAY) * (
         spread - state.loss_deviation
@@ -427,12 +180,12 @@ def _step(
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
             applied_step_size=jnp.where(takes_back, -state.last_move, applied),
-            searched=found.searched,
-            accepted=found.accepted,
+            searched=found.searched | (tests & (sizes > 0)),
+            accepted=jnp.where(tests, whole.accepted & (sizes > 0), found.accepted),
             num_trials=num_trials,
             predicted_decrease=applied * slope,
             actual_decrease=jnp.where(
-                tests & whole.accepted, _shares(applied * slope, step, whole), 0
+                tests & whole.accepted, _shares(applied * slope, problem, whole), 0
             ),
             net_factor=jnp.where(tests, whole.applied / begin, 1),
             num_evaluations=num_evaluations,
@@ -455,24 +208,26 @@ def _last_searched(
     return jnp.where(takes_back, jnp.minimum(overdue, state.searched), searched)
 
 
-def _first_step_sizes(step: _Step, slope: jax.Array) -> jax.Array:
+def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
     A group whose params are zero gets what promises as much as the median group, and
     where there is no other, all of the loss.
     """
-    grouping, dtype = step.grouping, step.value.dtype
-    root = _root_mean_squares(grouping, grouping.trainable(step.params), dtype)
-    return _with_new_groups(jnp.where(slope > 0, root, 0), slope, jnp.abs(step.value))
+    grouping, dtype = problem.grouping, problem.value.dtype
+    root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
+    return _with_new_groups(
+        jnp.where(slope > 0, root, 0), slope, jnp.abs(problem.value)
+    )
 
 
-def _density(step: _Step, moments: _Moments | _Given) -> jax.Array:
+def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
     """The root mean square of ``P g`` where it is below 1, f[G].
 
     It is so where most gradients are zero, as of the embeddings of words that are not
     in the batch: what is there bears larger steps, for these rows alone.
     """
-    root = _root_mean_squares(step.grouping, moments.plain(), step.value.dtype)
+    root = _root_mean_squares(problem.grouping, moments.plain(), problem.value.dtype)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
 
 
@@ -555,8 +310,8 @@ class _Groups(NamedTuple):
 
 
 def _search_groups(
-    step: _Step,
-    moments: _Moments | _Given,
+    problem: Problem,
+    moments: AdamDirections | GivenDirection,
     state: BacktrackingState,
     sizes: jax.Array,
     slope: jax.Array,
@@ -570,8 +325,8 @@ def _search_groups(
     visit is that of a group, on one batch: on several they could not be compared. A
     look back at the params before the last step takes the place of all visits.
     """
-    search, k, dtype = step.linesearch, moments.num_good, step.value.dtype
-    num_groups = step.grouping.num_groups
+    search, k, dtype = problem.linesearch, moments.num_good, problem.value.dtype
+    num_groups = problem.grouping.num_groups
     num_turns = min(num_groups, MOST_GROUPS)
     is_new = state.group_searched == 0
     is_due = _is_group_due(state.group_searched, k) & (slope > 0) & (sizes > 0)
@@ -584,7 +339,7 @@ def _search_groups(
     num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
 
     density = jax.lax.cond(
-        num_visits > 0, lambda: _density(step, moments), lambda: jnp.ones_like(sizes)
+        num_visits > 0, lambda: _density(problem, moments), lambda: jnp.ones_like(sizes)
     )
 
     def group(visit: jax.Array) -> jax.Array:
@@ -599,12 +354,12 @@ def _search_groups(
         pattern = jnp.where(is_first, sizes, turn.astype(dtype))
         moved = jnp.where(is_back, -state.last_move, at.trial * pattern)
         directions = zip(moments.plain(), moments.last_direction(), strict=True)
-        loss = step.loss_after(
+        loss = problem.loss_after(
             moved, [jnp.where(is_back, last, d) for d, last in directions]
         )
         promised = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
-        passes = step.value - loss >= c * promised - step.tolerance
+        passes = problem.value - loss >= c * promised - problem.tolerance
         passed = jnp.where(passes, at.trial, at.passed)
         failed = jnp.where(passes, at.failed, at.trial)
         in_visit = at.in_visit + 1
@@ -614,10 +369,10 @@ def _search_groups(
         middle = jnp.sqrt(passed) * jnp.sqrt(failed)
         up = jnp.where(failed < jnp.inf, middle, LADDER * passed)
         ladder = jnp.where(passed > 0, up, at.trial / LADDER**2)
-        ratio = (step.value - loss) / jnp.where(promised > 0, promised, 1)
+        ratio = (problem.value - loss) / jnp.where(promised > 0, promised, 1)
         fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
         fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
-        fitted = jnp.where(promised > VISIBLE * step.tolerance, fitted, at.trial)
+        fitted = jnp.where(promised > VISIBLE * problem.tolerance, fitted, at.trial)
         trial = jnp.where(is_first, ladder, fitted)
         is_bracketed = jnp.where(
             is_first,
@@ -666,7 +421,7 @@ def _search_groups(
             trial=begin(count),
             passed=none,
             failed=jnp.full_like(none, jnp.inf),
-            loss=step.value,
+            loss=problem.value,
             lowest=state.lowest_loss,
             searched=no,
             accepted=no,
@@ -677,14 +432,14 @@ def _search_groups(
 
 
 def _limit(
-    step: _Step,
+    problem: Problem,
     sizes: jax.Array,
     promised: jax.Array,
     lowest: jax.Array,
     k: jax.Array,
 ) -> jax.Array:
     """The largest factor by which the groups' step sizes may be applied, f[]."""
-    search, value = step.linesearch, step.value
+    search, value = problem.linesearch, problem.value
     limit = jnp.asarray(jnp.inf, value.dtype)
     if search.loss_fraction is not None:
         # Who has seen a loss below 0 knows that 0 is no bound.
@@ -720,7 +475,7 @@ class _Whole(NamedTuple):
 
 
 def _search_whole(
-    step: _Step,
+    problem: Problem,
     direction: Leaves,
     sizes: jax.Array,
     promised: jax.Array,
@@ -732,16 +487,16 @@ def _search_whole(
     Where the momentum does not descend on this batch, what is asked for is that the
     loss rises by no more than (2 - c) times what the slope says.
     """
-    search = step.linesearch
+    search = problem.linesearch
     required = promised - (1 - search.c) * jnp.abs(promised)
 
     def body(at: _Whole) -> _Whole:
         again = at.num_trials > 0
         factor = at.factor * jnp.where(again, search.decrease_factor, 1)
         factor = factor.astype(at.factor.dtype)
-        loss = step.loss_after(factor * sizes, direction)
-        accepted = step.value - loss >= factor * required - step.tolerance
-        applied = jnp.where(accepted | (loss <= step.value), factor, 0)
+        loss = problem.loss_after(factor * sizes, direction)
+        accepted = problem.value - loss >= factor * required - problem.tolerance
+        applied = jnp.where(accepted | (loss <= problem.value), factor, 0)
         return _Whole(factor, loss, accepted, at.num_trials + 1, applied)
 
     return jax.lax.while_loop(
@@ -749,7 +504,7 @@ def _search_whole(
         body,
         _Whole(
             factor=begin,
-            loss=step.value,
+            loss=problem.value,
             accepted=jnp.zeros([], jnp.bool_),
             num_trials=jnp.zeros([], jnp.int32),
             applied=jnp.zeros_like(begin),
@@ -778,54 +533,8 @@ def _drawn_to(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Arr
     )
 
 
-def _shares(promised: jax.Array, step: _Step, whole: _Whole) -> jax.Array:
+def _shares(promised: jax.Array, problem: Problem, whole: _Whole) -> jax.Array:
     """The decrease of the loss, shared out as it was promised, [G]."""
     total = jnp.sum(promised)
     share = jnp.where(total != 0, promised / jnp.where(total != 0, total, 1), 0)
-    return share * (step.value - whole.loss)
-
-
-def _counted(state: BacktrackingState) -> BacktrackingState:
-    """The state after a step in which there was nothing to move."""
-    return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
-
-
-def _zeros(grouping: Grouping, params: Any) -> Any:
-    leaves = grouping.trainable(params)
-    return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
-
-
-def _init_state(grouping: Grouping, params: Any) -> BacktrackingState:
-    """The state before the first step, but for Adam's."""
-    dtype = search_dtype(grouping.trainable(params))
-    num_groups = grouping.num_groups
-
-    # Every leaf is an array of its own, strongly typed: the state may be donated.
-    def zeros(dtype: Any, *shape: int) -> jax.Array:
-        return jnp.zeros(shape, dtype)
-
-    return BacktrackingState(
-        label_codes=jnp.array(encode_labels(grouping.labels)),
-        num_steps=zeros(jnp.int32),
-        adam=optax.ScaleByAdamState(zeros(jnp.int32), (), ()),
-        group_step_size=zeros(dtype, num_groups),
-        factor=jnp.ones((), dtype),
-        group_searched=zeros(jnp.int32, num_groups),
-        searched=zeros(jnp.int32),
-        lowest_loss=jnp.full((), jnp.finfo(dtype).max, dtype),
-        loss_average=zeros(dtype),
-        loss_deviation=zeros(dtype),
-        last_move=zeros(dtype, num_groups),
-        total_trials=zeros(jnp.int32, num_groups),
-        total_evaluations=zeros(jnp.int32),
-        last=LastStep(
-            applied_step_size=zeros(dtype, num_groups),
-            searched=zeros(jnp.bool_, num_groups),
-            accepted=zeros(jnp.bool_, num_groups),
-            num_trials=zeros(jnp.int32, num_groups),
-            predicted_decrease=zeros(dtype, num_groups),
-            actual_decrease=zeros(dtype, num_groups),
-            net_factor=jnp.ones((), dtype),
-            num_evaluations=zeros(jnp.int32),
-        ),
-    )
+    return share * (problem.value - whole.loss)

@@ -1,0 +1,113 @@
+"""Where a step goes: Adam's direction, with momentum and without, or one that is given.
+
+Both have the same methods; what they return has one array a trainable leaf.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_armijo._types import Scalar
+from optax_armijo.labels.grouping import Grouping
+from optax_armijo.search.slopes import Leaves
+
+
+class AdamDirections(NamedTuple):
+    """Adam's moments with this batch's gradient in them, and its directions."""
+
+    grouping: Grouping
+    old: optax.ScaleByAdamState
+    grads: Leaves
+    mu: Leaves
+    nu: Leaves
+    num_good: jax.Array
+    b1: Scalar
+    b2: Scalar
+    eps: Scalar
+
+    @classmethod
+    def after(
+        cls,
+        grouping: Grouping,
+        old: optax.ScaleByAdamState,
+        grads: Leaves,
+        b1: Scalar,
+        b2: Scalar,
+        eps: Scalar,
+    ) -> "AdamDirections":
+        mu, nu = map(grouping.trainable, (old.mu, old.nu))
+        return cls(
+            grouping=grouping,
+            old=old,
+            grads=grads,
+            mu=[b1 * m + (1 - b1) * g for m, g in zip(mu, grads, strict=True)],
+            nu=[b2 * v + (1 - b2) * g**2 for v, g in zip(nu, grads, strict=True)],
+            num_good=jnp.asarray(optax.safe_increment(old.count)),
+            b1=b1,
+            b2=b2,
+            eps=eps,
+        )
+
+    def direction(self) -> list[jax.Array]:
+        """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
+        along = self._along(self.mu, self.nu, self.num_good)
+        pairs = zip(along, self.nu, strict=True)
+        return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
+
+    def plain(self) -> list[jax.Array]:
+        """``-P g``."""
+        pairs = zip(self.grads, self.nu, strict=True)
+        return [-g * self._scale(v, self.num_good) for g, v in pairs]
+
+    def last_direction(self) -> list[jax.Array]:
+        """The direction of the step before, made again from the old moments."""
+        mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
+        return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
+
+    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+        """The moments to go on with: the old ones after a bad batch."""
+        masked = map(self.grouping.masked, (self.mu, self.nu))
+        new = optax.ScaleByAdamState(self.num_good, *masked)
+        return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, self.old)
+
+    def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
+        pairs = zip(mu, nu, strict=True)
+        return [
+            -m / _bias(self.b1, count, m.dtype) * self._scale(v, count)
+            for m, v in pairs
+        ]
+
+    def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
+        return 1 / (jnp.sqrt(nu / _bias(self.b2, count, nu.dtype)) + self.eps)
+
+
+def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:
+    """``1 - decay ** count``."""
+    return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+
+
+class GivenDirection(NamedTuple):
+    """A direction that came in as updates, in the place of `AdamDirections`."""
+
+    updates: Leaves
+    old: optax.ScaleByAdamState
+
+    @property
+    def num_good(self) -> jax.Array:
+        return jnp.asarray(optax.safe_increment(self.old.count))
+
+    def direction(self) -> Leaves:
+        return self.updates
+
+    def plain(self) -> Leaves:
+        return self.updates
+
+    def last_direction(self) -> Leaves:
+        """Not known: it would take a copy of params to remember it."""
+        return [jnp.zeros_like(x) for x in self.updates]
+
+    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+        count = jnp.where(is_good, self.num_good, self.old.count)
+        return self.old._replace(count=count)
