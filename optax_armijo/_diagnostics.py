@@ -22,13 +22,13 @@ class ArmijoInfo(NamedTuple):
       step_size: what the group will step by.  # f[G]
       applied_step_size: the step size that it last moved by, 0 if unmoved.  # f[G]
       searched: whether its own step size or the whole step was tested.  # bool[G]
-      accepted: whether a test passed: that of the whole step, where there was one.  # bool[G]
+      accepted: whether that passed: the whole step, where it was tested.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
       predicted_decrease: step size times slope of the accepted trial.  # f[G]
       actual_decrease: of the loss, by the accepted trial.  # f[G]
-      net_factor: by what the net shrank the whole step.  # f[]
-      num_evaluations: loss evaluations of all searches and the net.  # i32[]
+      step_factor: by what its test shortened the whole step, else 1.  # f[]
+      num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
 
@@ -41,7 +41,7 @@ class ArmijoInfo(NamedTuple):
     total_trials: jax.Array
     predicted_decrease: jax.Array
     actual_decrease: jax.Array
-    net_factor: jax.Array
+    step_factor: jax.Array
     num_evaluations: jax.Array
     total_evaluations: jax.Array
 
@@ -110,7 +110,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
         total_trials=state.total_trials,
         predicted_decrease=last.predicted_decrease,
         actual_decrease=last.actual_decrease,
-        net_factor=last.net_factor,
+        step_factor=last.step_factor,
         num_evaluations=last.num_evaluations,
         total_evaluations=state.total_evaluations,
     )
@@ -155,7 +155,7 @@ def _table(info: ArmijoInfo) -> str:
         for row in rows
     ]
     foot = (
-        f"whole step x {float(info.net_factor):g}; {int(info.num_evaluations)} loss "
+        f"whole step x {float(info.step_factor):g}; {int(info.num_evaluations)} loss "
         f"evaluations beside the gradient's, {int(info.total_evaluations)} in all"
     )
     return "\n".join([*lines, foot])

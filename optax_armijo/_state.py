@@ -15,13 +15,13 @@ class LastStep(NamedTuple):
 
     Attributes:
       applied_step_size: the step size that params moved by, 0 if unmoved.  # f[G]
-      searched: whether the group was searched.  # bool[G]
-      accepted: whether its search accepted a trial.  # bool[G]
+      searched: whether its own step size or the whole step was tested.  # bool[G]
+      accepted: whether that passed: the whole step, where it was tested.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       predicted_decrease: step size times slope, of the accepted trial.  # f[G]
       actual_decrease: of the accepted trial.  # f[G]
-      net_factor: by what the net shrank the whole step; 1 untouched.  # f[]
-      num_evaluations: loss evaluations of all searches and the net.  # i32[]
+      step_factor: by what its test shortened the whole step, else 1.  # f[]
+      num_evaluations: loss evaluations of all searches.  # i32[]
     """
 
     applied_step_size: jax.Array
@@ -30,7 +30,7 @@ class LastStep(NamedTuple):
     num_trials: jax.Array
     predicted_decrease: jax.Array
     actual_decrease: jax.Array
-    net_factor: jax.Array
+    step_factor: jax.Array
     num_evaluations: jax.Array
 
 

@@ -17,7 +17,7 @@ def check_dtypes(entry, params, scalar_dtype):
     ):
         assert update.dtype == param.dtype
     info = armijo_info(entry.state)
-    floats = (info.step_size, info.predicted_decrease, info.net_factor)
+    floats = (info.step_size, info.predicted_decrease, info.step_factor)
     assert all(x.dtype == scalar_dtype for x in floats)
     for moment in jax.tree.leaves((entry.state.adam.mu, entry.state.adam.nu)):
         assert moment.dtype in (jnp.float32, scalar_dtype)

@@ -115,7 +115,7 @@ def test_a_search_that_finds_nothing_comes_back(name):
             params, updates, state = step_fn(params, state, step, is_spoilt)
             info = armijo_info(state)
             assert np.all(info.step_size > 0) and np.all(np.isfinite(info.step_size))
-            whole_step_failed = float(info.net_factor) == 0
+            whole_step_failed = float(info.step_factor) == 0
             if BAD <= step < BAD + 4 and is_spoilt and whole_step_failed:
                 num_failed += 1
                 np.testing.assert_array_equal(updates["head"]["b"], 0)
@@ -189,7 +189,7 @@ def test_equal_losses_are_no_failure():
 
     history = run(armijo_adam(), jnp.ones(4), loss_fn, num_steps=40)
     for entry in history[1:]:
-        assert float(armijo_info(entry.state).net_factor) == 1
+        assert float(armijo_info(entry.state).step_factor) == 1
         # Two of the group's own test, one of the whole step's.
         assert int(armijo_info(entry.state).num_evaluations) <= 3
     assert history[-1].value < 1000.1

@@ -73,7 +73,7 @@ def init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
             num_trials=zeros(jnp.int32, num_groups),
             predicted_decrease=zeros(dtype, num_groups),
             actual_decrease=zeros(dtype, num_groups),
-            net_factor=jnp.ones((), dtype),
+            step_factor=jnp.ones((), dtype),
             num_evaluations=zeros(jnp.int32),
         ),
     )

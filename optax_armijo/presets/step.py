@@ -121,7 +121,7 @@ def step(
             num_trials=found.num_trials,
             predicted_decrease=found.predicted_decrease,
             actual_decrease=found.actual_decrease,
-            net_factor=jnp.ones((), step_size.dtype),
+            step_factor=jnp.ones((), step_size.dtype),
             num_evaluations=found.num_evaluations,
         ),
     )

@@ -187,7 +187,7 @@ def take_step(
             actual_decrease=jnp.where(
                 tests & whole.accepted, _shares(applied * slope, problem, whole), 0
             ),
-            net_factor=jnp.where(tests, whole.applied / begin, 1),
+            step_factor=jnp.where(tests, whole.applied / begin, 1),
             num_evaluations=num_evaluations,
         ),
     )

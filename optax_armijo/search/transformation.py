@@ -212,7 +212,7 @@ def _init_state(grouping: Grouping, params: Any) -> BacktrackingState:
             num_trials=zeros(jnp.int32, num_groups),
             predicted_decrease=zeros(dtype, num_groups),
             actual_decrease=zeros(dtype, num_groups),
-            net_factor=jnp.ones((), dtype),
+            step_factor=jnp.ones((), dtype),
             num_evaluations=zeros(jnp.int32),
         ),
     )
