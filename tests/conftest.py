@@ -56,7 +56,25 @@ NEED_THEM = [
 collect_ignore_glob = NEED_THEM if MISSING else []
 
 # Their assertions are to show values, as those of test files do.
-pytest.register_assert_rewrite("example_runs", "twin_checks", "twin_library")
+pytest.register_assert_rewrite("example_runs")
+
+
+# Models of BERT's size, several devices and processes: for the leg `slow` of .ci/run.
+SLOW = (
+    "test_bert.py",
+    "test_compiled_programs.py",
+    "test_examples.py",
+    "test_examples_export.py",
+    "test_examples_sharded.py",
+    "test_many_devices.py",
+    "test_processes.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_unconfigure() -> None:

@@ -65,7 +65,7 @@ def test_trap_3_max_trials_counts_evaluations_exactly(max_trials):
         params, state = step_fn(params, state, jnp.asarray(step))
         info = armijo_info(state)
         counts.append(int(info.num_evaluations))
-        if step >= 9 and not bool(info.searched.any()):
+        if step >= 9:  # no comparison of groups is due
             of_whole_steps.append(counts[-1])
         jax.effects_barrier()
         assert len(calls) == sum(counts) == int(info.total_evaluations)
