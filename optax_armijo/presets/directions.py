@@ -13,8 +13,8 @@ from optax_armijo._checks import check_range
 from optax_armijo._numerics import on_its_own, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
+from optax_armijo.search.directions import Leaves, slopes
 from optax_armijo.search.placement import build_beside
-from optax_armijo.search.slopes import Leaves, choose, slopes
 
 
 class Descent(NamedTuple):
@@ -238,3 +238,18 @@ def _debiased(
         return jnp.where(count > 0, 1 - rate ** count.astype(dtype), 1)
 
     return [moment / correction(moment.dtype) for moment in moments]
+
+
+def choose(
+    grouping: Grouping,
+    condition: jax.Array,
+    if_true: Leaves,
+    if_false: Leaves,
+) -> list[jax.Array]:
+    """Takes the leaves of `if_true` in the groups where `condition`, [G], holds."""
+    return [
+        jnp.where(is_true, x, y)
+        for is_true, x, y in zip(
+            grouping.spread(condition), if_true, if_false, strict=True
+        )
+    ]

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optax_armijo._numerics import on_its_own
 from optax_armijo._state import LastStep
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.presets.acceptance import shares
-from optax_armijo.presets.directions import Directions
+from optax_armijo.presets.directions import Directions, choose
 from optax_armijo.presets.method import (
     MAX_STEP_SIZE,
     MIN_STEP_SIZE,
@@ -23,13 +24,7 @@ from optax_armijo.presets.method import (
 from optax_armijo.presets.search import Found, Problem, search_rays
 from optax_armijo.presets.state import ArmijoState, next_state
 from optax_armijo.presets.turns import Turns, any_on_ray, sum_on_ray, take_turns
-from optax_armijo.search.slopes import (
-    Leaves,
-    add,
-    choose,
-    loss_after_step,
-    scale_direction,
-)
+from optax_armijo.search.directions import Leaves
 from optax_armijo.search.weight_decay import decay_updates
 
 
@@ -308,3 +303,51 @@ def _bracket_limit(state: ArmijoState, found: Found) -> jax.Array:
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+
+
+def scale_direction(
+    grouping: Grouping,
+    step_size: jax.Array,
+    direction: Leaves,
+    params: Leaves,
+) -> list[jax.Array]:
+    """Returns the updates ``step_size[label] * direction``, in the params' dtypes.
+
+    A group whose step size is 0 gets zeros, whatever its direction holds.
+    """
+    updates = []
+    for eta, d, p in zip(grouping.spread(step_size), direction, params, strict=True):
+        eta = on_its_own(eta)
+        update = jnp.where(eta > 0, eta * d.astype(eta.dtype), 0)
+        updates.append(update.astype(p.dtype))
+    return updates
+
+
+def loss_after_step(
+    loss_fn: Callable[[Any], jax.Array],
+    grouping: Grouping,
+    params: Any,
+    direction: Leaves,
+    offset: Leaves | None = None,
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns the function from step sizes, [G], to the loss after that step, [].
+
+    Without an `offset`, which is added to params beside the step, the point it
+    evaluates is, bit for bit, the one that ``optax.apply_updates`` reaches with these
+    step sizes.
+    """
+    leaves = grouping.trainable(params)
+    if offset is not None:
+        leaves = add(leaves, offset)
+    frozen = grouping.treedef.flatten_up_to(params)
+
+    def evaluate(step_size: jax.Array) -> jax.Array:
+        updates = scale_direction(grouping, step_size, direction, leaves)
+        return loss_fn(grouping.merge(add(leaves, updates), frozen))
+
+    return evaluate
+
+
+def add(xs: Leaves, ys: Leaves) -> list[jax.Array]:
+    """Adds leaf by leaf."""
+    return [x + y for x, y in zip(xs, ys, strict=True)]

@@ -3,15 +3,33 @@
 Both have the same methods; what they return has one array a trainable leaf.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optax_armijo._numerics import search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.search.slopes import Leaves
+
+Leaves: TypeAlias = Sequence[jax.Array]
+"""One array a trainable leaf of params."""
+
+
+def slopes(
+    grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
+) -> jax.Array:
+    r"""Returns :math:`-\langle g, d \rangle` by group: the fall a unit step, [G]."""
+    dtype = search_dtype([*grads, *direction])
+    # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
+    return -grouping.sum(
+        [
+            g.astype(dtype) * d.astype(dtype)
+            for g, d in zip(grads, direction, strict=True)
+        ]
+    )
 
 
 class AdamDirections(NamedTuple):

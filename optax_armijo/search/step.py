@@ -15,9 +15,13 @@ from optax_armijo._numerics import nan_to_inf, rounding_error, search_dtype
 from optax_armijo._state import BacktrackingState, LastStep
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.search.directions import AdamDirections, GivenDirection
+from optax_armijo.search.directions import (
+    AdamDirections,
+    GivenDirection,
+    Leaves,
+    slopes,
+)
 from optax_armijo.search.linesearch import Backtracking
-from optax_armijo.search.slopes import Leaves, slopes
 
 FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make

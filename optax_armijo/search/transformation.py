@@ -14,7 +14,7 @@ from optax_armijo._state import BacktrackingState, LastStep, encode_labels
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_not_a_rate
 from optax_armijo.labels.grouping import Grouping, group_leaves
-from optax_armijo.search.directions import AdamDirections, GivenDirection
+from optax_armijo.search.directions import AdamDirections, GivenDirection, Leaves
 from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.refusals import (
@@ -26,7 +26,6 @@ from optax_armijo.search.refusals import (
     check_search_state,
     warn_outside_jit,
 )
-from optax_armijo.search.slopes import Leaves
 from optax_armijo.search.step import Problem, take_step
 from optax_armijo.search.value_fn import bind_value_fn, check_loss
 from optax_armijo.search.weight_decay import decay_updates
