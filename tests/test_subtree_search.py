@@ -9,7 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from optax_armijo import Backtracking, armijo_adam, armijo_info, one_group
+import optax_armijo
+from optax_armijo import (
+    Backtracking,
+    armijo_adam,
+    armijo_info,
+    one_group,
+    scale_by_armijo,
+)
 
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
@@ -200,3 +207,42 @@ def test_max_step_size_caps_what_is_applied():
         bowl, {"a": jnp.full(4, 9.0)}, 20, search=Backtracking(max_step_size=0.01)
     )
     assert max(float(x.applied_step_size[0]) for x in infos) <= 0.01 * (1 + 1e-6)
+
+
+def test_a_group_does_not_freeze_at_a_kink():
+    def kinks(params, batch=None):
+        del batch
+        return sum(jnp.sum(jnp.abs(x)) for x in params.values())
+
+    params = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array([0.3, -0.4])}
+    _, losses, _ = run(kinks, params, 200)
+    assert losses[-1] < 1e-4 * losses[0]
+
+
+def test_fewer_trials_do_not_mean_more_evaluations():
+    loss_fn, params = noisy_regression()
+    totals = [
+        run(loss_fn, params, 60, EACH, Backtracking(max_trials=n))[2][-1]
+        for n in (1, 10)
+    ]
+    fewer, more = (int(info.total_evaluations) for info in totals)
+    assert fewer <= more
+
+
+def test_a_label_is_a_step_size_in_the_other_forms():
+    def loss_fn(params):
+        near, far = params["near"] - 1, params["far"] / 100 - 1
+        return jnp.mean(near**2) + jnp.mean(far**2)
+
+    params = {"near": jnp.full(8, 3.0), "far": jnp.full(8, 300.0)}
+    for tx in (
+        optax_armijo.armijo_adamw(EACH),
+        optax.chain(optax.scale_by_adam(), optax.scale(-1), scale_by_armijo(EACH)),
+    ):
+        step = optax_armijo.make_train_step(loss_fn, tx, donate=False)
+        at, state = params, tx.init(params)
+        for _ in range(60):
+            at, state, metrics = step(at, state)
+        ratio = metrics.info.step_size[0] / metrics.info.step_size[1]
+        assert metrics.info.labels == ("far", "near")
+        assert 20 < ratio < 500
