@@ -132,9 +132,10 @@ def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
             _, losses, _ = train(loss_fn, params, 100, labels)
             return losses[-20:].mean()
 
-        return jax.jit(jax.vmap(of_seed))(jnp.arange(4)).mean()
+        # Single runs end apart by a factor of two, whatever the groups: many of them.
+        return jax.jit(jax.vmap(of_seed))(jnp.arange(256)).mean()
 
-    assert end(EACH) < 1.1 * end(one_group)
+    assert end(EACH) < end(one_group)
 
 
 def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others():
