@@ -243,7 +243,8 @@ def test_a_label_is_a_step_size_in_the_other_forms():
         step = optax_armijo.make_train_step(loss_fn, tx, donate=False)
         at, state = params, tx.init(params)
         for _ in range(60):
-            at, state, metrics = step(at, state)
-        ratio = metrics.info.step_size[0] / metrics.info.step_size[1]
-        assert metrics.info.labels == ("far", "near")
+            at, state, _ = step(at, state)
+        info = armijo_info(state)
+        assert info.labels == ("far", "near")
+        ratio = info.step_size[0] / info.step_size[1]
         assert 20 < ratio < 500
