@@ -150,11 +150,10 @@ def grid(task: str, method: str, records: Sequence[Record]) -> list[float]:
         means = [mean_scores(records, f"{method}@{x:.0e}") for x in rates]
         if not all(means):
             return list(rates)
-        iterates = ("last",) if method == "adamw" else ("last", "average")
         best = {
             max(range(len(rates)), key=lambda i: SIGNS[k] * means[i][iterate, k])
             for k in SIGNS
-            for iterate in iterates
+            for iterate in ("last", "average")
         }
         old = list(ends)
         if 0 in best:

@@ -31,8 +31,8 @@ DECIBELS = ("gaussians", "oscillator", "decay")  # other scores are accuracies
 NUM_DRAWN = 6  # methods in a figure
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
-COLUMNS = {(DEFAULT, "last"): "`armijo_adam()`", (DEFAULT, "average"): "averaged"}
-SHORT = {("salsa", "last"): "SaLSA", ("adamw", "last"): "AdamW at its best rate"}
+RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
+SHORT = {DEFAULT: "`armijo_adam()`"} | RIVALS
 
 INTRODUCTION = """\
 # The comparison
@@ -46,7 +46,7 @@ to choose a default; *test* tasks judge it once it is chosen.
   best, and of ours. A seed draws params, rows and their order. Means are over seeds, ±
   the standard error where there are two or more.
 - **Sweeps.** AdamW's learning rates are extended until the best lies inside, by score
-  and by loss of the last iterate, at a constant rate also of the average. *Best of N
+  and by loss, of the last iterate and of the average. *Best of N
   rates* is chosen in hindsight by the mean score, and where that is another one, also
   by the mean loss.
 - **Hand-tuned rates.** Where parts of a model differ in scale, Adam has a rate a part:
@@ -384,33 +384,43 @@ def summary(name: str) -> str:
     tasks = [task for task in LISTS[name] if read(task)]
     if not tasks:
         return f"No runs on the {name} tasks so far."
-    rows, behind = [], {(ours, other): [] for ours in ITERATES for other in SHORT}
+    rows, behind = (
+        [],
+        {(iterate, other): [] for iterate in ITERATES for other in RIVALS},
+    )
     for task in tasks:
         found, rival = {x.key: x for x in entrants(task)}, best_rival(task)
         unit, places = unit_of(task)
         cells = {"task": f"{task}, {unit}"}
-        for key, label in (COLUMNS | SHORT).items():
-            scores = found[key].values("score").values() if key in found else []
-            cells[label] = mean_text(scores, places["score"])
+        for method, label in SHORT.items():
+            both = [
+                mean_text(found[method, x].values("score").values(), places["score"])
+                for x in ITERATES
+                if (method, x) in found
+            ]
+            cells[label] = "{} [{}]".format(*both) if len(both) == 2 else "".join(both)
         best = f"{goodness(rival):.{places['score']}f} " if rival else ""
         best += f"({rival.title}, {ITERATES[rival.iterate]})" if rival else ""
         rows.append(cells | {"best rival": best})
-        for ours, other in behind:
-            if {(DEFAULT, ours), other} <= found.keys():
-                pair = found[other], found[DEFAULT, ours]
-                behind[ours, other].append(is_better(*pair, "score"))
-    texts = {
-        (ours, other): f"behind {SHORT[other]} on {sum(x)} of {len(x)}"
-        for (ours, other), x in behind.items()
-    }
-    standing = "; ".join(
-        f"{label} is {' and '.join(texts[key[1], other] for other in SHORT)}"
-        for key, label in COLUMNS.items()
-    )
+        for iterate, other in behind:
+            ours, theirs = (found.get((x, iterate)) for x in (DEFAULT, other))
+            if ours and theirs:
+                behind[iterate, other].append(is_better(theirs, ours, "score"))
     if not any(behind.values()):
         return table(rows)
-    text = "By the mean score, on the tasks that both have run on"
-    return f"{table(rows)}\n\n{text}: {standing}."
+    last, averaged = (
+        " and ".join(
+            f"behind {label} on {sum(x)} of {len(x)}"
+            for other, label in RIVALS.items()
+            for x in [behind[iterate, other]]
+        )
+        for iterate in ITERATES
+    )
+    return (
+        f"{table(rows)}\n\nAveraged iterates stand in brackets. By the mean score, on "
+        f"the tasks that both have run on: `armijo_adam()` is {last}; when both are "
+        f"averaged, it is {averaged}."
+    )
 
 
 def updated_readme(text: str) -> str:
