@@ -56,9 +56,9 @@ def paint(params: dict[str, jax.Array], points: jax.Array) -> jax.Array:
     return (alpha * behind) @ jax.nn.sigmoid(params["colour"])
 
 
-def load_pixels() -> tuple[jax.Array, jax.Array]:
-    """Points [P, 2] and their colours [P, 3] of a small photograph of a flower."""
-    image = load_sample_image("flower.jpg")[::7, ::10][:HEIGHT, :WIDTH] / 255.0
+def load_pixels(photograph: str = "flower.jpg") -> tuple[jax.Array, jax.Array]:
+    """Points [P, 2] and their colours [P, 3] of a small photograph of scikit-learn."""
+    image = load_sample_image(photograph)[::7, ::10][:HEIGHT, :WIDTH] / 255.0
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     points = np.stack([x, y], -1).reshape(-1, 2) / HEIGHT
     return jnp.asarray(points, jnp.float32), jnp.asarray(image.reshape(-1, 3), "f4")

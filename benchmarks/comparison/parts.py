@@ -11,11 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_sample_image
+from fit_gaussians import initial_params, load_pixels, paint
 from tasks import Setup, Task
-
-NUM_GAUSSIANS = 150
-HEIGHT, WIDTH = 60, 64
 
 
 def gaussians(photograph: str, *, setup: Setup) -> Task:
@@ -24,45 +21,17 @@ def gaussians(photograph: str, *, setup: Setup) -> Task:
     Five parts: positions, logarithms of scales, rotations, colours and opacities. A
     step sees 1,024 random pixels; validation is on all of them.
     """
-    image = load_sample_image(photograph)[::7, ::10][:HEIGHT, :WIDTH] / 255.0
-    colours = jnp.asarray(image.reshape(-1, 3), jnp.float32)  # [P, 3]
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    points = jnp.asarray(np.stack([x, y], -1).reshape(-1, 2) / HEIGHT, jnp.float32)
-
-    def init(seed: int) -> dict[str, jax.Array]:
-        keys = jax.random.split(jax.random.key(seed), 3)
-        size = (NUM_GAUSSIANS,)
-        return {
-            "position": jax.random.uniform(keys[0], (*size, 2)),
-            "log_scale": jnp.full((*size, 2), np.log(0.05), jnp.float32),
-            "rotation": jax.random.uniform(keys[1], size, maxval=np.pi),
-            "colour": 0.1 * jax.random.normal(keys[2], (*size, 3)),
-            "opacity": jnp.full(size, -1.0),
-        }
-
+    points, colours = load_pixels(photograph)
     return _task(
-        init,
-        lambda params, at: jnp.mean((painted(params, points[at]) - colours[at]) ** 2),
+        initial_params,
+        lambda params, at: jnp.mean((paint(params, points[at]) - colours[at]) ** 2),
         lambda rng, size: rng.integers(0, len(points), size),
-        lambda params: jnp.mean((painted(params, points) - colours) ** 2),
+        lambda params: jnp.mean((paint(params, points) - colours) ** 2),
         1.0,
         num_steps=500,
         batch_size=setup.batch_size or 1024,
         num_rows=(len(points), len(points)),
     )
-
-
-def painted(params: dict[str, jax.Array], points: jax.Array) -> jax.Array:
-    """The colours [P, 3] that Gaussians give to points [P, 2]."""
-    offset = points[:, None] - params["position"][None]  # [P, G, 2]
-    cos, sin = jnp.cos(params["rotation"]), jnp.sin(params["rotation"])
-    scale = jnp.exp(params["log_scale"])
-    along = (offset[..., 0] * cos + offset[..., 1] * sin) / scale[:, 0]
-    across = (offset[..., 1] * cos - offset[..., 0] * sin) / scale[:, 1]
-    alpha = jax.nn.sigmoid(params["opacity"]) * jnp.exp(-(along**2 + across**2) / 2)
-    through = jnp.cumprod(1.0 - alpha + 1e-6, axis=1)
-    behind = jnp.concatenate([jnp.ones_like(through[:, :1]), through[:, :-1]], axis=1)
-    return (alpha * behind) @ jax.nn.sigmoid(params["colour"])
 
 
 def oscillator(*, setup: Setup) -> Task:
