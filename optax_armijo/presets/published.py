@@ -1,17 +1,13 @@
 """From a published method to the gradient transformation that follows it."""
 
 import functools
-import itertools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.labels.checks import check_not_a_rate
-from optax_armijo.labels.grouping import group_leaves
+from optax_armijo.labels.grouping import Grouping
 from optax_armijo.presets.acceptance import armijo
 from optax_armijo.presets.directions import Direction, descent
 from optax_armijo.presets.method import (
@@ -26,18 +22,9 @@ from optax_armijo.presets.method import (
 from optax_armijo.presets.selection import every_step, joint, separate
 from optax_armijo.presets.start import grow
 from optax_armijo.presets.state import ArmijoState, init_state
-from optax_armijo.presets.step import Batch, step
+from optax_armijo.presets.step import take_step
 from optax_armijo.search.placement import build_beside
-from optax_armijo.search.refusals import (
-    as_arrays,
-    check_given,
-    check_groups,
-    check_moments,
-    check_not_in_multi_steps,
-    check_search_state,
-    warn_outside_jit,
-)
-from optax_armijo.search.value_fn import bind_value_fn, check_loss
+from optax_armijo.search.transformation import Batch, transformation
 
 
 def published(
@@ -101,63 +88,33 @@ def _transformation(
     On a batch whose loss or gradient is not finite, neither direction nor search learns
     or moves.
     """
-    check_not_a_rate(param_labels)
     check_method(method)
     direction = method.direction
-    calls_outside_jit = itertools.count(1)
 
-    def init_fn(params: Any) -> tuple[Any, ArmijoState]:
-        check_not_in_multi_steps()
-        params = as_arrays(params)
-        grouping = group_leaves(param_labels, params)
+    def init(grouping: Grouping, params: Any) -> tuple[Any, ArmijoState]:
         search_state = build_beside(
             params, lambda: init_state(grouping, params, method)
         )
         return direction.init(grouping, params), search_state
 
-    def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: Any = None,
-        **extra_args: Any,
+    def step(
+        grouping: Grouping, batch: Batch, state: tuple[Any, ArmijoState]
     ) -> tuple[Any, tuple[Any, ArmijoState]]:
-        check_not_in_multi_steps()
-        if not jax.tree.leaves(updates):
-            return updates, (state[0], _counted(state[1]))
-        check_given(params=params, value=value, value_fn=value_fn)
-        warn_outside_jit(calls_outside_jit, updates, state, params, value)
-        updates, params, grad = as_arrays((updates, params, grad))
-        value = check_loss("value", value)
         direction_state, search_state = state
-        check_search_state(search_state, ArmijoState)
-        grouping = group_leaves(param_labels, params)
-        check_groups(grouping, search_state)
-        check_moments(grouping, params, direction_state[1:])
-        if not grouping.num_groups:
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            return zeros, (direction_state, _counted(search_state))
-        grads = grouping.trainable(updates)
-        of_loss = grads if grad is None else grouping.trainable(grad)
-        along = functools.partial(descent, grouping, value, of_loss)
+        along = functools.partial(descent, grouping, batch.value, batch.grads)
         directions, direction_state = direction.update(
-            grouping, direction_state, grads, along
+            grouping, direction_state, batch.updates, along
         )
-        batch = Batch(
-            params=params,
-            value=value,
-            loss_fn=bind_value_fn(value_fn, extra_args),
-            directions=directions,
+        updates, search_state = take_step(
+            grouping, method, batch, directions, search_state
         )
-        updates, search_state = step(grouping, method, batch, search_state)
         return updates, (direction_state, search_state)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _counted(state: ArmijoState) -> ArmijoState:
-    """The state after a step in which there was nothing to move."""
-    return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
+    return transformation(
+        param_labels,
+        init,
+        step,
+        kind=ArmijoState,
+        search_state=lambda state: state[1],
+        moments=lambda state: state[0][1:],
+    )

@@ -25,23 +25,8 @@ from optax_armijo.presets.search import Found, Problem, search_rays
 from optax_armijo.presets.state import ArmijoState, next_state
 from optax_armijo.presets.turns import Turns, any_on_ray, sum_on_ray, take_turns
 from optax_armijo.search.directions import Leaves
+from optax_armijo.search.transformation import Batch
 from optax_armijo.search.weight_decay import decay_updates
-
-
-class Batch(NamedTuple):
-    """What a step is made of.
-
-    Attributes:
-      params: the whole params.
-      value: the loss at params, in the dtype that the user's loss has.  # []
-      loss_fn: from params to the loss of the same batch.
-      directions: where to search and where to go.
-    """
-
-    params: Any
-    value: jax.Array
-    loss_fn: Callable[[Any], jax.Array]
-    directions: Directions
 
 
 class Situation(NamedTuple):
@@ -52,6 +37,7 @@ class Situation(NamedTuple):
       method: which is followed.
       settings: its numbers.
       batch: what the step is made of.
+      directions: where to search and where to go.
       state: the search's, before the step.
       value: the loss at params, in the search's dtype.  # f[]
       slopes: decrease of the loss a unit of step size, by group.  # f[G]
@@ -63,6 +49,7 @@ class Situation(NamedTuple):
     method: Method
     settings: Settings
     batch: Batch
+    directions: Directions
     state: ArmijoState
     value: jax.Array
     slopes: jax.Array
@@ -90,11 +77,15 @@ class Plan(NamedTuple):
     offset: Leaves | None
 
 
-def step(
-    grouping: Grouping, method: Method, batch: Batch, state: ArmijoState
+def take_step(
+    grouping: Grouping,
+    method: Method,
+    batch: Batch,
+    directions: Directions,
+    state: ArmijoState,
 ) -> tuple[Any, ArmijoState]:
     """Returns the updates of a step, structured like params, and the next state."""
-    here = _look(grouping, method, batch, state)
+    here = _look(grouping, method, batch, directions, state)
     plan, memory = _plan(here, _observe(here))
     found = _search(here, memory, plan)
     # A group whose search found nothing stays where it is.
@@ -123,11 +114,15 @@ def step(
 
 
 def _look(
-    grouping: Grouping, method: Method, batch: Batch, state: ArmijoState
+    grouping: Grouping,
+    method: Method,
+    batch: Batch,
+    directions: Directions,
+    state: ArmijoState,
 ) -> Situation:
     """Works out what loss, gradient and direction say."""
     dtype = state.step_size.dtype
-    fall, is_finite = batch.directions.descent
+    fall, is_finite = directions.descent
     fall = fall.astype(dtype)
     descends = fall > 0
     if not method.acceptance.needs_descent:
@@ -138,6 +133,7 @@ def _look(
         method=method,
         settings=settings_of(method, dtype),
         batch=batch,
+        directions=directions,
         state=state,
         # The loss of a bad batch is not to be learned from, though it be finite.
         value=jnp.where(is_finite, batch.value.astype(dtype), jnp.nan),
@@ -217,7 +213,7 @@ def _offset(
     groups = jnp.arange(at_rest.shape[0], dtype=jnp.int32)
     is_earlier = (groups < jnp.argmax(turns.pending)) & ~turns.is_joint
     earlier = jnp.where(is_earlier, at_rest, 0)
-    kept = here.batch.directions.kept
+    kept = here.directions.kept
     leaves = here.grouping.trainable(here.batch.params)
     moves = scale_direction(here.grouping, earlier, kept, leaves)
     return moves if decay is None else add(moves, decay)
@@ -229,7 +225,7 @@ def _search(here: Situation, memory: PolicyStates, plan: Plan) -> Found:
         here.batch.loss_fn,
         here.grouping,
         here.batch.params,
-        here.batch.directions.searched,
+        here.directions.searched,
         plan.offset,
     )
     problem = Problem(
@@ -247,7 +243,7 @@ def _search(here: Situation, memory: PolicyStates, plan: Plan) -> Found:
 
 def _move(here: Situation, plan: Plan, found: Found, applied: jax.Array) -> Any:
     """Moves all groups together, decay beside them; returns updates like params."""
-    grouping, directions = here.grouping, here.batch.directions
+    grouping, directions = here.grouping, here.directions
     direction = directions.kept
     if directions.keeps_trial:
         direction = choose(grouping, found.searched, directions.searched, direction)

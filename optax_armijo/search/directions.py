@@ -21,7 +21,7 @@ Leaves: TypeAlias = Sequence[jax.Array]
 def slopes(
     grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
 ) -> jax.Array:
-    r"""Returns :math:`-\langle g, d \rangle` by group: the fall a unit step, [G]."""
+    r"""Returns :math:`-\langle g, d \rangle` by group: a unit step's decrease, [G]."""
     dtype = search_dtype([*grads, *direction])
     # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
     return -grouping.sum(
@@ -60,8 +60,8 @@ class AdamDirections(NamedTuple):
             grouping=grouping,
             old=old,
             grads=grads,
-            mu=[b1 * m + (1 - b1) * g for m, g in zip(mu, grads, strict=True)],
-            nu=[b2 * v + (1 - b2) * g**2 for v, g in zip(nu, grads, strict=True)],
+            mu=optax.tree_utils.tree_update_moment(grads, mu, b1, 1),
+            nu=optax.tree_utils.tree_update_moment(grads, nu, b2, 2),
             num_good=jnp.asarray(optax.safe_increment(old.count)),
             b1=b1,
             b2=b2,

@@ -99,11 +99,12 @@ def take_step(
     dtype = problem.value.dtype
     is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
     is_due &= is_good
-    compares = is_good & jnp.any(_is_group_due(state.group_searched, k))
+    is_comparing = is_good & jnp.any(_is_group_due(state.group_searched, k))
 
-    # Along the gradient: the groups' own tests, the first bracket, or a look back.
+    # Along the gradient: the first bracket, the groups' own tests, or the point that
+    # the last step came from.
     plain_slope = jax.lax.cond(
-        compares & ~is_suspect,
+        is_comparing & ~is_suspect,
         lambda: problem.slopes(moments.plain()),
         lambda: jnp.zeros_like(slope),
     )
@@ -120,7 +121,7 @@ def take_step(
         sizes,
         plain_slope,
         is_first=is_first,
-        is_back=is_suspect,
+        checks_last=is_suspect,
     )
     # What the groups' tests settle is how their step sizes compare: the whole step is
     # as long as before.
@@ -148,13 +149,15 @@ def take_step(
         lambda: problem.updates(-state.last_move, moments.last_direction()),
         lambda: problem.updates(applied, direction),
     )
-    kept = jnp.where(is_first, 1, before)
+    current = jnp.where(is_first, 1, before)
     # A test along a direction that does not descend says nothing of the step's size.
     learns = tests & (promised > 0)
     factor = jnp.where(
         learns,
-        _learned(whole, begin, kept, search.decrease_factor),
-        jnp.where(is_good, _drawn_to(limit, kept, search.decrease_factor), kept),
+        _learned(whole, begin, current, search.decrease_factor),
+        jnp.where(
+            is_good, _towards_limit(limit, current, search.decrease_factor), current
+        ),
     )
     num_searched = jnp.where(tests, whole.num_trials, 0)
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
@@ -286,11 +289,11 @@ class _Groups(NamedTuple):
 
     Attributes:
       step_size: of all groups.  # f[G]
-      visit: which visit this is, from 0.  # i32[]
-      in_visit: how many evaluations it had.  # i32[]
+      test: which test this is, from 0.  # i32[]
+      num_in_test: how many evaluations it had.  # i32[]
       trial: the step size, or factor, that is evaluated next.  # f[]
-      passed: the largest that passed in this visit, else 0.  # f[]
-      failed: the smallest that failed in this visit, else +inf.  # f[]
+      passed: the largest that passed in this test, else 0.  # f[]
+      failed: the smallest that failed in this test, else +inf.  # f[]
       loss: of the last evaluation.  # f[]
       lowest: loss of all evaluations.  # f[]
       searched: groups that were.  # bool[G]
@@ -300,8 +303,8 @@ class _Groups(NamedTuple):
     """
 
     step_size: jax.Array
-    visit: jax.Array
-    in_visit: jax.Array
+    test: jax.Array
+    num_in_test: jax.Array
     trial: jax.Array
     passed: jax.Array
     failed: jax.Array
@@ -321,13 +324,13 @@ def _search_groups(
     slope: jax.Array,
     *,
     is_first: jax.Array,
-    is_back: jax.Array,
+    checks_last: jax.Array,
 ) -> _Groups:
-    """Makes the evaluations along the gradient, one visit after another.
+    """Makes the evaluations along the gradient, one test after another.
 
-    In the first step there is one visit, of all groups by a common factor. Later each
-    visit is that of a group, on one batch: on several they could not be compared. A
-    look back at the params before the last step takes the place of all visits.
+    In the first step there is one test, of all groups by a common factor. Later each
+    test is that of a group, on one batch: on several they could not be compared. An
+    evaluation at the params before the last step takes the place of all tests.
     """
     search, k, dtype = problem.linesearch, moments.num_good, problem.value.dtype
     num_groups = problem.grouping.num_groups
@@ -339,34 +342,34 @@ def _search_groups(
     # One group has nothing to be compared with.
     most = num_turns if num_groups > 1 else 0
     num_due = jnp.minimum(jnp.sum(is_due, dtype=jnp.int32), most)
-    num_visits = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
-    num_visits = jnp.where(is_back, 1, num_visits).astype(jnp.int32)
+    num_tests = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
+    num_tests = jnp.where(checks_last, 1, num_tests).astype(jnp.int32)
 
     density = jax.lax.cond(
-        num_visits > 0, lambda: _density(problem, moments), lambda: jnp.ones_like(sizes)
+        num_tests > 0, lambda: _density(problem, moments), lambda: jnp.ones_like(sizes)
     )
 
-    def group(visit: jax.Array) -> jax.Array:
-        return turns[jnp.minimum(visit, num_turns - 1)]
+    def group(test: jax.Array) -> jax.Array:
+        return turns[jnp.minimum(test, num_turns - 1)]
 
-    def begin(visit: jax.Array) -> jax.Array:
-        begin = (sizes * jnp.where(is_new, 2, 1).astype(dtype))[group(visit)]
+    def begin(test: jax.Array) -> jax.Array:
+        begin = (sizes * jnp.where(is_new, 2, 1).astype(dtype))[group(test)]
         return jnp.where(is_first, FIRST_RELATIVE_STEP, begin).astype(dtype)
 
     def body(at: _Groups) -> _Groups:
-        turn = jnp.arange(num_groups) == group(at.visit)
+        turn = jnp.arange(num_groups) == group(at.test)
         pattern = jnp.where(is_first, sizes, turn.astype(dtype))
-        moved = jnp.where(is_back, -state.last_move, at.trial * pattern)
+        moved = jnp.where(checks_last, -state.last_move, at.trial * pattern)
         directions = zip(moments.plain(), moments.last_direction(), strict=True)
         loss = problem.loss_after(
-            moved, [jnp.where(is_back, last, d) for d, last in directions]
+            moved, [jnp.where(checks_last, last, d) for d, last in directions]
         )
         promised = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
         passes = problem.value - loss >= c * promised - problem.tolerance
         passed = jnp.where(passes, at.trial, at.passed)
         failed = jnp.where(passes, at.failed, at.trial)
-        in_visit = at.in_visit + 1
+        num_in_test = at.num_in_test + 1
 
         # The first step has a ladder and bisection, a group's own test a quadratic:
         # where decrease and promise are those of a quadratic, `fitted` just passes.
@@ -381,28 +384,28 @@ def _search_groups(
         is_bracketed = jnp.where(
             is_first,
             (passed > 0) & (failed <= 2.1 * passed),
-            ~is_new[group(at.visit)] | (jnp.abs(jnp.log(fitted / at.trial)) < 1),
+            ~is_new[group(at.test)] | (jnp.abs(jnp.log(fitted / at.trial)) < 1),
         )
         most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
-        is_over = is_back | is_bracketed | (in_visit >= most)
+        is_over = checks_last | is_bracketed | (num_in_test >= most)
 
         # One batch is a noisy measurement: later ones move the size by half, in logs.
-        before = sizes[group(at.visit)]
+        before = sizes[group(at.test)]
         halfway = jnp.sqrt(fitted) * jnp.sqrt(before)
         halfway = jnp.clip(halfway, before / 2, before * 2)
         own = jnp.where(
-            is_new[group(at.visit)], fitted * density[group(at.visit)], halfway
+            is_new[group(at.test)], fitted * density[group(at.test)], halfway
         )
         result = jnp.where(is_first, jnp.where(passed > 0, passed, 0), own)
         settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
-        is_moved = (moved != 0) & ~is_back
+        is_moved = (moved != 0) & ~checks_last
         takes = is_over & is_moved
-        visit = at.visit + is_over.astype(jnp.int32)
+        test = at.test + is_over.astype(jnp.int32)
         return _Groups(
             step_size=jnp.where(takes, settled, at.step_size),
-            visit=visit,
-            in_visit=jnp.where(is_over, 0, in_visit),
-            trial=jnp.where(is_over, begin(visit), trial).astype(dtype),
+            test=test,
+            num_in_test=jnp.where(is_over, 0, num_in_test),
+            trial=jnp.where(is_over, begin(test), trial).astype(dtype),
             passed=jnp.where(is_over, 0, passed),
             failed=jnp.where(is_over, jnp.inf, failed),
             loss=loss,
@@ -416,12 +419,12 @@ def _search_groups(
     none, no = jnp.zeros([], dtype), jnp.zeros(num_groups, jnp.bool_)
     count = jnp.zeros([], jnp.int32)
     return jax.lax.while_loop(
-        lambda at: at.visit < num_visits,
+        lambda at: at.test < num_tests,
         body,
         _Groups(
             step_size=sizes,
-            visit=count,
-            in_visit=count,
+            test=count,
+            num_in_test=count,
             trial=begin(count),
             passed=none,
             failed=jnp.full_like(none, jnp.inf),
@@ -517,16 +520,16 @@ def _search_whole(
 
 
 def _learned(
-    whole: _Whole, begin: jax.Array, kept: jax.Array, step_down: Scalar
+    whole: _Whole, begin: jax.Array, current: jax.Array, step_down: Scalar
 ) -> jax.Array:
     """The factor to go on with: one that was shortened may have been too short."""
-    passed = jnp.where(whole.factor < begin, whole.factor, jnp.maximum(begin, kept))
-    failed = step_down * jnp.minimum(whole.factor, kept)
+    passed = jnp.where(whole.factor < begin, whole.factor, jnp.maximum(begin, current))
+    failed = step_down * jnp.minimum(whole.factor, current)
     return jnp.where(whole.accepted, passed, failed)
 
 
-def _drawn_to(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Array:
-    """A factor that the limit shortened follows it: a geometric moving average.
+def _towards_limit(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Array:
+    """A factor above the limit follows it: a geometric moving average.
 
     Otherwise the first batch whose loss is large again would be given a step of the
     size that was right long ago.

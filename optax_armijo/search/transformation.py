@@ -1,8 +1,8 @@
 """Gradient transformations that search: what comes in is checked, then a step made."""
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,101 @@ from optax_armijo.search.value_fn import bind_value_fn, check_loss
 from optax_armijo.search.weight_decay import decay_updates
 
 
+class Batch(NamedTuple):
+    """What an ``update`` brings, checked.
+
+    Attributes:
+      params: the whole params.
+      updates: that came in, of the trainable leaves.
+      grads: of the loss, of the trainable leaves.
+      value: the loss at params, in the dtype that the user's loss has.  # []
+      loss_fn: from params to the loss of the same batch.
+    """
+
+    params: Any
+    updates: Leaves
+    grads: Leaves
+    value: jax.Array
+    loss_fn: Callable[[Any], jax.Array]
+
+
+def transformation(
+    param_labels: ParamLabels,
+    init: Callable[[Grouping, Any], Any],
+    step: Callable[[Grouping, Batch, Any], tuple[Any, Any]],
+    *,
+    kind: type,
+    search_state: Callable[[Any], Any] = lambda state: state,
+    moments: Callable[[Any], Sequence[Any]] = lambda state: (),
+    needs_grad: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns a transformation that checks what comes in and then makes a step.
+
+    Args:
+      param_labels: how the leaves are grouped.
+      init: ``(grouping, params) -> state``.
+      step: ``(grouping, batch, state) -> (updates, state)``.
+      kind: type of the search's state.
+      search_state: where in the whole state it stands.
+      moments: trees of the state whose leaves are like those of params.
+      needs_grad: whether updates are a direction, so that ``grad`` must be given.
+
+    Raises:
+      TypeError: a learning rate in the place of labels.
+    """
+    check_not_a_rate(param_labels)
+    calls_outside_jit = itertools.count(1)
+
+    def counted(state: Any) -> Any:
+        """The state after a step in which there was nothing to move."""
+        old = search_state(state)
+        new = old._replace(num_steps=jnp.asarray(optax.safe_increment(old.num_steps)))
+        is_old = lambda node: node is old  # noqa: E731
+        return jax.tree.map(lambda x: new if x is old else x, state, is_leaf=is_old)
+
+    def init_fn(params: Any) -> Any:
+        check_not_in_multi_steps()
+        params = as_arrays(params)
+        return init(group_leaves(param_labels, params), params)
+
+    def update_fn(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, Any]:
+        check_not_in_multi_steps()
+        if not jax.tree.leaves(updates):
+            return updates, counted(state)
+        check_given(params=params, value=value, value_fn=value_fn)
+        if needs_grad:
+            check_given(grad=grad)
+        warn_outside_jit(calls_outside_jit, updates, state, params, value)
+        updates, params, grad = as_arrays((updates, params, grad))
+        value = check_loss("value", value)
+        check_search_state(search_state(state), kind)
+        grouping = group_leaves(param_labels, params)
+        check_groups(grouping, search_state(state))
+        check_moments(grouping, params, moments(state))
+        if not grouping.num_groups:
+            return jax.tree.map(jnp.zeros_like, params), counted(state)
+        leaves = grouping.trainable(updates)
+        batch = Batch(
+            params=params,
+            updates=leaves,
+            grads=leaves if grad is None else grouping.trainable(grad),
+            value=value,
+            loss_fn=bind_value_fn(value_fn, extra_args),
+        )
+        return step(grouping, batch, state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
 def search_along_adam(
     param_labels: ParamLabels,
     linesearch: Backtracking,
@@ -46,111 +141,77 @@ def search_along_adam(
     Raises:
       ValueError: an argument outside its range.
     """
+    check_linesearch(linesearch)
     check_range("b1", b1, at_least=0, below=1)
     check_range("b2", b2, at_least=0, below=1)
     check_range("eps", eps, above=0)
     if weight_decay is not None:
         check_range("weight_decay", weight_decay, at_least=0)
 
-    def init_moments(grouping: Grouping, params: Any) -> list[Any]:
-        return [_zeros(grouping, params) for _ in range(2)]
+    def init(grouping: Grouping, params: Any) -> BacktrackingState:
+        mu, nu = _zeros(grouping, params), _zeros(grouping, params)
+        return _init_state(grouping, params, mu, nu)
 
-    def directions(
-        grouping: Grouping, state: BacktrackingState, grads: Leaves
-    ) -> AdamDirections:
-        grads = [g.astype(search_dtype([g])) for g in grads]
-        return AdamDirections.after(grouping, state.adam, grads, b1, b2, eps)
+    def step(
+        grouping: Grouping, batch: Batch, state: BacktrackingState
+    ) -> tuple[Any, BacktrackingState]:
+        grads = [g.astype(search_dtype([g])) for g in batch.updates]
+        adam = AdamDirections.after(grouping, state.adam, grads, b1, b2, eps)
+        updates, state = take_step(_problem(grouping, linesearch, batch), state, adam)
+        if weight_decay is not None:
+            updates = _decayed(
+                updates, grouping, batch.params, state, weight_decay, mask
+            )
+        return updates, state
 
-    decay = None if weight_decay is None else (weight_decay, mask)
-    return _transformation(param_labels, linesearch, init_moments, directions, decay)
+    return transformation(
+        param_labels,
+        init,
+        step,
+        kind=BacktrackingState,
+        moments=lambda state: (state.adam.mu, state.adam.nu),
+    )
 
 
 def search_along_updates(
     param_labels: ParamLabels, linesearch: Backtracking
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along whatever direction comes in as updates."""
-    return _transformation(
+    check_linesearch(linesearch)
+
+    def step(
+        grouping: Grouping, batch: Batch, state: BacktrackingState
+    ) -> tuple[Any, BacktrackingState]:
+        direction = GivenDirection(batch.updates, state.adam)
+        return take_step(_problem(grouping, linesearch, batch), state, direction)
+
+    return transformation(
         param_labels,
-        linesearch,
-        _no_moments,
-        lambda grouping, state, updates: GivenDirection(updates, state.adam),
-        None,
+        lambda grouping, params: _init_state(grouping, params, (), ()),
+        step,
+        kind=BacktrackingState,
+        needs_grad=True,
     )
 
 
-def _no_moments(grouping: Grouping, params: Any) -> list[Any]:
-    del grouping, params
-    return [(), ()]
-
-
-def _transformation(
-    param_labels: ParamLabels,
-    linesearch: Backtracking,
-    init_moments: Callable[[Grouping, Any], list[Any]],
-    directions: Callable[[Grouping, BacktrackingState, Leaves], Any],
-    decay: tuple[Scalar, Any] | None,
-) -> optax.GradientTransformationExtraArgs:
-    """Checks what comes in, and makes a step of it."""
-    check_not_a_rate(param_labels)
+def check_linesearch(linesearch: Any) -> None:
+    """Raises TypeError for what is not a `Backtracking`."""
     if not isinstance(linesearch, Backtracking):
         raise TypeError(
             f"linesearch must be a Backtracking; got {type(linesearch).__name__}"
         )
-    calls_outside_jit = itertools.count(1)
 
-    def init_fn(params: Any) -> BacktrackingState:
-        check_not_in_multi_steps()
-        params = as_arrays(params)
-        grouping = group_leaves(param_labels, params)
-        return build_beside(params, lambda: _init_state(grouping, params))._replace(
-            adam=optax.ScaleByAdamState(
-                build_beside(params, lambda: jnp.zeros([], jnp.int32)),
-                *init_moments(grouping, params),
-            )
-        )
 
-    def update_fn(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        value: Any = None,
-        grad: Any = None,
-        value_fn: Any = None,
-        **extra_args: Any,
-    ) -> tuple[Any, BacktrackingState]:
-        check_not_in_multi_steps()
-        if not jax.tree.leaves(updates):
-            return updates, _counted(state)
-        # Adam's updates are gradients: that of the loss, where no other is given.
-        is_direction = init_moments is _no_moments
-        check_given(params=params, value=value, value_fn=value_fn)
-        if is_direction:
-            check_given(grad=grad)
-        warn_outside_jit(calls_outside_jit, updates, state, params, value)
-        updates, params, grad = as_arrays((updates, params, grad))
-        check_search_state(state, BacktrackingState)
-        value = check_loss("value", value)
-        grouping = group_leaves(param_labels, params)
-        check_groups(grouping, state)
-        if not is_direction:
-            check_moments(grouping, params, (state.adam.mu, state.adam.nu))
-        if not grouping.num_groups:
-            return jax.tree.map(jnp.zeros_like, params), _counted(state)
-        leaves = grouping.trainable(updates)
-        problem = Problem(
-            grouping=grouping,
-            linesearch=linesearch,
-            params=params,
-            loss_fn=bind_value_fn(value_fn, extra_args),
-            loss_dtype=value.dtype,
-            value=value.astype(state.factor.dtype),
-            loss_grads=leaves if grad is None else grouping.trainable(grad),
-        )
-        updates, state = take_step(problem, state, directions(grouping, state, leaves))
-        return _decayed(updates, grouping, params, state, decay), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def _problem(grouping: Grouping, linesearch: Backtracking, batch: Batch) -> Problem:
+    return Problem(
+        grouping=grouping,
+        linesearch=linesearch,
+        params=batch.params,
+        loss_fn=batch.loss_fn,
+        loss_dtype=batch.value.dtype,
+        value=batch.value.astype(search_dtype(grouping.trainable(batch.params))),
+        loss_grads=batch.grads,
+    )
 
 
 def _decayed(
@@ -158,22 +219,16 @@ def _decayed(
     grouping: Grouping,
     params: Any,
     state: BacktrackingState,
-    decay: tuple[Scalar, Any] | None,
+    weight_decay: Scalar,
+    mask: Any,
 ) -> Any:
     """Adds decoupled weight decay by the step sizes that the groups moved by."""
-    if decay is None:
-        return updates
     # A step that is taken back has negative step sizes.
     applied = jnp.maximum(state.last.applied_step_size, 0)
-    decays = decay_updates(grouping, params, applied, *decay)
+    decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
     zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(params))
     return grouping.merge([u + d for u, d in pairs], zeros)
-
-
-def _counted(state: BacktrackingState) -> BacktrackingState:
-    """The state after a step in which there was nothing to move."""
-    return state._replace(num_steps=jnp.asarray(optax.safe_increment(state.num_steps)))
 
 
 def _zeros(grouping: Grouping, params: Any) -> Any:
@@ -181,8 +236,14 @@ def _zeros(grouping: Grouping, params: Any) -> Any:
     return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
 
 
-def _init_state(grouping: Grouping, params: Any) -> BacktrackingState:
-    """The state before the first step, but for Adam's."""
+def _init_state(grouping: Grouping, params: Any, mu: Any, nu: Any) -> BacktrackingState:
+    """The state before the first step, with these moments."""
+    state = build_beside(params, lambda: _numbers(grouping, params))
+    return state._replace(adam=state.adam._replace(mu=mu, nu=nu))
+
+
+def _numbers(grouping: Grouping, params: Any) -> BacktrackingState:
+    """All of the state but Adam's moments."""
     dtype = search_dtype(grouping.trainable(params))
     num_groups = grouping.num_groups
 
