@@ -194,11 +194,9 @@ class Twin:
                     fitted = min(max(fitted, trial / 16), 4 * trial)
                 if abs(math.log(fitted / trial)) < 1:
                     break
+            after[i] *= (fitted / before[i]) ** (0.75 if is_new else 0.5)
             if is_new:
-                after[i] = fitted * (min(density[i], 1) or 1)
-            else:
-                after[i] = math.sqrt(fitted) * math.sqrt(before[i])
-                after[i] = min(max(after[i], before[i] / 2), before[i] * 2)
+                after[i] *= min(density[i], 1) or 1
             self.group_tested[i] = k
         # Along the gradient the whole step promises as much as before.
         both = (before * slope > 0) & (after * slope > 0)

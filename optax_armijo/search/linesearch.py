@@ -38,9 +38,9 @@ class Backtracking:
     each is tested on the same batch, 16 in a step at most, and the whole step stays as
     long as it was. A group's own test takes one evaluation; the first one, which begins
     at twice the group's step size, takes two at most. It ends at the step size at
-    which, on the quadratic that slope and decrease fix, the test would just pass. One
-    batch is a noisy measurement: from the second comparison on a step size moves half
-    way, in logarithms.
+    which, on the quadratic that slope and decrease fix, the test would just pass. It
+    says what the group bears alone, on one batch: so the step size moves a part of the
+    way there, in logarithms three quarters the first time and half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. Groups whose gradient is

@@ -29,6 +29,7 @@ GROUP_SEARCH_GROWTH = 4  # of the number of steps between comparisons of groups
 MOST_GROUPS = 16  # that are searched in one step
 TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
 GROUP_TRIALS = 2  # evaluations of a group's own test in a step
+FIRST_WAY, LATER_WAY = 0.75, 0.5  # towards what a group's own test finds
 LADDER = 4.0  # ratio of step sizes while the right size is looked for
 FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
@@ -389,13 +390,13 @@ def _search_groups(
         most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
         is_over = checks_last | is_bracketed | (num_in_test >= most)
 
-        # One batch is a noisy measurement: later ones move the size by half, in logs.
+        # A group tested alone does not see the others, and one batch is noisy: a step
+        # size moves a part of the way, in logarithms.
         before = sizes[group(at.test)]
-        halfway = jnp.sqrt(fitted) * jnp.sqrt(before)
-        halfway = jnp.clip(halfway, before / 2, before * 2)
-        own = jnp.where(
-            is_new[group(at.test)], fitted * density[group(at.test)], halfway
-        )
+        moves = fitted / jnp.where(before > 0, before, 1)
+        way = jnp.where(is_new[group(at.test)], FIRST_WAY, LATER_WAY).astype(dtype)
+        own = before * moves**way
+        own *= jnp.where(is_new[group(at.test)], density[group(at.test)], 1)
         result = jnp.where(is_first, jnp.where(passed > 0, passed, 0), own)
         settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
         is_moved = (moved != 0) & ~checks_last
