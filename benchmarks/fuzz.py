@@ -64,13 +64,17 @@ def density(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 def kinks(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     """Each about a point that no param in low precision comes to lie on."""
     del x, y
-    return sum(jnp.sum(jnp.abs(wide(w) - 0.3001)) for w in jax.tree.leaves(params))
+    return jnp.sum(_distances(params))
 
 
 def root_kinks(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     del x, y
-    distances = [jnp.abs(wide(w) - 0.3001) for w in jax.tree.leaves(params)]
-    return sum(jnp.sum(jnp.sqrt(distance)) for distance in distances)
+    return jnp.sum(jnp.sqrt(_distances(params)))
+
+
+def _distances(params: Any) -> jax.Array:
+    flat = [jnp.ravel(wide(w)) for w in jax.tree.leaves(params)]
+    return jnp.abs(jnp.concatenate(flat) - 0.3001)
 
 
 def exponential(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:

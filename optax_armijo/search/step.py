@@ -37,8 +37,8 @@ FAR = 5.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
+COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
 VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
-COARSE = 1e-2  # part of the loss that bfloat16 may hide
 
 
 class Problem(NamedTuple):
