@@ -67,6 +67,25 @@ def test_the_search_works_in_the_losss_own_unit():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-8, 1e8])
+@pytest.mark.parametrize("name", ["armijo_adam", "sgd"])
+def test_float16_params_train_on_losses_whose_gradients_float16_cannot_hold(name, size):
+    """Neither the scale nor the unscaled gradient stops at what float16 holds."""
+    inner = {"armijo_adam": armijo_adam(eps=1e-14), "sgd": optax.sgd(0.1 / size)}
+    tx = dynamic_loss_scale(inner[name])
+
+    def loss_fn(params):
+        return size * jnp.mean((params["w"].astype(jnp.float32) - 1.0) ** 2)
+
+    step = make_train_step(loss_fn, tx)
+    params = {"w": jnp.full(2, 2.0, jnp.float16)}
+    state = jax.jit(tx.init)(params)
+    for _ in range(120):
+        params, state, _ = step(params, state)
+    assert params["w"].dtype == jnp.float16
+    np.testing.assert_allclose(params["w"], 1.0, atol=0.02)
+
+
 def test_a_gradient_that_overflows_changes_the_scale_alone():
     tx = dynamic_loss_scale(armijo_adam(LABELS), init_scale=1024.0)
     params = network_params()
@@ -110,11 +129,11 @@ def test_the_scale_follows_its_rule():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("init_scale", 0.5, r"init_scale .* \[1, 1.67772e\+07\]; got 0.5"),
+        ("init_scale", 0.0, r"init_scale .* \[5.96046e-08, 1.67772e\+07\]; got 0.0"),
         ("factor", 1.0, r"factor .* \(1, inf\); got 1.0"),
         ("growth_interval", 0, r"growth_interval .* got 0"),
         ("min_scale", 0.0, r"min_scale .* got 0.0"),
-        ("max_scale", 0.1, r"max_scale .* got 0.1"),
+        ("max_scale", 1e-9, r"max_scale .* got 1e-09"),
     ],
 )
 def test_bad_options_raise_at_construction(name, value, message):

@@ -126,6 +126,33 @@ def test_leaves_without_an_entry_train_nothing_and_break_nothing(name, is_jitted
     assert bowl(trained) < bowl(mixed)
 
 
+EVERY_FORM = FORMS | {
+    "armijo_adam": oa.armijo_adam,
+    "loss_fraction=None": lambda: oa.armijo_adam(
+        linesearch=oa.Backtracking(loss_fraction=None)
+    ),
+    "one_group": lambda: oa.armijo_adam(oa.one_group),
+    "adamsls": oa.adamsls,
+    "plasls": lambda: oa.plasls(LABELS),
+    "kensls": oa.kensls,
+    "sls": oa.sls,
+    "amsgrad_sls": oa.amsgrad_sls,
+    "ponos": oa.ponos,
+}
+
+
+@pytest.mark.parametrize("name", EVERY_FORM)
+def test_the_flags_that_stop_at_nan_and_infinity_let_a_healthy_run_pass(name):
+    """Point 8b: nothing unknown stands in the state as NaN or infinity."""
+    tx, params = EVERY_FORM[name](), network_params()
+    before = network_loss(params)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        step, state = jax.jit(network_step(tx)), tx.init(params)
+        for _ in range(8):
+            params, state = step(params, state)
+    assert network_loss(params) < before
+
+
 def same_types(state, other):
     """Asserts that two states agree in structure, shapes, dtypes and weak types."""
     chex.assert_trees_all_equal_structs(state, other)

@@ -118,8 +118,7 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
             value=jnp.asarray(100, dtype),
             value_fn=rises(dtype),
         )
-        # In float32 what passes is a step that rounding does away with.
-        assert bool(armijo_info(state).step_size[0] > 1e-3) is expected
+        assert bool(armijo_info(state).applied_step_size[0] > 0) is expected
 
 
 def test_trap_10_the_label_function_sees_params_in_init_and_in_update():

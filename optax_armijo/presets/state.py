@@ -20,8 +20,8 @@ class ArmijoState(NamedTuple):
       num_steps: steps made.  # i32[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
-      bracket_limit: bracketing does not go beyond; +inf unless a search has failed
-        since one found the right size.  # f[G]
+      bracket_limit: bracketing does not go beyond; the largest number unless a search
+        has failed since one found the right size.  # f[G]
       total_trials: loss evaluations so far, by group.  # i32[G]
       total_evaluations: loss evaluations so far.  # i32[]
       memory: what the policies remember.
@@ -56,7 +56,7 @@ def init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
         num_steps=zeros(jnp.int32),
         step_size=jnp.full((num_groups,), init_step_size, dtype),
         bracketed=jnp.ones((num_groups,), jnp.bool_),
-        bracket_limit=jnp.full((num_groups,), jnp.inf, dtype),
+        bracket_limit=jnp.full((num_groups,), jnp.finfo(dtype).max, dtype),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
         memory=PolicyStates(

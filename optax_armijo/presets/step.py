@@ -294,7 +294,7 @@ def _bracket_limit(state: ArmijoState, found: Found) -> jax.Array:
     """
     has_failed = found.searched & ~found.accepted & state.bracketed
     limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
-    return jnp.where(found.accepted, jnp.inf, limit)
+    return jnp.where(found.accepted, jnp.finfo(limit.dtype).max, limit)
 
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:

@@ -43,7 +43,10 @@ class Backtracking:
     way there, in logarithms three quarters the first time and half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
-    of their params, and one bracket finds the common factor. Groups whose gradient is
+    of their params, and one bracket finds the common factor. It goes down while trials
+    fail, by 16. A trial whose promise is not kept far better at a 16th of the step,
+    though it misses by less than bfloat16 may hide, 1/32 of the loss, is taken for
+    noise, twice of which is allowed for on the way up again. Groups whose gradient is
     zero, or whose params are, get the step size that promises the decrease of the
     median group. What a group's first own test finds is multiplied by the root mean
     square of :math:`P g` where that is below 1: it is so where most of the gradient is

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import all_finite, on_its_own
+from optax_armijo._numerics import all_finite, on_its_own, search_dtype
 from optax_armijo._state import find_states
 from optax_armijo.search.placement import build_beside
 
@@ -32,7 +32,7 @@ def dynamic_loss_scale(
     init_scale: float = 2.0**15,
     factor: float = 2.0,
     growth_interval: int = 2000,
-    min_scale: float = 1.0,
+    min_scale: float = 2.0**-24,
     max_scale: float = 2.0**24,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Takes gradients of :math:`\sigma f`, and finds :math:`\sigma` as it goes.
@@ -41,7 +41,8 @@ def dynamic_loss_scale(
       \sigma \leftarrow \sigma / \phi \ \text{ after a gradient that is not finite,}
       \qquad \sigma \leftarrow \phi \sigma \ \text{ after n finite ones}
 
-    The gradient is divided by :math:`\sigma` before `inner` sees it; the loss, of
+    The gradient is divided by :math:`\sigma`, in float32 or wider, before `inner` sees
+    it, whose state and updates stay in the dtypes that they have; the loss, of
     which `value` and `value_fn` speak, is never scaled: trials take no gradient, so
     that both sides of the search's test are in the loss's own unit. After a gradient
     that is not finite nothing else changes (P. Micikevicius et al., *Mixed Precision
@@ -100,9 +101,12 @@ def dynamic_loss_scale(
         **extra_args: Any,
     ) -> tuple[Any, LossScaleState]:
         def unscaled(tree: Any) -> Any:
+            # In float32: unscaled, a gradient may be too small for float16 again.
             def divide(g: Any) -> jax.Array:
                 g = jnp.asarray(g)
-                return g * (1 / state.scale).astype(g.dtype)
+                is_real = jnp.issubdtype(g.dtype, jnp.floating)
+                dtype = search_dtype([g]) if is_real else g.dtype
+                return g.astype(dtype) * (1 / state.scale).astype(dtype)
 
             return jax.tree.map(divide, tree)
 
@@ -117,8 +121,9 @@ def dynamic_loss_scale(
         grows = num_good >= growth_interval
         scale = jnp.where(grows, state.scale * factor, state.scale)
         scale = jnp.where(is_good, scale, state.scale / factor)
+        moved = updates if params is None else params
         return (
-            _where(is_good, new_updates, jax.tree.map(jnp.zeros_like, new_updates)),
+            _where(is_good, new_updates, jax.tree.map(jnp.zeros_like, moved)),
             LossScaleState(
                 scale=jnp.clip(scale, min_scale, max_scale),
                 num_good=jnp.where(grows, 0, num_good),
@@ -150,4 +155,9 @@ def find_loss_scale(opt_state: Any) -> LossScaleState | None:
 
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
+    """Chooses between two trees, in the dtypes of the second."""
+
+    def choose(x: Any, y: Any) -> jax.Array:
+        return jnp.where(condition, x if x.dtype == y.dtype else x.astype(y.dtype), y)
+
+    return jax.tree.map(choose, if_true, if_false)
