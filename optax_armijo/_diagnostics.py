@@ -6,8 +6,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from optax_armijo._state import BacktrackingState, decode_labels, find_states
-from optax_armijo.presets.state import ArmijoState
+from optax_armijo._state import (
+    ArmijoState,
+    BacktrackingState,
+    decode_labels,
+    find_states,
+)
 
 KINDS = (ArmijoState, BacktrackingState)
 

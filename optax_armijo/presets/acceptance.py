@@ -1,109 +1,44 @@
-"""When is a trial good enough? By this step alone, or by an average over steps."""
+"""When is a trial good enough? By this step alone, or by averages over steps."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from optax_armijo._checks import check_range
-from optax_armijo.presets.method import Acceptance, Outcome, Trial, no_state, unchanged
 
+class LossAverage(NamedTuple):
+    r"""Zhang and Hager's average of the losses, for a test that is not monotone.
 
-def armijo() -> Acceptance:
-    r"""The test of sufficient decrease.
+    .. math::
+      Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k
 
-    .. math:: f(w + u) \le f(w) - c \sum_l \eta_l s_l
-
-    with :math:`u` the step of the groups that move, :math:`\eta_l` their step sizes and
-    :math:`s_l = -\langle \nabla f(w), d_l \rangle` their slopes (Armijo 1966; equation
-    2 of arXiv 2403.18506).
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> trial = Trial(value=1.0, trial_value=0.8, step_size=jnp.array([0.5]),
-      ...     slopes=jnp.array([0.75]), c=0.5)
-      >>> bool(armijo().accept((), trial))
-      True
-      >>> bool(armijo().accept((), trial._replace(c=0.6)))
-      False
-    """
-
-    def accept(_: Any, trial: Trial) -> jax.Array:
-        return _is_below_line(trial, trial.value)
-
-    return Acceptance(no_state, unchanged, accept, unchanged)
-
-
-class AverageState(NamedTuple):
-    """Zhang and Hager's average.
+    Armijo's test then takes :math:`\max(C_k, f_k(w_k))` for the loss at params (Zhang
+    and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
 
     Attributes:
-      average: of the losses so far.  # f[]
-      weight: the sum of their weights.  # f[]
+      average: of the losses so far, C.  # f[]
+      weight: the sum of their weights, Q.  # f[]
     """
 
     average: jax.Array
     weight: jax.Array
 
+    def after(self, decay: float, loss: jax.Array) -> "LossAverage":
+        r"""Returns the average with another loss in it; `decay` is :math:`\xi`.
 
-def zhang_hager(decay: float) -> Acceptance:
-    r"""Armijo's test against an average of the losses so far, when that is higher.
-
-    .. math::
-      Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k \\
-      f_k(w_k + u) \le \max(C_k, f_k(w_k)) - c \sum_l \eta_l s_l
-
-    (Zhang and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
-
-    Args:
-      decay: :math:`\xi`, in [0, 1]: 0 is Armijo's own test, 1 the mean of all losses.
-
-    Raises:
-      ValueError: `decay` outside its range.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> test = zhang_hager(1.0)
-      >>> state = test.observe(test.init(1, jnp.float32), jnp.array(3.0))
-      >>> state = test.observe(state, jnp.array(1.0))  # the average is 2
-      >>> trial = Trial(value=1.0, trial_value=1.5, step_size=jnp.array([1.0]),
-      ...     slopes=jnp.array([0.8]), c=0.5)
-      >>> bool(test.accept(state, trial))
-      True
-    """
-    check_range("averaging", decay, at_least=0, at_most=1)
-
-    def init(_: int, dtype: jnp.dtype) -> AverageState:
-        return AverageState(jnp.zeros((), dtype), jnp.zeros((), dtype))
-
-    def observe(state: AverageState, value: jax.Array) -> AverageState:
-        weight = decay * state.weight + 1
-        total = decay * state.weight * state.average + value
-        return AverageState(total / weight, weight)
-
-    def accept(state: AverageState, trial: Trial) -> jax.Array:
-        return _is_below_line(trial, jnp.maximum(state.average, trial.value))
-
-    return Acceptance(init, observe, accept, unchanged)
+        Example:
+          >>> import jax.numpy as jnp
+          >>> averages = LossAverage(jnp.array(0.0), jnp.array(0.0))
+          >>> averages = averages.after(1.0, 3.0).after(1.0, 1.0)
+          >>> float(averages.average), float(averages.weight)
+          (2.0, 2.0)
+        """
+        weight = decay * self.weight + 1
+        total = decay * self.weight * self.average + loss
+        return LossAverage(total / weight, weight)
 
 
-class SmoothedState(NamedTuple):
-    """Running averages over the searches of a group that accepted a trial.
-
-    Attributes:
-      decrease: of the loss, by the group's share in it.  # f[G]
-      slopes: of the direction.  # f[G]
-      num_searches: how many went into the averages.  # i32[G]
-    """
-
-    decrease: jax.Array
-    slopes: jax.Array
-    num_searches: jax.Array
-
-
-def smoothed(
-    decay: float, *, debias: bool = False, allow_ascent: bool = False
-) -> Acceptance:
+class Smoothing(NamedTuple):
     r"""Armijo's test with both of its sides averaged over the searches of a group.
 
     .. math::
@@ -116,83 +51,86 @@ def smoothed(
     s_k`. Averages start from zero, and only an accepted trial enters them (arXiv
     2407.20650, equations 8 to 10). One noisy batch moves the step size less.
 
-    Args:
+    Attributes:
       decay: :math:`\beta`, in [0, 1).
       debias: whether averages are divided by :math:`1 - \beta^k`, k the number of
         searches in them.
-      allow_ascent: whether directions that ascend on this batch are searched too, as
+      allows_ascent: whether directions that ascend on this batch are searched too, as
         long as the averages allow; where the averaged slope is negative, c becomes
         1 / c (released code of arXiv 2403.18519).
-
-    Raises:
-      ValueError: `decay` outside its range.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> test = smoothed(0.5)
-      >>> trial = Trial(value=1.0, trial_value=0.9, step_size=jnp.array([1.0]),
-      ...     slopes=jnp.array([1.0]), c=0.5)
-      >>> state = test.init(1, jnp.float32)
-      >>> bool(test.accept(state, trial))  # 0.5 * 0.1 < 0.5 * 0.5 * 1
-      False
-      >>> state = state._replace(decrease=jnp.array([0.5]))  # searches went well before
-      >>> bool(test.accept(state, trial))
-      True
     """
-    check_range("smoothing", decay, at_least=0, below=1)
 
-    def init(num_groups: int, dtype: jnp.dtype) -> SmoothedState:
-        return SmoothedState(
-            decrease=jnp.zeros(num_groups, dtype),
-            slopes=jnp.zeros(num_groups, dtype),
-            num_searches=jnp.zeros(num_groups, jnp.int32),
+    decay: float
+    debias: bool = False
+    allows_ascent: bool = False
+
+
+class SmoothedSides(NamedTuple):
+    """The averages of both sides.
+
+    Attributes:
+      decrease: of the loss, by the group's share in it.  # f[G]
+      slopes: of the direction.  # f[G]
+      num_searches: how many went into the averages.  # i32[G]
+    """
+
+    decrease: jax.Array
+    slopes: jax.Array
+    num_searches: jax.Array
+
+    def after(
+        self,
+        smoothing: Smoothing,
+        decrease: jax.Array,
+        step_size: jax.Array,
+        slopes: jax.Array,
+    ) -> "SmoothedSides":
+        """Takes a trial into the averages: the decrease of the loss, shared out.
+
+        Args:
+          smoothing: how.
+          decrease: of the loss, by the trial, shape [].
+          step_size: of the groups that it moves, 0 for the others, shape [G].
+          slopes: shape [G].
+        """
+        decay = smoothing.decay
+        shared = shares(step_size, slopes) * decrease
+        return SmoothedSides(
+            decrease=decay * self.decrease + (1 - decay) * shared,
+            slopes=decay * self.slopes + (1 - decay) * slopes,
+            num_searches=self.num_searches + 1,
         )
 
-    def mixed(
-        state: SmoothedState, decrease: jax.Array, slopes: jax.Array
-    ) -> SmoothedState:
-        return SmoothedState(
-            decrease=decay * state.decrease + (1 - decay) * decrease,
-            slopes=decay * state.slopes + (1 - decay) * slopes,
-            num_searches=state.num_searches + 1,
-        )
+    def passes(
+        self, smoothing: Smoothing, step_size: jax.Array, c: jax.Array
+    ) -> jax.Array:
+        """Tells whether a trial passes that is in the averages already, bool[].
 
-    def correction(state: SmoothedState) -> jax.Array:
-        if not debias:
-            return jnp.ones_like(state.decrease)
-        return 1 - decay ** state.num_searches.astype(state.decrease.dtype)
-
-    def accept(state: SmoothedState, trial: Trial) -> jax.Array:
-        is_moved = trial.step_size > 0
-        is_finite = jnp.isfinite(trial.trial_value)
-        decrease = jnp.where(is_finite, trial.value - trial.trial_value, 0)
-        parts = jnp.where(is_moved, jnp.abs(trial.step_size * trial.slopes), 0)
-        new = mixed(state, shares(parts, jnp.sum(parts)) * decrease, trial.slopes)
-        weight = jnp.where(is_moved, 1 / correction(new), 0)
-        required = jnp.sum(weight * trial.step_size * new.slopes)
-        c = trial.c
-        if allow_ascent:
+        Example:
+          >>> import jax.numpy as jnp
+          >>> smoothing, step_size = Smoothing(0.5), jnp.array([1.0])
+          >>> def passes(sides):
+          ...   sides = sides.after(smoothing, 0.1, step_size, jnp.array([1.0]))
+          ...   return bool(sides.passes(smoothing, step_size, c=0.5))
+          >>> zeros = SmoothedSides(jnp.zeros(1), jnp.zeros(1), jnp.zeros(1))
+          >>> passes(zeros)  # 0.5 * 0.1 < 0.5 * 0.5 * 1
+          False
+          >>> passes(zeros._replace(decrease=jnp.array([0.5])))  # went well before
+          True
+        """
+        weight = jnp.ones_like(step_size)
+        if smoothing.debias:
+            count = self.num_searches.astype(step_size.dtype)
+            weight = 1 / (1 - smoothing.decay**count)
+        weight = jnp.where(step_size > 0, weight, 0)
+        required = jnp.sum(weight * step_size * self.slopes)
+        if smoothing.allows_ascent:
             c = jnp.where(required > 0, c, 1 / c)
-        return is_finite & (jnp.sum(weight * new.decrease) >= c * required)
-
-    def update(state: SmoothedState, outcome: Outcome) -> SmoothedState:
-        new = mixed(state, outcome.share * outcome.actual_decrease, outcome.slopes)
-        return SmoothedState(
-            *(
-                jnp.where(outcome.accepted, x, old)
-                for x, old in zip(new, state, strict=True)
-            )
-        )
-
-    return Acceptance(init, unchanged, accept, update, needs_descent=not allow_ascent)
+        return jnp.sum(weight * self.decrease) >= c * required
 
 
-def shares(parts: jax.Array, total: jax.Array) -> jax.Array:
-    """Returns ``parts / total``, and 0 where the total is 0."""
+def shares(step_size: jax.Array, slopes: jax.Array) -> jax.Array:
+    """Returns each group's part in the predicted decrease, [G]; 0 where that is 0."""
+    parts = jnp.where(step_size > 0, jnp.abs(step_size * slopes), 0)
+    total = jnp.sum(parts)
     return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1), 0)
-
-
-def _is_below_line(trial: Trial, reference: jax.Array) -> jax.Array:
-    """Tells whether a trial lies sufficiently below `reference`, bool[]."""
-    required = trial.c * jnp.sum(trial.step_size * trial.slopes)
-    return trial.trial_value <= reference - required

@@ -3,9 +3,7 @@
 import functools
 from typing import Any
 
-import jax
-
-from optax_armijo.labels.paths import path_parts
+from optax_armijo.labels.paths import paths_and_leaves
 
 
 def names_shared_arrays(jitted: Any, *names: str) -> Any:
@@ -37,8 +35,8 @@ def names_shared_arrays(jitted: Any, *names: str) -> Any:
 
 def _shared(donated: dict[str, Any]) -> str:
     first: dict[int, str] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(donated)[0]:
-        where = "/".join(path_parts(path))
+    for path, leaf in paths_and_leaves(donated):
+        where = "/".join(path)
         if id(leaf) in first:
             return f"one array as '{first[id(leaf)]}' and '{where}'"
         first[id(leaf)] = where
