@@ -3,12 +3,10 @@
 All lists have one array a trainable leaf.
 """
 
-import functools
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_armijo._checks import check_range
@@ -17,10 +15,7 @@ from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, slopes
 from optax_armijo.search.placement import build_beside
-
-Moments: TypeAlias = (
-    optax.ScaleByAdamState | optax.ScaleByAmsgradState | optax.EmptyState
-)
+from optax_armijo.search.transformation import Batch
 
 
 class Adam(NamedTuple):
@@ -60,8 +55,8 @@ def check_adam(adam: Adam) -> None:
     check_range("eps", adam.eps, above=0)
 
 
-def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Moments:
-    """Returns moments of zeros, in float32 or wider; None is for the gradient alone."""
+def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
+    """Returns optax's state of Adam or AMSGrad, of zeros, in float32 or wider."""
     if adam is None:
         return optax.EmptyState()
 
@@ -77,10 +72,10 @@ def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Moments:
 
 
 def update_moments(
-    grouping: Grouping, adam: Adam | None, moments: Moments, grads: Leaves
-) -> Moments:
+    grouping: Grouping, adam: Adam | None, moments: Any, grads: Leaves
+) -> Any:
     """Takes a gradient into the moments."""
-    if adam is None or isinstance(moments, optax.EmptyState):
+    if adam is None:
         return moments
 
     def average(decay: Scalar, order: int, tree: Any) -> Any:
@@ -90,58 +85,56 @@ def update_moments(
             leaves.append(rate * old + (1 - rate) * grad.astype(old.dtype) ** order)
         return grouping.masked(leaves)
 
-    count = optax.safe_increment(moments.count)
-    has_momentum = adam.momentum != "none"
-    mu = average(adam.b1, 1, moments.mu) if has_momentum else moments.mu
+    mu = moments.mu
+    if adam.momentum != "none":
+        mu = average(adam.b1, 1, mu)
     nu = average(adam.b2, 2, moments.nu)
-    if isinstance(moments, optax.ScaleByAmsgradState):
+    moments = moments._replace(count=optax.safe_increment(moments.count), mu=mu, nu=nu)
+    if adam.amsgrad:
         nu_max = jax.tree.map(jnp.maximum, moments.nu_max, nu)
-        return optax.ScaleByAmsgradState(count, mu, nu, nu_max)
-    return optax.ScaleByAdamState(count, mu, nu)
+        moments = moments._replace(nu_max=nu_max)
+    return moments
 
 
 def trial_direction(
     grouping: Grouping,
     adam: Adam | None,
-    moments: Moments,
-    grads: Leaves,
-    loss_grads: Leaves,
+    moments: Any,
+    batch: Batch,
     *,
     needs_descent: bool,
-) -> list[jax.Array]:
+) -> Leaves:
     """Returns the direction of trials, NaN where a gradient's square overflows.
 
     Args:
       grouping: of the leaves.
       adam: None for the gradient alone.
       moments: with this batch's gradient in them.
-      grads: that gradient.
-      loss_grads: the gradient of the loss.
+      batch: that is searched on.
       needs_descent: whether a group in which the momentum does not descend goes along
         the plain direction.
     """
-    wide = [g.astype(search_dtype([g])) for g in grads]
-    if adam is None or isinstance(moments, optax.EmptyState):
-        return [-g for g in wide]
-    scales = _scales(grouping, adam, moments)
-    direction = [-g * p for g, p in zip(wide, scales, strict=True)]
+    grads = [g.astype(search_dtype([g])) for g in batch.updates]
+    if adam is None:
+        return [-g for g in grads]
+    pairs = zip(grads, _scales(grouping, adam, moments), strict=True)
+    direction = [-g * p for g, p in pairs]
     if adam.momentum == "searched":
-        plain, direction = direction, _along_momentum(grouping, adam, moments, scales)
+        plain, direction = direction, _along_momentum(grouping, adam, moments)
         if needs_descent:
-            descends = slopes(grouping, loss_grads, direction) > 0
+            descends = slopes(grouping, batch.grads, direction) > 0
             direction = choose(grouping, descends, direction, plain)
-    squares = grouping.trainable(moments.nu)
-    pairs = zip(direction, squares, strict=True)
+    pairs = zip(direction, grouping.trainable(moments.nu), strict=True)
     return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
 
 
 def step_direction(
     grouping: Grouping,
     adam: Adam | None,
-    moments: Moments,
-    of_trials: list[jax.Array],
+    moments: Any,
+    of_trials: Leaves,
     searched: jax.Array,
-) -> list[jax.Array]:
+) -> Leaves:
     """Returns the direction along which params move.
 
     Args:
@@ -152,45 +145,38 @@ def step_direction(
       of_trials: the direction of trials.
       searched: groups that were searched, bool[G].
     """
-    if adam is None or isinstance(moments, optax.EmptyState):
+    if adam is None or adam.momentum in ("none", "searched"):
         return of_trials
-    if adam.momentum in ("none", "searched"):
-        return of_trials
-    scales = _scales(grouping, adam, moments)
-    direction = _along_momentum(grouping, adam, moments, scales)
+    direction = _along_momentum(grouping, adam, moments)
     if adam.momentum == "unsearched":
-        direction = choose(grouping, searched, of_trials, direction)
+        return choose(grouping, searched, of_trials, direction)
     return direction
 
 
-def _along_momentum(
-    grouping: Grouping, adam: Adam, moments: Any, scales: Leaves
-) -> list[jax.Array]:
-    count = jnp.asarray(moments.count) + adam.count_ahead
-    means = _debiased(grouping.trainable(moments.mu), adam.b1, count)
-    return [-m * p for m, p in zip(means, scales, strict=True)]
+def _along_momentum(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
+    """Returns ``-P m / (1 - b1 ** k)``."""
+    means = _debiased(grouping, adam, moments.mu, moments.count, adam.b1)
+    pairs = zip(means, _scales(grouping, adam, moments), strict=True)
+    return [-m * p for m, p in pairs]
 
 
 def _scales(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
     """Returns P."""
-    count = jnp.asarray(moments.count) + adam.count_ahead
-    squares = grouping.trainable(moments.nu_max if adam.amsgrad else moments.nu)
+    squares = moments.nu_max if adam.amsgrad else moments.nu
+    squares = _debiased(grouping, adam, squares, moments.count, adam.b2)
+    return [1 / (jnp.sqrt(v) + jnp.asarray(adam.eps, v.dtype)) for v in squares]
+
+
+def _debiased(
+    grouping: Grouping, adam: Adam, tree: Any, count: Any, decay: Scalar
+) -> list[jax.Array]:
+    """Divides moments by ``1 - decay ** k``."""
+    # Before the first good batch moments are zero, and nothing moves.
+    count = jnp.maximum(count + adam.count_ahead, 1)
     return [
-        1 / (jnp.sqrt(v) + jnp.asarray(adam.eps, v.dtype))
-        for v in _debiased(squares, adam.b2, count)
+        x / (1 - jnp.asarray(decay, x.dtype) ** count.astype(x.dtype))
+        for x in grouping.trainable(tree)
     ]
-
-
-def _debiased(moments: Leaves, decay: Scalar, count: jax.Array) -> list[jax.Array]:
-    """Divides each moment by ``1 - decay ** count``."""
-
-    @functools.cache
-    def correction(dtype: np.dtype) -> jax.Array:
-        rate = jnp.asarray(decay, dtype)
-        # Before the first good batch there is nothing to correct, and nothing moves.
-        return jnp.where(count > 0, 1 - rate ** count.astype(dtype), 1)
-
-    return [moment / correction(moment.dtype) for moment in moments]
 
 
 def choose(

@@ -22,7 +22,6 @@ from optax_armijo.presets.acceptance import (
 )
 from optax_armijo.presets.directions import (
     Adam,
-    Moments,
     check_adam,
     choose,
     init_moments,
@@ -124,7 +123,7 @@ def published(
     """
     _check(method)
 
-    def init(grouping: Grouping, params: Any) -> tuple[Moments, ArmijoState]:
+    def init(grouping: Grouping, params: Any) -> tuple[Any, ArmijoState]:
         state = build_beside(params, lambda: _init_state(grouping, params, method))
         return init_moments(grouping, params, method.adam), state
 
@@ -212,9 +211,9 @@ def take_step(
     grouping: Grouping,
     method: Method,
     batch: Batch,
-    moments: Moments,
+    moments: Any,
     state: ArmijoState,
-) -> tuple[Any, tuple[Moments, ArmijoState]]:
+) -> tuple[Any, tuple[Any, ArmijoState]]:
     """Direction, whose turn it is, the search, move, learn."""
     dtype, smoothing = state.step_size.dtype, method.smoothing
     needs_descent = smoothing is None or not smoothing.allows_ascent
@@ -223,12 +222,7 @@ def take_step(
     # a step, which is all that the search adds to what devices send.
     mixed = update_moments(grouping, method.adam, moments, batch.updates)
     direction = trial_direction(
-        grouping,
-        method.adam,
-        mixed,
-        batch.updates,
-        batch.grads,
-        needs_descent=needs_descent,
+        grouping, method.adam, mixed, batch, needs_descent=needs_descent
     )
     slope = slopes(grouping, batch.grads, direction)  # [G]
     is_good = jnp.isfinite(batch.value) & jnp.all(jnp.isfinite(slope))
