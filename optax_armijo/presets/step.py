@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from optax.tree_utils import tree_where
 
 from optax_armijo._checks import check_order, check_range
 from optax_armijo._numerics import nan_to_inf, on_its_own, safe_divide, search_dtype
@@ -227,13 +228,15 @@ def take_step(
     slope = slopes(grouping, batch.grads, direction)  # [G]
     is_good = jnp.isfinite(batch.value) & jnp.all(jnp.isfinite(slope))
     is_good = on_its_own(is_good)
-    moments = _where(is_good, mixed, moments)
+    moments = tree_where(is_good, mixed, moments)
     slope = slope.astype(dtype)
     # The loss of a bad batch is not to be learned from, though it be finite.
     value = jnp.where(is_good, batch.value.astype(dtype), jnp.nan)
     averages = state.averages
     if method.averaging is not None:
-        averages = _where(is_good, averages.after(method.averaging, value), averages)
+        averages = tree_where(
+            is_good, averages.after(method.averaging, value), averages
+        )
 
     # Whose turn it is, where the search begins, and by what the others move.
     descends = slope > 0
@@ -302,7 +305,7 @@ def take_step(
     backtracks, changes, merged = state.backtracks, state.changes, state.merged
     if smoothing is not None:
         sides = averages.after(smoothing, decrease, found_size, slope)
-        averages = _where(accepted, sides, averages)
+        averages = tree_where(accepted, sides, averages)
     if isinstance(method.start, Polyak):
         # One trial without a backtrack makes up for one backtrack remembered.
         backtracks = jnp.where(
@@ -312,7 +315,7 @@ def take_step(
         part = shares(found_size, slope) * jnp.where(searched, decrease, 0)
         turn = turn.after(searched, accepted, part)
     if method.is_adaptive:
-        changes = _where(is_good, changes.after(searched, size), changes)
+        changes = tree_where(is_good, changes.after(searched, size), changes)
     grows = is_good & (method.selection != "joint")
     size = jnp.where(searched, size, jnp.where(grows, grown, state.step_size))
     if method.merge_below is not None:
@@ -376,7 +379,7 @@ def _choose(method: Method, state: ArmijoState) -> tuple[jax.Array, jax.Array, A
         chosen = next_in_cycle(state.turn, eligible)
         turn = (chosen + 1) % everybody.size
     group = jnp.where(is_joint, 0, chosen)
-    turn = _where(is_joint, state.turn, turn)
+    turn = tree_where(is_joint, state.turn, turn)
     return group, is_joint | (state.merged == group), turn
 
 
@@ -445,7 +448,3 @@ def _updates(
     grouping: Grouping, step_size: jax.Array, direction: Any, params: Any
 ) -> list[jax.Array]:
     return grouping.scaled(on_its_own(step_size), direction, params)
-
-
-def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)

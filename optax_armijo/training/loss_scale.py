@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from optax.tree_utils import tree_where
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import all_finite, on_its_own
@@ -118,11 +119,11 @@ def dynamic_loss_scale(
         scale = jnp.where(grows, state.scale * factor, state.scale)
         scale = jnp.where(is_good, scale, state.scale / factor)
         return (
-            _where(is_good, new_updates, jax.tree.map(jnp.zeros_like, new_updates)),
+            tree_where(is_good, new_updates, jax.tree.map(jnp.zeros_like, new_updates)),
             LossScaleState(
                 scale=jnp.clip(scale, min_scale, max_scale),
                 num_good=jnp.where(grows, 0, num_good),
-                inner=_where(is_good, inner_state, state.inner),
+                inner=tree_where(is_good, inner_state, state.inner),
             ),
         )
 
@@ -147,7 +148,3 @@ def loss_scale(opt_state: Any) -> jax.Array:
 def find_loss_scale(opt_state: Any) -> LossScaleState | None:
     """Returns the first `LossScaleState` in a state, or None."""
     return next(iter(find_states(opt_state, LossScaleState)), None)
-
-
-def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
