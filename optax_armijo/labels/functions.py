@@ -66,10 +66,7 @@ class Stacked:
         return f"{self.label}_{number}"
 
 
-NO_LAYERS = "all (no layers found)"
-"""The one label of a tree in which no layers are found."""
-
-
+NO_LAYERS = "all (no layers found)"  # the one label of a tree without layers
 _OUTSIDE_BEFORE = re.compile(r"emb|^w[tp]e$|position|patch|stem", re.IGNORECASE)
 
 

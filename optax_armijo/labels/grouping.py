@@ -99,19 +99,11 @@ class Grouping(NamedTuple):
     def scaled(
         self, step_size: jax.Array, direction: Sequence[jax.Array], params: Any
     ) -> list[jax.Array]:
-        """Returns ``step_size * direction`` in the dtypes of params; 0 where that is 0.
-
-        Args:
-          step_size: one a group, shape [G].
-          direction: one entry a trainable leaf.
-          params: the whole params.
-        """
-        entries = zip(
-            self.spread(step_size), direction, self.trainable(params), strict=True
-        )
+        """``step_size * direction``, f[G] times leaves, in the dtypes of params."""
+        leaves = self.trainable(params)
         return [
             jnp.where(e != 0, e.astype(d.dtype) * d, 0).astype(p.dtype)
-            for e, d, p in entries
+            for e, d, p in zip(self.spread(step_size), direction, leaves, strict=True)
         ]
 
     def moved(self, params: Any, updates: Sequence[jax.Array]) -> Any:

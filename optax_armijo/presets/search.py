@@ -20,17 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-LADDER_FACTOR = 4.0
-"""Ratio of neighbouring rungs while bracketing."""
-
-HIGHEST_START = LADDER_FACTOR**-4
-"""Bracketing starts at this part of the largest step that can pass, or lower."""
-
-LOWEST_START = LADDER_FACTOR**-9
-"""... and not lower than this: a decrease of 1e-6 of the loss drowns in rounding."""
-
-BRACKET_RATIO = 2.1
-"""A bracket is narrow enough when its ends differ by this factor or less."""
+LADDER_FACTOR = 4.0  # ratio of neighbouring rungs while bracketing
+# Parts of the largest step that can pass, between which bracketing begins: below the
+# lower one a decrease, 1e-6 of the loss, drowns in rounding.
+LOWEST_START, HIGHEST_START = LADDER_FACTOR**-9, LADDER_FACTOR**-4
+BRACKET_RATIO = 2.1  # a bracket is narrow enough when its ends differ by it or less
 
 
 class Search(NamedTuple):

@@ -15,12 +15,6 @@ from optax_armijo._numerics import nan_to_inf, on_its_own, safe_divide, search_d
 from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.presets.acceptance import (
-    LossAverage,
-    SmoothedSides,
-    Smoothing,
-    shares,
-)
 from optax_armijo.presets.directions import (
     Adam,
     check_adam,
@@ -30,8 +24,17 @@ from optax_armijo.presets.directions import (
     trial_direction,
     update_moments,
 )
+from optax_armijo.presets.memory import (
+    Changes,
+    LossAverage,
+    SmoothedSides,
+    Smoothing,
+    Weights,
+    combine,
+    next_in_cycle,
+    shares,
+)
 from optax_armijo.presets.search import is_settled, run, start
-from optax_armijo.presets.turns import Changes, Weights, combine, next_in_cycle
 from optax_armijo.search.directions import slopes
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.transformation import Batch, transformation

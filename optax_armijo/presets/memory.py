@@ -1,34 +1,136 @@
-"""Whose turn is it? Which group is searched, how often, and which as one."""
+"""What methods remember: averages for the test of sufficient decrease, whose turn it is.
+
+Shapes: G groups.
+"""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+IMPACT_DECAY = 0.9  # of the average of the decrease that a group's searches brought
+INIT_IMPACT = 1e-4  # that average before the first search of a group
+BASE, GROWTH = 0.2, 0.05  # what waiting adds to a group's weight: b and r in `Weights`
+WARMUP_STEPS, MAX_INTERVAL = 9, 10  # first steps that are due; the longest wait later
+FAST_DECAY, SLOW_DECAY = 0.9, 0.99  # of the averages of step sizes
+INIT_AVERAGE = 1e-8  # of both: far below any step size, so that they differ at first
+
+
+class LossAverage(NamedTuple):
+    r"""Zhang and Hager's average of the losses, for a test that is not monotone.
+
+    .. math::
+      Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k
+
+    Armijo's test then takes :math:`\max(C_k, f_k(w_k))` for the loss at params (Zhang
+    and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
+
+    Attributes:
+      average: of the losses so far, C.  # f[]
+      weight: the sum of their weights, Q.  # f[]
+    """
+
+    average: jax.Array
+    weight: jax.Array
+
+    def after(self, decay: float, loss: jax.Array) -> "LossAverage":
+        r"""Returns the average with another loss in it; `decay` is :math:`\xi`."""
+        weight = decay * self.weight + 1
+        total = decay * self.weight * self.average + loss
+        return LossAverage(total / weight, weight)
+
+
+class Smoothing(NamedTuple):
+    r"""Armijo's test with both of its sides averaged over the searches of a group.
+
+    .. math::
+      h_l &\leftarrow \beta h_l + (1 - \beta)\,\rho_l (f(w) - f(w + u)), \qquad
+      \bar s_l \leftarrow \beta \bar s_l + (1 - \beta) s_l \\
+      & \sum_l h_l \ge c \sum_l \eta_l \bar s_l
+
+    The sums run over the groups that move; the decrease of a joint trial is shared out
+    in proportion to what was predicted, :math:`\rho_l = \eta_l s_l / \sum_k \eta_k
+    s_k`. Averages start from zero, and only an accepted trial enters them (arXiv
+    2407.20650, equations 8 to 10). One noisy batch moves the step size less.
+
+    Attributes:
+      decay: :math:`\beta`, in [0, 1).
+      debias: whether averages are divided by :math:`1 - \beta^k`, k the number of
+        searches in them.
+      allows_ascent: whether directions that ascend on this batch are searched too, as
+        long as the averages allow; where the averaged slope is negative, c becomes
+        1 / c (released code of arXiv 2403.18519).
+    """
+
+    decay: float
+    debias: bool = False
+    allows_ascent: bool = False
+
+
+class SmoothedSides(NamedTuple):
+    """The averages of both sides.
+
+    Attributes:
+      decrease: of the loss, by the group's share in it.  # f[G]
+      slopes: of the direction.  # f[G]
+      num_searches: how many went into the averages.  # i32[G]
+    """
+
+    decrease: jax.Array
+    slopes: jax.Array
+    num_searches: jax.Array
+
+    def after(
+        self,
+        smoothing: Smoothing,
+        decrease: jax.Array,
+        step_size: jax.Array,
+        slopes: jax.Array,
+    ) -> "SmoothedSides":
+        """Takes a trial into the averages: the decrease of the loss, shared out.
+
+        Args:
+          smoothing: how.
+          decrease: of the loss, by the trial, shape [].
+          step_size: of the groups that it moves, 0 for the others, shape [G].
+          slopes: shape [G].
+        """
+        decay = smoothing.decay
+        shared = shares(step_size, slopes) * decrease
+        return SmoothedSides(
+            decrease=decay * self.decrease + (1 - decay) * shared,
+            slopes=decay * self.slopes + (1 - decay) * slopes,
+            num_searches=self.num_searches + 1,
+        )
+
+    def passes(
+        self, smoothing: Smoothing, step_size: jax.Array, c: jax.Array
+    ) -> jax.Array:
+        """Tells whether a trial passes that is in the averages already, bool[]."""
+        weight = jnp.ones_like(step_size)
+        if smoothing.debias:
+            count = self.num_searches.astype(step_size.dtype)
+            weight = 1 / (1 - smoothing.decay**count)
+        weight = jnp.where(step_size > 0, weight, 0)
+        required = jnp.sum(weight * step_size * self.slopes)
+        if smoothing.allows_ascent:
+            c = jnp.where(required > 0, c, 1 / c)
+        return jnp.sum(weight * self.decrease) >= c * required
+
+
+def shares(step_size: jax.Array, slopes: jax.Array) -> jax.Array:
+    """Returns each group's part in the predicted decrease, [G]; 0 where that is 0."""
+    parts = jnp.where(step_size > 0, jnp.abs(step_size * slopes), 0)
+    total = jnp.sum(parts)
+    return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1), 0)
+
 
 def next_in_cycle(turn: jax.Array, eligible: jax.Array) -> jax.Array:
-    """Returns the first eligible group from `turn` on (arXiv 2403.18506), i32[].
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> eligible = jnp.array([True, False, True])
-      >>> [int(next_in_cycle(turn, eligible)) for turn in range(3)]
-      [0, 2, 2]
-    """
+    """Returns the first eligible group from `turn` on (arXiv 2403.18506), i32[]."""
     num_groups = eligible.shape[0]
     groups = jnp.arange(num_groups, dtype=jnp.int32)
     distance = jnp.where(eligible, (groups - turn) % num_groups, num_groups)
     return jnp.argmin(distance).astype(jnp.int32)
-
-
-IMPACT_DECAY = 0.9
-"""Of the average of the decrease that a group's searches brought."""
-
-INIT_IMPACT = 1e-4
-"""That average before the first search of a group."""
-
-BASE, GROWTH = 0.2, 0.05
-"""How much of a group's weight comes from waiting: b and r in `Weights`."""
 
 
 class Weights(NamedTuple):
@@ -63,19 +165,7 @@ class Weights(NamedTuple):
         )
 
     def next(self, eligible: jax.Array) -> tuple[jax.Array, "Weights"]:
-        """Returns the eligible group with most credit, i32[], and what is left then.
-
-        Example:
-          >>> import jax.numpy as jnp
-          >>> weights = Weights.init(2, jnp.float32)
-          >>> weights = weights._replace(impact=jnp.array([0.9, 0.1]))
-          >>> turns = []
-          >>> for _ in range(8):
-          ...   turn, weights = weights.next(jnp.array([True, True]))
-          ...   turns.append(int(turn))
-          >>> turns.count(0), turns.count(1)
-          (6, 2)
-        """
+        """Returns the eligible group with most credit, i32[], and what is left then."""
         groups = jnp.arange(eligible.shape[0], dtype=jnp.int32)
         # From 2^64 on one group has all the weight anyway.
         urgency = jnp.minimum(GROWTH * self.waited.astype(self.credit.dtype), 64)
@@ -95,16 +185,6 @@ class Weights(NamedTuple):
         impact = IMPACT_DECAY * self.impact + (1 - IMPACT_DECAY) * gain
         impact = jnp.maximum(impact, jnp.finfo(impact.dtype).tiny)
         return self._replace(impact=jnp.where(searched, impact, self.impact))
-
-
-WARMUP_STEPS, MAX_INTERVAL = 9, 10
-"""So many first steps are due; later ones after so many steps at the latest."""
-
-FAST_DECAY, SLOW_DECAY = 0.9, 0.99
-"""Of the averages of step sizes."""
-
-INIT_AVERAGE = 1e-8
-"""Where both averages begin: far below any step size, so that they differ at first."""
 
 
 class Changes(NamedTuple):
@@ -138,15 +218,7 @@ class Changes(NamedTuple):
         )
 
     def is_due(self, num_steps: jax.Array) -> jax.Array:
-        """Tells whether a search is due at the step after `num_steps`, bool[].
-
-        Example:
-          >>> import jax.numpy as jnp
-          >>> steady = Changes(jnp.array([0.1]), jnp.array([0.1]), jnp.array(5))
-          >>> changing = steady._replace(fast=jnp.array([0.15]))  # every 2 steps
-          >>> [bool(x.is_due(jnp.array(99))) for x in (steady, changing)]
-          [False, True]
-        """
+        """Tells whether a search is due at the step after `num_steps`, bool[]."""
         ratio = self.fast / self.slow
         change = jnp.max(jnp.maximum(ratio, 1 / ratio)) - 1
         # `waited * change >= 1`, rather than a division by a change of zero.
@@ -187,13 +259,6 @@ def combine(
 
     Returns:
       Both as they are from then on.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> merged, step_size = combine(
-      ...     jnp.arange(3), jnp.array([2e-7, 1e-3, 4e-7]), 1e-6)
-      >>> merged.tolist(), [f"{x:.0e}" for x in step_size.tolist()]
-      ([0, 1, 0], ['3e-07', '1e-03', '3e-07'])
     """
     groups = jnp.arange(merged.shape[0], dtype=jnp.int32)
     sizes = jnp.where(merged == groups, step_size, jnp.inf)
