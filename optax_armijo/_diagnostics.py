@@ -106,20 +106,12 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
             "part of the state that belongs to one of them."
         )
     (state,) = states
-    last = state.last
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
-        applied_step_size=last.applied_step_size,
-        searched=last.searched,
-        accepted=last.accepted,
-        num_trials=last.num_trials,
         total_trials=state.total_trials,
-        predicted_decrease=last.predicted_decrease,
-        actual_decrease=last.actual_decrease,
-        step_factor=last.step_factor,
-        num_evaluations=last.num_evaluations,
         total_evaluations=state.total_evaluations,
+        **state.last._asdict(),
     )
 
 

@@ -15,6 +15,7 @@ from optax_armijo._numerics import nan_to_inf, on_its_own, safe_divide, search_d
 from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
+from optax_armijo.presets import search
 from optax_armijo.presets.directions import (
     Adam,
     check_adam,
@@ -34,7 +35,6 @@ from optax_armijo.presets.memory import (
     next_in_cycle,
     shares,
 )
-from optax_armijo.presets.search import is_settled, run, start
 from optax_armijo.search.directions import slopes
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.transformation import Batch, transformation
@@ -281,8 +281,8 @@ def take_step(
         return loss, _passes(method, averages, value, loss, step_size, slope)
 
     cap, can_pass = _largest(method, state, value, slope, searched, begin)
-    found = run(
-        start(value, jnp.where(brackets, can_pass, cap), brackets),
+    found = search.run(
+        search.start(value, jnp.where(brackets, can_pass, cap), brackets),
         trial,
         is_due=jnp.any(searched),
         decrease_factor=jnp.asarray(method.decrease_factor, dtype),
@@ -337,7 +337,7 @@ def take_step(
             label_codes=state.label_codes,
             num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
             step_size=jnp.clip(size, MIN_STEP_SIZE, MAX_STEP_SIZE),
-            bracketed=jnp.where(searched, is_settled(found), state.bracketed),
+            bracketed=jnp.where(searched, search.is_settled(found), state.bracketed),
             bracket_limit=jnp.where(accepted, jnp.inf, limit),
             averages=averages,
             backtracks=backtracks,
