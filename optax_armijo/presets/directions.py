@@ -3,10 +3,12 @@
 All lists have one array a trainable leaf.
 """
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_armijo._checks import check_range
@@ -171,12 +173,14 @@ def _debiased(
     grouping: Grouping, adam: Adam, tree: Any, count: Any, decay: Scalar
 ) -> list[jax.Array]:
     """Divides moments by ``1 - decay ** k``."""
-    # Before the first good batch moments are zero, and nothing moves.
     count = jnp.maximum(count + adam.count_ahead, 1)
-    return [
-        x / (1 - jnp.asarray(decay, x.dtype) ** count.astype(x.dtype))
-        for x in grouping.trainable(tree)
-    ]
+
+    @functools.cache
+    def correction(dtype: np.dtype) -> jax.Array:
+        return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+
+    # Before the first good batch moments are zero, and nothing moves.
+    return [x / correction(x.dtype) for x in grouping.trainable(tree)]
 
 
 def choose(
