@@ -6,14 +6,22 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from optax_armijo._state import BacktrackingState, decode_labels, find_states
-from optax_armijo.presets.state import ArmijoState
+from optax_armijo._state import (
+    ArmijoState,
+    BacktrackingState,
+    decode_labels,
+    find_states,
+)
 
 KINDS = (ArmijoState, BacktrackingState)
 
 
 class ArmijoInfo(NamedTuple):
-    """What the line search did in the last step; printed, a table.
+    """What the line search did in the last step.
+
+    Printed, it is a table of a row a group, one where all are alike, with the columns
+    that say something: ``applied`` where it is not the step size, the test and its
+    trials where there was one.
 
     All are arrays, by group (G of them) unless said otherwise, inside ``jit`` too.
 
@@ -87,9 +95,8 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       (('first', 'last'), [True, True], [True, True])
       >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
       True
-      >>> print(str(info).splitlines()[0].split())
-      ['group', 'step', 'size', 'applied', 'searched', 'accepted', 'trials', 'all', \
-'predicted', 'actual']
+      >>> print(str(info).splitlines()[0].split()[:4])
+      ['group', 'step', 'size', 'test']
     """
     states = find_states(opt_state, KINDS)
     if len(states) != 1:
@@ -99,20 +106,12 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
             "part of the state that belongs to one of them."
         )
     (state,) = states
-    last = state.last
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
-        applied_step_size=last.applied_step_size,
-        searched=last.searched,
-        accepted=last.accepted,
-        num_trials=last.num_trials,
         total_trials=state.total_trials,
-        predicted_decrease=last.predicted_decrease,
-        actual_decrease=last.actual_decrease,
-        step_factor=last.step_factor,
-        num_evaluations=last.num_evaluations,
         total_evaluations=state.total_evaluations,
+        **state.last._asdict(),
     )
 
 
@@ -122,34 +121,15 @@ def has_info(opt_state: Any) -> bool:
 
 
 def _table(info: ArmijoInfo) -> str:
-    header = (
-        "group",
-        "step size",
-        "applied",
-        "searched",
-        "accepted",
-        "trials",
-        "all",
-        "predicted",
-        "actual",
-    )
-    columns = zip(
-        info.labels,
-        _numbers(info.step_size),
-        _numbers(info.applied_step_size),
-        _flags(info.searched),
-        _flags(info.accepted),
-        map(str, np.asarray(info.num_trials)),
-        map(str, np.asarray(info.total_trials)),
-        _numbers(info.predicted_decrease),
-        _numbers(info.actual_decrease),
-        strict=True,
-    )
-    rows = [header, *columns]
+    columns = {"group": info.labels, **_columns(info)}
+    rows: list[tuple[str, ...]] = list(zip(*columns.values(), strict=True))
+    if len(rows) > 1 and len({row[1:] for row in rows}) == 1:
+        rows = [(f"all {len(rows)} groups", *rows[0][1:])]
+    rows = [tuple(columns), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.rjust(width) if i else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
@@ -161,9 +141,33 @@ def _table(info: ArmijoInfo) -> str:
     return "\n".join([*lines, foot])
 
 
-def _numbers(values: jax.Array) -> list[str]:
+def _columns(info: ArmijoInfo) -> dict[str, list[str]]:
+    """Returns the columns that say something of this step."""
+    step_size, applied = map(_numbers, (info.step_size, info.applied_step_size))
+    tests = [
+        "passed" if accepted else "failed" if searched else "-"
+        for searched, accepted in zip(
+            np.asarray(info.searched), np.asarray(info.accepted), strict=True
+        )
+    ]
+    columns = {
+        "test": tests,
+        "trials": _counts(info.num_trials),
+        "all trials": _counts(info.total_trials),
+        "predicted": _numbers(info.predicted_decrease),
+        "actual": _numbers(info.actual_decrease),
+    }
+    nothing = {"-", "0", *_numbers(np.zeros(1))}
+    return {
+        "step size": step_size,
+        **({"applied": applied} if applied != step_size else {}),
+        **{name: cells for name, cells in columns.items() if {*cells} - nothing},
+    }
+
+
+def _numbers(values: jax.typing.ArrayLike) -> list[str]:
     return [f"{value:.2e}" for value in np.asarray(values, np.float64)]
 
 
-def _flags(values: jax.Array) -> list[str]:
-    return ["yes" if value else "-" for value in np.asarray(values)]
+def _counts(values: jax.Array) -> list[str]:
+    return [str(value) for value in np.asarray(values)]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_armijo._state import decode_labels
-from optax_armijo.labels.paths import Path, path_parts
+from optax_armijo.labels.paths import Path, paths_and_leaves
 
 
 def restore_state(fresh: Any, saved: Any) -> Any:
@@ -39,12 +39,7 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       >>> type(state).__name__, int(state.num_steps)
       ('BacktrackingState', 7)
     """
-    entries, treedef = jax.tree_util.tree_flatten_with_path(fresh)
-    wanted = {path_parts(path): leaf for path, leaf in entries}
-    found = {
-        path_parts(path): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(saved)[0]
-    }
+    wanted, found = map(dict, map(paths_and_leaves, (fresh, saved)))
     unknown = [path for path in found if path not in wanted]
     missing = [path for path in wanted if path not in found]
     if unknown or missing:
@@ -54,7 +49,7 @@ def restore_state(fresh: Any, saved: Any) -> Any:
             "of another version of optax_armijo."
         )
     leaves = [_checked(path, leaf, found[path]) for path, leaf in wanted.items()]
-    return treedef.unflatten(leaves)
+    return jax.tree.structure(fresh).unflatten(leaves)
 
 
 def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:

@@ -75,6 +75,61 @@ class BacktrackingState(NamedTuple):
         return jnp.expand_dims(self.factor, -1) * self.group_step_size
 
 
+class ArmijoState(NamedTuple):
+    """State of a published method beside Adam's moments: O(groups) numbers in all.
+
+    What a method has no use for is ``()``.
+
+    Attributes:
+      label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
+      num_steps: updates so far, bad batches included.  # i32[]
+      step_size: what each group will step by.  # f[G]
+      bracketed: whether that is known to be of the right size.  # bool[G]
+      bracket_limit: bracketing does not go beyond; +inf unless a search has failed
+        since one found the right size.  # f[G]
+      averages: of what the test of sufficient decrease compares.
+      backtracks: that are remembered where searches begin.  # i32[G]
+      turn: which group is searched next.
+      changes: how much step sizes change, and so how often they are searched.
+      merged: the group under whose number each is searched.  # i32[G]
+      total_trials: loss evaluations so far, by group.  # i32[G]
+      total_evaluations: loss evaluations so far.  # i32[]
+      last: facts about the last step.
+    """
+
+    label_codes: jax.Array
+    num_steps: jax.Array
+    step_size: jax.Array
+    bracketed: jax.Array
+    bracket_limit: jax.Array
+    averages: Any
+    backtracks: Any
+    turn: Any
+    changes: Any
+    merged: jax.Array
+    total_trials: jax.Array
+    total_evaluations: jax.Array
+    last: LastStep
+
+
+def no_step(num_groups: int, dtype: Any) -> LastStep:
+    """Returns the facts before the first step: each an array of its own."""
+
+    def zeros(dtype: Any) -> jax.Array:
+        return jnp.zeros(num_groups, dtype)
+
+    return LastStep(
+        applied_step_size=zeros(dtype),
+        searched=zeros(jnp.bool_),
+        accepted=zeros(jnp.bool_),
+        num_trials=zeros(jnp.int32),
+        predicted_decrease=zeros(dtype),
+        actual_decrease=zeros(dtype),
+        step_factor=jnp.ones((), dtype),
+        num_evaluations=jnp.zeros((), jnp.int32),
+    )
+
+
 def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     """Returns the states of a kind in an optimizer's state, however deep."""
 

@@ -8,10 +8,12 @@ import jax
 from flax import nnx
 
 from optax_armijo._checks import check_range
-from optax_armijo.training.donation import names_shared_arrays
-from optax_armijo.training.microbatches import Whole, is_key
-from optax_armijo.training.objective import with_aux
-from optax_armijo.training.train_step import TrainMetrics, build_objective, info_of
+from optax_armijo.training.objective import Whole, build_objective, is_key, with_aux
+from optax_armijo.training.train_step import (
+    TrainMetrics,
+    info_of,
+    names_shared_arrays,
+)
 
 
 def make_train_step(

@@ -1,4 +1,4 @@
-"""The search along one ray, alone: how it brackets and how it backtracks."""
+"""The search of a step, alone: how it brackets and how it backtracks."""
 
 import math
 
@@ -13,15 +13,19 @@ from optax_armijo.presets import search
 C = 0.5
 
 
-def drive(ray, passes, max_trials=10, decrease_factor=0.8):
-    """Runs a ray to its end; returns it and its trials as (factor, passed)."""
+def begin(largest, *, brackets=True):
+    return search.start(jnp.float32(0), jnp.float32(largest), jnp.asarray(brackets))
+
+
+def drive(at, passes, max_trials=10):
+    """Makes a search; returns its end and its trials as (factor, passed)."""
     advance = jax.jit(search.advance)
-    trials = []
-    while not search.is_settled(ray) and ray.num_trials < max_trials:
-        factor = float(ray.factor)
+    trials, decrease_factor = [], jnp.float32(0.8)
+    while not search.is_settled(at) and at.num_trials < max_trials:
+        factor = float(at.factor)
         trials.append((factor, bool(passes(factor))))
-        ray = advance(ray, jnp.asarray(trials[-1][1]), jnp.float32(decrease_factor))
-    return ray, trials
+        at = advance(at, jnp.float32(0), jnp.asarray(trials[-1][1]), decrease_factor)
+    return at, trials
 
 
 @settings(deadline=None, max_examples=60)
@@ -33,13 +37,13 @@ def test_bracketing_takes_few_trials_from_any_start(start, depth):
     """Fewer than 12 evaluations, and within a factor of 2.1 of the right size."""
     largest = 1.0 / C
     edge = largest * depth  # trials up to the edge pass
-    ray = search.start_bracketing(jnp.float32(1), jnp.float32(largest / start))
-    ray, trials = drive(ray, lambda t: t * start <= edge)
+    found = begin(largest / start)
+    found, trials = drive(found, lambda t: t * start <= edge)
     assert len(trials) < 12
-    assert float(ray.passed) * start <= edge
-    assert float(ray.passed) * start >= edge / 4.1
-    if search.is_settled(ray):
-        assert float(ray.passed) * start * 2.2 >= edge
+    assert float(found.passed) * start <= edge
+    assert float(found.passed) * start >= edge / 4.1
+    if search.is_settled(found):
+        assert float(found.passed) * start * 2.2 >= edge
 
 
 @settings(deadline=None, max_examples=60)
@@ -56,9 +60,9 @@ def test_bracketing_does_not_jump_over_a_wall(wall, width, start):
         return t < wall or t > wall * width
 
     largest = 2.0
-    ray = search.start_bracketing(jnp.float32(1), jnp.float32(largest / start))
-    ray, trials = drive(ray, passes)
-    accepted = float(ray.passed)
+    found = begin(largest / start)
+    found, trials = drive(found, passes)
+    accepted = float(found.passed)
     if trials[0][0] * start < wall:
         assert accepted * start < wall
     assert all(passed for factor, passed in trials if factor <= accepted)
@@ -66,33 +70,53 @@ def test_bracketing_does_not_jump_over_a_wall(wall, width, start):
 
 def test_bracketing_accepts_the_end_of_an_unbroken_row():
     outcomes = iter([True, True, False, True])
-    ray = search.start_bracketing(jnp.float32(1), jnp.float32(256.0 * 16))
-    ray, trials = drive(ray, lambda _: next(outcomes))
+    found = begin(256.0 * 16)
+    found, trials = drive(found, lambda _: next(outcomes))
     assert [factor for factor, _ in trials] == [1.0, 4.0, 16.0, 8.0]
-    assert float(ray.passed) == 8.0
+    assert float(found.passed) == 8.0
 
 
 def test_bracketing_falls_by_growing_strides():
-    ray = search.start_bracketing(jnp.float32(1), jnp.float32(256.0))
-    ray, trials = drive(ray, lambda _: False)
+    found = begin(256.0)
+    found, trials = drive(found, lambda _: False)
     exponents = [round(math.log(factor, 4)) for factor, _ in trials]
     assert exponents == [0, -1, -3, -6, -10, -15, -21, -28, -36, -45]
-    assert float(ray.passed) == 0
-    assert not search.is_settled(ray)
+    assert float(found.passed) == 0
+    assert not search.is_settled(found)
 
 
 @pytest.mark.parametrize(("edge", "num_trials"), [(2.0, 1), (0.9, 2), (0.5, 5)])
 def test_backtracking_shrinks_until_a_trial_passes(edge, num_trials):
-    ray, trials = drive(
-        search.start_backtracking(jnp.float32(1.05)), lambda t: t <= edge
-    )
-    assert len(trials) == num_trials == ray.num_trials
-    assert trials[-1] == (pytest.approx(1.05 * 0.8 ** (num_trials - 1)), True)
-    assert float(ray.passed) == trials[-1][0]
+    found, trials = drive(begin(3.0, brackets=False), lambda t: t * 1.05 <= edge)
+    assert len(trials) == num_trials == found.num_trials
+    assert trials[-1] == (pytest.approx(0.8 ** (num_trials - 1)), True)
+    assert float(found.passed) == trials[-1][0]
 
 
+def test_backtracking_begins_no_higher_than_it_may():
+    found, _ = drive(begin(0.25, brackets=False), lambda _: True)
+    assert float(found.passed) == 0.25
+
+
+@pytest.mark.parametrize("brackets", [True, False])
 @pytest.mark.parametrize("max_trials", [1, 2, 7])
-def test_max_trials_is_exact(max_trials):
-    ray = search.start_backtracking(jnp.float32(1))
-    ray, trials = drive(ray, lambda _: False, max_trials=max_trials)
-    assert len(trials) == max_trials
+def test_max_trials_is_exact(max_trials, brackets):
+    calls = []
+
+    def trial(factor):
+        jax.debug.callback(lambda: calls.append(1))
+        return factor, jnp.zeros([], jnp.bool_)
+
+    def run(is_due):
+        found = search.run(
+            begin(3.0, brackets=brackets),
+            trial,
+            is_due=jnp.asarray(is_due),
+            decrease_factor=jnp.float32(0.8),
+            max_trials=jnp.int32(max_trials),
+        )
+        jax.effects_barrier()
+        return found
+
+    assert run(True).num_trials == len(calls) == max_trials
+    assert run(False).num_trials == 0 and len(calls) == max_trials

@@ -1,5 +1,6 @@
 """Label functions: layers found from paths alone, in any kind of tree."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,42 @@ def test_by_layer_on_nnx_state():
     params = nnx.state(Model(nnx.Rngs(0)), nnx.Param)
     expected = ("embeddings", *(f"layer_{i}" for i in range(11)), "output")
     assert groups_of(optax_armijo.by_layer, params) == expected
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Affine:
+    value: Any
+    shift: Any
+
+
+def test_a_field_of_the_users_that_is_called_value_is_a_part_of_the_path():
+    """JAX gives it the key of an NNX variable's, which is left out."""
+    label = optax_armijo.by_pattern({"values": "(^|/)value$"}, default="shifts")
+    params = {"first": Affine(leaf(), leaf()), "last": Affine(leaf(), leaf())}
+    expected = Affine("values", "shifts")
+    assert label(params) == {"first": expected, "last": expected}
+    with pytest.raises(TypeError, match="leaf 'first/value' has dtype int32"):
+        group_leaves(label, params | {"first": Affine(jnp.arange(2), leaf())})
+
+
+def test_the_boxes_of_flax_are_no_part_of_the_path():
+    nnx = pytest.importorskip("flax.nnx")
+    nn = pytest.importorskip("flax.linen")
+
+    class Custom(nnx.Param):
+        pass
+
+    names = optax_armijo.by_pattern({name: f"^{name}$" for name in ("a", "b", "c/d")})
+    state = nnx.State(
+        {"a": nnx.Param(leaf()), "b": Custom(leaf()), "c": nnx.Param({"d": leaf()})}
+    )
+    assert jax.tree.leaves(names(state)) == ["a", "b", "c/d"]
+    boxed = {"a": nn.Partitioned(leaf(), names=("x",)), "b": leaf()}
+    assert jax.tree.leaves(names(boxed)) == ["a", "b"]
+    inside = nnx.State({"a": nnx.Param(Affine(leaf(), leaf()))})
+    values = optax_armijo.by_pattern({"values": "^a/value$"}, default="shifts")
+    assert jax.tree.leaves(values(inside)) == ["values", "shifts"]
 
 
 def test_by_layer_on_linen_params():

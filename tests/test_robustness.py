@@ -8,7 +8,7 @@ import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
 from toys import LABELS, network_loss, network_params, run
 
-from optax_armijo import armijo_adam, armijo_info, salsa, scale_by_armijo
+from optax_armijo import armijo_adam, armijo_info, scale_by_armijo
 
 BAD = 12
 
@@ -47,7 +47,6 @@ def _zero_with_gradient_jvp(primals, tangents):
 FORMS = {
     "armijo_adam": armijo_adam(LABELS),
     "scale_by_armijo": optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
-    "salsa": salsa(LABELS),
 }
 
 

@@ -6,19 +6,16 @@ import pytest
 from toys import LABELS, network_params, run
 
 from optax_armijo import armijo_info, plasls
-from optax_armijo.presets.method import Outcome
-from optax_armijo.presets.selection import combine, weighted
+from optax_armijo.presets.memory import Weights, combine
 
 
 def turns(num_steps, impact):
-    """The groups that `weighted` chose, step by step."""
-    selection = weighted()
-    state = selection.init(len(impact), jnp.float32)
-    state = state._replace(impact=jnp.asarray(impact, jnp.float32))
+    """The groups that the weights chose, step by step."""
+    weights = Weights.init(len(impact), jnp.float32)
+    weights = weights._replace(impact=jnp.asarray(impact, jnp.float32))
     chosen_groups = []
     for _ in range(num_steps):
-        chosen, state = selection.choose(state, jnp.ones(len(impact), bool))
-        (group,) = np.flatnonzero(chosen)
+        group, weights = weights.next(jnp.ones(len(impact), bool))
         chosen_groups.append(int(group))
     return chosen_groups
 
@@ -35,22 +32,13 @@ def test_no_group_waits_for_ever_under_weights(impact):
 
 
 def test_weights_follow_what_searches_brought_and_stay_above_zero():
-    selection = weighted()
-    state = selection.init(2, jnp.float32)
-    outcome = Outcome(
-        searched=jnp.array([True, True]),
-        accepted=jnp.array([True, False]),
-        step_size=jnp.ones(2),
-        slopes=jnp.ones(2),
-        num_trials=jnp.ones(2, jnp.int32),
-        actual_decrease=jnp.array([0.8, 0.8]),
-        share=jnp.array([0.5, 0.5]),
-    )
-    state = selection.update(state, outcome)
-    np.testing.assert_allclose(state.impact, [0.9e-4 + 0.04, 0.9e-4], rtol=1e-5)
-    nothing = outcome._replace(accepted=jnp.zeros(2, bool))
-    state = state._replace(impact=jnp.full(2, jnp.finfo(jnp.float32).tiny))
-    assert jnp.all(selection.update(state, nothing).impact > 0)
+    both = jnp.array([True, True])
+    decrease = jnp.array([0.4, 0.4])
+    weights = Weights.init(2, jnp.float32)
+    weights = weights.after(both, jnp.array([True, False]), decrease)
+    np.testing.assert_allclose(weights.impact, [0.9e-4 + 0.04, 0.9e-4], rtol=1e-5)
+    weights = weights._replace(impact=jnp.full(2, jnp.finfo(jnp.float32).tiny))
+    assert jnp.all(weights.after(both, ~both, decrease).impact > 0)
 
 
 def test_a_weighted_run_searches_one_group_a_step_and_learns():
@@ -62,18 +50,17 @@ def test_a_weighted_run_searches_one_group_a_step_and_learns():
 
 
 def test_groups_that_collapse_are_merged_one_pair_at_a_time():
-    merge = combine(1e-3)
     merged = jnp.arange(4, dtype=jnp.int32)
     step_size = jnp.array([1e-4, 1.0, 2e-4, 3e-4])
-    merged, step_size = merge(merged, step_size)
+    merged, step_size = combine(merged, step_size, 1e-3)
     assert merged.tolist() == [0, 1, 0, 3]
     np.testing.assert_allclose(step_size, [1.5e-4, 1.0, 1.5e-4, 3e-4], rtol=1e-6)
-    merged, step_size = merge(merged, step_size)
+    merged, step_size = combine(merged, step_size, 1e-3)
     assert merged.tolist() == [0, 1, 0, 0]
     np.testing.assert_allclose(step_size[jnp.array([0, 2, 3])], 2.25e-4, rtol=1e-6)
-    merged, step_size = merge(merged, step_size)
+    merged, step_size = combine(merged, step_size, 1e-3)
     assert merged.tolist() == [0, 0, 0, 0]
-    again, same = merge(merged, step_size * 1e-9)
+    again, same = combine(merged, step_size * 1e-9, 1e-3)
     assert again.tolist() == [0, 0, 0, 0]
     np.testing.assert_array_equal(same, step_size * 1e-9)
 
@@ -99,7 +86,7 @@ def test_merged_groups_share_their_search_without_another_compilation():
     assert len(num_traces) == 2
     infos = [armijo_info(entry.state) for entry in history]
     for entry in history:
-        assert entry.state[1].memory.merged.tolist() == [0, 0, 2, 3]
+        assert entry.state[1].merged.tolist() == [0, 0, 2, 3]
     for info in infos[1:]:
         assert info.searched[0] == info.searched[1]
         assert info.num_trials[0] == info.num_trials[1]

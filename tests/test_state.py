@@ -1,5 +1,7 @@
 """The state: a plain pytree that is saved, restored and read."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from optax_armijo import (
     BacktrackingState,
     armijo_adam,
     armijo_info,
+    one_group,
     scale_by_armijo,
 )
 
@@ -61,12 +64,18 @@ def test_armijo_info_adds_up():
     assert int(infos[-1].total_evaluations) == evaluations
 
 
+def table(info):
+    """The rows of a printed table, its header first, and the line below."""
+    *rows, foot = str(info).splitlines()
+    assert len({len(row) for row in rows}) == 1
+    return [re.split(r"  +", row.strip()) for row in rows], foot
+
+
 def test_armijo_info_prints_a_table_outside_jit_and_gives_arrays_inside():
-    params, state = train(network_params(), TX.init(network_params()), range(3))
-    lines = str(armijo_info(state)).splitlines()
-    assert [line.split()[0] for line in lines[1:4]] == ["embed", "head", "layers"]
-    assert len({len(line) for line in lines[:4]}) == 1
-    assert "loss evaluations" in lines[4]
+    _, state = train(network_params(), TX.init(network_params()), range(3))
+    rows, foot = table(armijo_info(state))
+    assert [row[0] for row in rows[1:]] == ["embed", "head", "layers"]
+    assert "loss evaluations" in foot
 
     @jax.jit
     def inside(state):
@@ -77,6 +86,40 @@ def test_armijo_info_prints_a_table_outside_jit_and_gives_arrays_inside():
         return info.step_size
 
     np.testing.assert_array_equal(inside(state), armijo_info(state).step_size)
+
+
+def test_the_table_has_one_row_for_groups_that_are_alike():
+    info = armijo_info(armijo_adam(LABELS).init(network_params()))
+    assert table(info)[0] == [["group", "step size"], ["all 3 groups", "0.00e+00"]]
+    apart = info._replace(total_trials=jnp.array([1, 2, 1]))
+    assert [row[0] for row in table(apart)[0][1:]] == ["embed", "head", "layers"]
+    (_, alone), _ = table(armijo_info(armijo_adam(one_group).init(network_params())))
+    assert alone[0] == "all"
+
+
+def test_the_table_has_the_columns_that_say_something():
+    info = armijo_info(armijo_adam(LABELS).init(network_params()))
+    info = info._replace(step_size=jnp.ones(3), applied_step_size=jnp.ones(3))
+    assert table(info)[0][0] == ["group", "step size"]
+    stayed = info._replace(applied_step_size=jnp.zeros(3))
+    assert table(stayed)[0] == [
+        ["group", "step size", "applied"],
+        ["all 3 groups", "1.00e+00", "0.00e+00"],
+    ]
+    searched = info._replace(
+        searched=jnp.array([True, True, False]),
+        accepted=jnp.array([True, False, False]),
+        num_trials=jnp.array([1, 2, 0]),
+        total_trials=jnp.array([1, 2, 0]),
+        predicted_decrease=jnp.array([0.25, 0.0, 0.0]),
+        actual_decrease=jnp.array([0.5, 0.0, 0.0]),
+    )
+    assert table(searched)[0] == [
+        ["group", "step size", "test", "trials", "all trials", "predicted", "actual"],
+        ["embed", "1.00e+00", "passed", "1", "1", "2.50e-01", "5.00e-01"],
+        ["head", "1.00e+00", "failed", "2", "2", "0.00e+00", "0.00e+00"],
+        ["layers", "1.00e+00", "-", "0", "0", "0.00e+00", "0.00e+00"],
+    ]
 
 
 def test_labels_survive_unicode_and_vmap():

@@ -110,13 +110,6 @@ def test_aux_is_the_gradient_passes_and_trials_see_the_arguments_as_they_are():
         np.testing.assert_allclose(metrics.loss, other.loss, rtol=1e-5)
 
 
-def test_a_loss_that_gives_aux_unasked_is_refused():
-    tx = armijo_adam(LABELS)
-    step = make_train_step(lambda p, x, y: (mean_loss(p, x, y), 1.0), tx)
-    with pytest.raises((TypeError, ValueError), match="has_aux=True"):
-        step(network_params(), tx.init(network_params()), *batch())
-
-
 def test_a_loss_a_row_is_refused():
     tx = armijo_adam(LABELS)
     with pytest.raises(ValueError, match="loss_fn's result must be a scalar"):

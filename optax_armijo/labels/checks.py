@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from optax_armijo._types import Label
-from optax_armijo.labels.paths import Path, path_parts
-from optax_armijo.labels.special import FROZEN, Stacked
+from optax_armijo.labels.functions import FROZEN, Stacked
+from optax_armijo.labels.paths import Path, paths_and_leaves
 
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
@@ -81,8 +81,7 @@ def _misfit(prefix: Any, params: Any) -> str:
 
 def _paths(tree: Any) -> dict[Path, None]:
     """Returns the paths of all leaves, in tree order."""
-    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return dict.fromkeys(path_parts(path) for path, _ in entries)
+    return dict.fromkeys(path for path, _ in paths_and_leaves(tree))
 
 
 class _Boxed:

@@ -1,18 +1,73 @@
-"""Ready ways to split params into groups, from tree paths alone.
+"""What labels say: functions from params to labels, and labels that say more.
 
-They work on nested dicts, lists, Flax Linen params, Flax NNX state and any other
-pytree whose paths name its parts.
+The functions split params into groups by tree paths alone. They work on nested dicts,
+lists, Flax Linen params, Flax NNX state and any other pytree whose paths name its
+parts.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 
-from optax_armijo.labels.layers import NO_LAYERS, label_layers, outside_label
-from optax_armijo.labels.paths import Path, natural_key, path_parts
-from optax_armijo.labels.special import Stacked
+from optax_armijo.labels.paths import Path, natural_key, paths_and_leaves
+
+FROZEN = "__frozen__"
+"""The label of leaves that never move: they cost no state and no time.
+
+The loss still sees the full params.
+
+Example:
+  >>> import jax.numpy as jnp, optax_armijo
+  >>> tx = optax_armijo.armijo_adam({"body": optax_armijo.FROZEN, "head": "head"})
+  >>> state = tx.init({"body": jnp.ones(1000), "head": jnp.ones(3)})
+  >>> optax_armijo.armijo_info(state).labels
+  ('head',)
+"""
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Labels a leaf one axis of which counts layers: a group for each.
+
+    Models that scan over their layers (``flax.linen.scan``, ``nnx.scan``) keep one leaf
+    for the same weight of all layers. Labelled with this, each layer in it has a step
+    size of its own; leaves with the same `label` share them, layer by layer.
+
+    Attributes:
+      label: of the groups, ``label_0``, ``label_1``, ...
+      axis: of the layers, counted from 0; 0 is Flax's default.
+
+    Raises:
+      ValueError: `axis` below 0; when traced, a leaf that has no such axis, or leaves
+        with the same label but other numbers of layers.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_armijo
+      >>> params = {"blocks": {"w": jnp.ones((3, 4, 4)), "b": jnp.ones((3, 4))},
+      ...     "head": jnp.ones(4)}
+      >>> tx = optax_armijo.armijo_adam({"blocks": Stacked("layer"), "head": "head"})
+      >>> optax_armijo.armijo_info(tx.init(params)).labels
+      ('head', 'layer_0', 'layer_1', 'layer_2')
+    """
+
+    label: str = "layer"
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        if self.axis < 0:
+            raise ValueError(f"axis must be 0 or more; got {self.axis!r}")
+
+    def of_layer(self, number: int) -> str:
+        """Returns the label of one layer's group."""
+        return f"{self.label}_{number}"
+
+
+NO_LAYERS = "all (no layers found)"  # the one label of a tree without layers
+_OUTSIDE_BEFORE = re.compile(r"emb|^w[tp]e$|position|patch|stem", re.IGNORECASE)
 
 
 def one_group(params: Any) -> Any:
@@ -51,7 +106,7 @@ def by_layer(params: Any) -> Any:
       >>> by_layer({"w": 0.0, "b": 0.0})["w"]
       'all (no layers found)'
     """
-    return _label_paths(params, label_layers)
+    return _label_paths(params, _label_layers)
 
 
 def by_depth(num_groups: int) -> Callable[[Any], Any]:
@@ -79,7 +134,7 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
         raise ValueError(f"num_groups must be 3 or more; got {num_groups}")
 
     def label_paths(paths: Sequence[Path]) -> list[str]:
-        labels = label_layers(paths)
+        labels = _label_layers(paths)
         outside = {"embeddings", "output", NO_LAYERS}
         layers = sorted(set(labels) - outside, key=natural_key)
         runs = min(num_groups - 2, len(layers))
@@ -171,7 +226,7 @@ def by_stacked_layer(
 
     def label_paths(paths: Sequence[Path]) -> list[Any]:
         labels = [
-            stacked if regex.search("/".join(path)) else outside_label(path)
+            stacked if regex.search("/".join(path)) else _outside_label(path)
             for path in paths
         ]
         if stacked not in labels:
@@ -194,6 +249,58 @@ def _compile(label: str, regex: str) -> re.Pattern[str]:
 
 
 def _label_paths(params: Any, label_paths: Callable[[Sequence[Path]], Any]) -> Any:
-    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    paths = [path_parts(path) for path, _ in paths_and_leaves]
-    return treedef.unflatten(label_paths(paths))
+    paths = [path for path, _ in paths_and_leaves(params)]
+    return jax.tree.structure(params).unflatten(label_paths(paths))
+
+
+class _Layer(NamedTuple):
+    """A numbered part of a path: ``("encoder", "block_")`` and 3 for ``block_3``."""
+
+    family: Path
+    number: int
+
+
+def _label_layers(paths: Sequence[Path]) -> list[str]:
+    """Returns a label for each leaf's path: see `by_layer`."""
+    candidates = [_numbered_parts(path) for path in paths]
+    members = Counter(layer.family for layer in {x for row in candidates for x in row})
+    layers = [_largest_family(row, members) for row in candidates]
+    families = {layer.family for layer in layers if layer is not None}
+    if not families:
+        return [NO_LAYERS] * len(paths)
+    return [
+        _outside_label(path)
+        if layer is None
+        else f"{'layer' if len(families) == 1 else _name(layer.family)}_{layer.number}"
+        for path, layer in zip(paths, layers, strict=True)
+    ]
+
+
+def _numbered_parts(path: Path) -> list[_Layer]:
+    """Returns every part of a path that ends in a number, outermost first."""
+    layers = []
+    for i, part in enumerate(path):
+        match = re.fullmatch(r"(.*?)(\d+)", part)
+        if match:
+            # Numbered leaves belong together by their number: w1 and b1, w2 and b2.
+            stem = "" if i == len(path) - 1 else match[1]
+            layers.append(_Layer((*path[:i], stem), int(match[2])))
+    return layers
+
+
+def _largest_family(layers: list[_Layer], members: Counter[Path]) -> _Layer | None:
+    """Returns the layer of the largest family; None unless it has two members."""
+    if not layers:
+        return None
+    largest = max(layers, key=lambda layer: members[layer.family])
+    return largest if members[largest.family] >= 2 else None
+
+
+def _outside_label(path: Path) -> str:
+    """Returns the label of a leaf outside every layer."""
+    before = any(_OUTSIDE_BEFORE.search(part) for part in path)
+    return "embeddings" if before else "output"
+
+
+def _name(family: Path) -> str:
+    return ".".join(part.rstrip("_.-") for part in family if part)

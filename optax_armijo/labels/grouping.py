@@ -10,7 +10,6 @@ import numpy as np
 import optax
 
 from optax_armijo._types import Label, ParamLabels
-from optax_armijo.labels import functions
 from optax_armijo.labels.checks import (
     broadcast_prefix,
     call_label_function,
@@ -18,8 +17,8 @@ from optax_armijo.labels.checks import (
     check_stacks,
     check_whole,
 )
-from optax_armijo.labels.paths import natural_key, path_parts
-from optax_armijo.labels.special import FROZEN, Stacked
+from optax_armijo.labels.functions import FROZEN, Stacked, by_layer
+from optax_armijo.labels.paths import natural_key, paths_and_leaves
 
 
 class Member(NamedTuple):
@@ -97,6 +96,26 @@ class Grouping(NamedTuple):
         """The tree with `leaves` where params move, and no leaf where frozen."""
         return self.merge(leaves, [optax.MaskedNode()] * len(self.members))
 
+    def scaled(
+        self, step_size: jax.Array, direction: Sequence[jax.Array], params: Any
+    ) -> list[jax.Array]:
+        """``step_size * direction``, f[G] times leaves, in the dtypes of params."""
+        leaves = self.trainable(params)
+        return [
+            jnp.where(e != 0, e.astype(d.dtype) * d, 0).astype(p.dtype)
+            for e, d, p in zip(self.spread(step_size), direction, leaves, strict=True)
+        ]
+
+    def moved(self, params: Any, updates: Sequence[jax.Array]) -> Any:
+        """The point that ``optax.apply_updates`` reaches, frozen leaves as they are."""
+        pairs = zip(self.trainable(params), updates, strict=True)
+        return self.merge([p + u for p, u in pairs], self.treedef.flatten_up_to(params))
+
+    def whole(self, updates: Sequence[jax.Array], params: Any) -> Any:
+        """The tree of updates, of zeros where frozen."""
+        leaves = self.treedef.flatten_up_to(params)
+        return self.merge(updates, [jnp.zeros_like(leaf) for leaf in leaves])
+
     def spread(self, values: jax.Array) -> list[jax.Array]:
         """Lays out one number a group, [G], beside each trainable leaf."""
         return [member.spread(values) for member in self.moving]
@@ -138,15 +157,15 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     if not jax.tree.leaves(params):
         return Grouping(jax.tree.structure(params), (), ())
     check_whole(params)
-    paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if param_labels is None:
-        param_labels = functions.by_layer
+        param_labels = by_layer
     labels = param_labels
     if callable(param_labels):
         labels = call_label_function(param_labels, params)
     leaf_labels = broadcast_prefix("param_labels", labels, params)
-    leaves = [leaf for _, leaf in paths_and_leaves]
-    paths = ["/".join(path_parts(path)) for path, _ in paths_and_leaves]
+    entries = paths_and_leaves(params)
+    leaves = [leaf for _, leaf in entries]
+    paths = ["/".join(path) for path, _ in entries]
     for path, leaf, label in zip(paths, leaves, leaf_labels, strict=True):
         check_leaf(path, leaf, label)
     check_stacks(paths, leaves, leaf_labels)
@@ -165,7 +184,7 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
         else None
         for leaf, label, names in zip(leaves, leaf_labels, labels_of, strict=True)
     ]
-    return Grouping(treedef, tuple(members), tuple(groups))
+    return Grouping(jax.tree.structure(params), tuple(members), tuple(groups))
 
 
 def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:

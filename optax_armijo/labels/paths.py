@@ -1,6 +1,7 @@
-"""Where a leaf sits in its tree, as plain text parts."""
+"""Where the leaves of a tree sit, as plain text parts."""
 
 import re
+import sys
 from typing import Any
 
 import jax
@@ -8,15 +9,34 @@ import jax
 Path = tuple[str, ...]
 
 
-def path_parts(path: tuple[Any, ...]) -> Path:
-    """Returns the keys, indices and attribute names on the way to a leaf.
+def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
+    """Returns keys, indices and attribute names on the way to each leaf, and the leaf.
 
-    A Flax NNX variable adds a last attribute, ``.value``, which says nothing about
-    the leaf and is dropped.
+    Flax keeps a leaf in a box, an ``nnx.Variable`` or a Linen ``Partitioned``, whose
+    attribute ``value`` says nothing about the leaf and is left out. That it is a box's,
+    and not that of a dataclass of the user's, its type alone can tell: the keys that
+    JAX gives for the two are the same.
     """
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return tuple(_part(key) for key in path)
+    boxes = _box_types()
+
+    def is_box(node: Any) -> bool:
+        return isinstance(node, boxes)
+
+    entries = []
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_box)[0]:
+        inside = [((), node)]
+        if is_box(node):
+            boxed = jax.tree_util.tree_flatten_with_path(node)[0]
+            inside = [(keys[1:], leaf) for keys, leaf in boxed]
+        entries += [(tuple(map(_part, (*path, *keys))), leaf) for keys, leaf in inside]
+    return entries
+
+
+def _box_types() -> tuple[type, ...]:
+    """Returns Flax's boxes; who has a tree with one in it has imported its module."""
+    places = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
+    loaded = [(sys.modules.get(module), name) for module, name in places]
+    return tuple(getattr(module, name) for module, name in loaded if module)
 
 
 def _part(key: Any) -> str:

@@ -1,1 +1,1 @@
-"""Published methods as they were published, and the search that they share."""
+"""Published line searches: seven functions, `methods`, over one step, `step`."""

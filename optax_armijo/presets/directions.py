@@ -1,8 +1,10 @@
-"""Where to search and where to go: along the gradient, or by Adam's moments."""
+"""Where trials go and where params go: along the gradient, or by Adam's moments.
+
+All lists have one array a trainable leaf.
+"""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,102 +12,15 @@ import numpy as np
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import on_its_own, search_dtype
+from optax_armijo._numerics import search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, slopes
 from optax_armijo.search.placement import build_beside
+from optax_armijo.search.transformation import Batch
 
 
-class Descent(NamedTuple):
-    """What loss and gradient say of a direction.
-
-    Attributes:
-      slopes: decrease of the loss a unit of step size, by group.  # f[G]
-      is_finite: whether loss, gradient and direction all are.  # bool[]
-    """
-
-    slopes: jax.Array
-    is_finite: jax.Array
-
-
-Along: TypeAlias = Callable[[Leaves], Descent]
-"""From a direction to what the batch says of it."""
-
-
-def descent(
-    grouping: Grouping, value: jax.Array, grads: Leaves, direction: Leaves
-) -> Descent:
-    """Returns slopes; any NaN or infinity in gradient or direction makes its slope one.
-
-    They are summed once a step, which is all that the search adds to what devices send.
-    """
-    fall = slopes(grouping, grads, direction)
-    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(fall))
-    return Descent(fall, on_its_own(is_finite))
-
-
-class Directions(NamedTuple):
-    """Steps a unit of step size, to be added to params; one entry a trainable leaf.
-
-    Attributes:
-      kept: along which params move.
-      searched: along which trials are made; may be `kept` itself.
-      descent: what the batch says of `searched`.
-      keeps_trial: whether groups that are searched in a step move along `searched`
-        after all, to the very point that was tested.
-    """
-
-    kept: Leaves
-    searched: Leaves
-    descent: Descent
-    keeps_trial: bool = False
-
-
-class Direction(NamedTuple):
-    """How gradients become directions.
-
-    Attributes:
-      init: ``(grouping, params) -> state``.
-      update: ``(grouping, state, grads, along) -> (Directions, state)``, with one
-        gradient a trainable leaf, and the state as it was unless all is finite
-        ``along`` the direction that is searched.
-    """
-
-    init: Callable[[Grouping, Any], Any]
-    update: Callable[..., tuple[Directions, Any]]
-
-
-def steepest_descent() -> Direction:
-    r"""The direction :math:`-g`, of stochastic gradient descent."""
-
-    def init(grouping: Grouping, params: Any) -> optax.EmptyState:
-        del grouping, params
-        return optax.EmptyState()
-
-    def update(
-        grouping: Grouping, state: Any, grads: Leaves, along: Along
-    ) -> tuple[Directions, Any]:
-        del grouping
-        direction = [-g for g in grads]
-        return Directions(direction, direction, along(direction)), state
-
-    return Direction(init, update)
-
-
-AdamState = optax.ScaleByAdamState | optax.ScaleByAmsgradState
-
-
-def adam(
-    *,
-    b1: Scalar,
-    b2: Scalar,
-    eps: Scalar,
-    momentum: Literal["none", "kept", "unsearched", "searched"],
-    amsgrad: bool = False,
-    falls_back: bool = True,
-    count_ahead: int = 0,
-) -> Direction:
+class Adam(NamedTuple):
     r"""Adam's direction, without momentum or with it.
 
     .. math::
@@ -115,141 +30,162 @@ def adam(
     With k the number of good batches so far. The plain direction is :math:`-P g`, that
     of momentum :math:`-P m / (1 - b_1^k)` (arXiv 2403.18506, section 2).
 
-    Args:
+    Attributes:
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
       momentum: ``"none"``: all goes along the plain direction. ``"kept"``: trials go
         along the plain one, params along that of momentum. ``"unsearched"``: so too,
-        but a group that is searched goes to its trial. ``"searched"``: all goes along
+        but groups that are searched go to their trial. ``"searched"``: all goes along
         that of momentum.
       amsgrad: whether P takes the largest v so far instead of v (arXiv 2006.06835).
-      falls_back: whether under ``"searched"`` a group in which the momentum direction
-        does not descend goes along the plain one.
       count_ahead: added to k (the released code of arXiv 2407.20650 is ahead by one).
-
-    Raises:
-      ValueError: a number outside its range.
     """
-    check_range("b1", b1, at_least=0, below=1)
-    check_range("b2", b2, at_least=0, below=1)
-    check_range("eps", eps, above=0)
 
-    def init(grouping: Grouping, params: Any) -> AdamState:
+    b1: Scalar
+    b2: Scalar
+    eps: Scalar
+    momentum: Literal["none", "kept", "unsearched", "searched"]
+    amsgrad: bool = False
+    count_ahead: int = 0
+
+
+def check_adam(adam: Adam) -> None:
+    """Raises ValueError for a number outside its range."""
+    check_range("b1", adam.b1, at_least=0, below=1)
+    check_range("b2", adam.b2, at_least=0, below=1)
+    check_range("eps", adam.eps, above=0)
+
+
+def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
+    """Returns optax's state of Adam or AMSGrad, of zeros, in float32 or wider."""
+    if adam is None:
+        return optax.EmptyState()
+
+    def zeros() -> Any:
         leaves = grouping.trainable(params)
+        return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
 
-        def zeros() -> Any:
-            return grouping.masked(
-                [jnp.zeros_like(x, search_dtype([x])) for x in leaves]
-            )
-
-        count = build_beside(params, lambda: jnp.zeros([], jnp.int32))
-        mu = optax.EmptyState() if momentum == "none" else zeros()
-        if amsgrad:
-            return optax.ScaleByAmsgradState(count, mu, zeros(), zeros())
-        return optax.ScaleByAdamState(count, mu, zeros())
-
-    def heavy(
-        grouping: Grouping, state: AdamState, scales: Leaves, count: jax.Array
-    ) -> list[jax.Array]:
-        means = _debiased(grouping.trainable(state.mu), b1, count)
-        return [-m * p for m, p in zip(means, scales, strict=True)]
-
-    def update(
-        grouping: Grouping, state: AdamState, grads: Leaves, along: Along
-    ) -> tuple[Directions, AdamState]:
-        mixed = _mix_in(grouping, state, grads, b1=b1, b2=b2)
-        count = jnp.asarray(mixed.count) + count_ahead
-        scales = _scales(grouping, mixed, b2=b2, eps=eps, count=count)
-        searched = [-g.astype(p.dtype) * p for g, p in zip(grads, scales, strict=True)]
-        if momentum == "searched":
-            plain, searched = searched, heavy(grouping, mixed, scales, count)
-            if falls_back:
-                descends = slopes(grouping, grads, searched) > 0
-                searched = choose(grouping, descends, searched, plain)
-        # A gradient whose square overflows makes a bad batch too.
-        searched = [
-            jnp.where(jnp.square(g.astype(d.dtype)) < jnp.inf, d, jnp.nan)
-            for g, d in zip(grads, searched, strict=True)
-        ]
-        descent = along(searched)
-        state = jax.tree.map(
-            lambda new, old: jnp.where(descent.is_finite, new, old), mixed, state
-        )
-        if momentum in ("none", "searched"):
-            return Directions(searched, searched, descent), state
-        # From the moments as they are now, and not from those mixed: so the compiler
-        # need not store the scales, or keep them while trials are made.
-        count = jnp.asarray(state.count) + count_ahead
-        scales = _scales(grouping, state, b2=b2, eps=eps, count=count)
-        kept = heavy(grouping, state, scales, count)
-        return Directions(kept, searched, descent, momentum == "unsearched"), state
-
-    return Direction(init, update)
+    count = build_beside(params, lambda: jnp.zeros([], jnp.int32))
+    mu = optax.EmptyState() if adam.momentum == "none" else zeros()
+    if adam.amsgrad:
+        return optax.ScaleByAmsgradState(count, mu, zeros(), zeros())
+    return optax.ScaleByAdamState(count, mu, zeros())
 
 
-def _mix_in(
-    grouping: Grouping,
-    state: AdamState,
-    grads: Sequence[jax.Array],
-    *,
-    b1: Scalar,
-    b2: Scalar,
-) -> AdamState:
+def update_moments(
+    grouping: Grouping, adam: Adam | None, moments: Any, grads: Leaves
+) -> Any:
     """Takes a gradient into the moments."""
+    if adam is None:
+        return moments
 
-    def decayed(decay: Scalar, order: int, old_tree: Any) -> Any:
+    def average(decay: Scalar, order: int, tree: Any) -> Any:
         leaves = []
-        for old, grad in zip(grouping.trainable(old_tree), grads, strict=True):
+        for old, grad in zip(grouping.trainable(tree), grads, strict=True):
             rate = jnp.asarray(decay, old.dtype)
             leaves.append(rate * old + (1 - rate) * grad.astype(old.dtype) ** order)
         return grouping.masked(leaves)
 
-    has_momentum = not isinstance(state.mu, optax.EmptyState)
-    count = optax.safe_increment(state.count)
-    mu = decayed(b1, 1, state.mu) if has_momentum else state.mu
-    nu = decayed(b2, 2, state.nu)
-    if isinstance(state, optax.ScaleByAmsgradState):
-        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
-        return optax.ScaleByAmsgradState(count, mu, nu, nu_max)
-    return optax.ScaleByAdamState(count, mu, nu)
+    mu = moments.mu
+    if adam.momentum != "none":
+        mu = average(adam.b1, 1, mu)
+    nu = average(adam.b2, 2, moments.nu)
+    moments = moments._replace(count=optax.safe_increment(moments.count), mu=mu, nu=nu)
+    if adam.amsgrad:
+        nu_max = jax.tree.map(jnp.maximum, moments.nu_max, nu)
+        moments = moments._replace(nu_max=nu_max)
+    return moments
 
 
-def _scales(
-    grouping: Grouping, state: AdamState, *, b2: Scalar, eps: Scalar, count: jax.Array
-) -> list[jax.Array]:
-    is_amsgrad = isinstance(state, optax.ScaleByAmsgradState)
-    second = grouping.trainable(state.nu_max if is_amsgrad else state.nu)
-    return [
-        1 / (jnp.sqrt(nu) + jnp.asarray(eps, nu.dtype))
-        for nu in _debiased(second, b2, count)
-    ]
+def trial_direction(
+    grouping: Grouping,
+    adam: Adam | None,
+    moments: Any,
+    batch: Batch,
+    *,
+    needs_descent: bool,
+) -> Leaves:
+    """Returns the direction of trials, NaN where a gradient's square overflows.
+
+    Args:
+      grouping: of the leaves.
+      adam: None for the gradient alone.
+      moments: with this batch's gradient in them.
+      batch: that is searched on.
+      needs_descent: whether a group in which the momentum does not descend goes along
+        the plain direction.
+    """
+    grads = [g.astype(search_dtype([g])) for g in batch.updates]
+    if adam is None:
+        return [-g for g in grads]
+    pairs = zip(grads, _scales(grouping, adam, moments), strict=True)
+    direction = [-g * p for g, p in pairs]
+    if adam.momentum == "searched":
+        plain, direction = direction, _along_momentum(grouping, adam, moments)
+        if needs_descent:
+            descends = slopes(grouping, batch.grads, direction) > 0
+            direction = choose(grouping, descends, direction, plain)
+    pairs = zip(direction, grouping.trainable(moments.nu), strict=True)
+    return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
+
+
+def step_direction(
+    grouping: Grouping,
+    adam: Adam | None,
+    moments: Any,
+    of_trials: Leaves,
+    searched: jax.Array,
+) -> Leaves:
+    """Returns the direction along which params move.
+
+    Args:
+      grouping: of the leaves.
+      adam: None for the gradient alone.
+      moments: to go on with. Made from these, and not from those before a bad batch is
+        left out, the scales of the trials need not be kept while these are made.
+      of_trials: the direction of trials.
+      searched: groups that were searched, bool[G].
+    """
+    if adam is None or adam.momentum in ("none", "searched"):
+        return of_trials
+    direction = _along_momentum(grouping, adam, moments)
+    if adam.momentum == "unsearched":
+        return choose(grouping, searched, of_trials, direction)
+    return direction
+
+
+def _along_momentum(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
+    """Returns ``-P m / (1 - b1 ** k)``."""
+    means = _debiased(grouping, adam, moments.mu, moments.count, adam.b1)
+    pairs = zip(means, _scales(grouping, adam, moments), strict=True)
+    return [-m * p for m, p in pairs]
+
+
+def _scales(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
+    """Returns P."""
+    squares = moments.nu_max if adam.amsgrad else moments.nu
+    squares = _debiased(grouping, adam, squares, moments.count, adam.b2)
+    return [1 / (jnp.sqrt(v) + jnp.asarray(adam.eps, v.dtype)) for v in squares]
 
 
 def _debiased(
-    moments: Sequence[jax.Array], decay: Scalar, count: jax.Array
+    grouping: Grouping, adam: Adam, tree: Any, count: Any, decay: Scalar
 ) -> list[jax.Array]:
-    """Divides each moment by ``1 - decay ** count``."""
+    """Divides moments by ``1 - decay ** k``."""
+    count = jnp.maximum(count + adam.count_ahead, 1)
 
     @functools.cache
     def correction(dtype: np.dtype) -> jax.Array:
-        rate = jnp.asarray(decay, dtype)
-        # Before the first good batch there is nothing to correct, and nothing moves.
-        return jnp.where(count > 0, 1 - rate ** count.astype(dtype), 1)
+        return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
 
-    return [moment / correction(moment.dtype) for moment in moments]
+    # Before the first good batch moments are zero, and nothing moves.
+    return [x / correction(x.dtype) for x in grouping.trainable(tree)]
 
 
 def choose(
-    grouping: Grouping,
-    condition: jax.Array,
-    if_true: Leaves,
-    if_false: Leaves,
+    grouping: Grouping, condition: jax.Array, if_true: Leaves, if_false: Leaves
 ) -> list[jax.Array]:
-    """Takes the leaves of `if_true` in the groups where `condition`, [G], holds."""
-    return [
-        jnp.where(is_true, x, y)
-        for is_true, x, y in zip(
-            grouping.spread(condition), if_true, if_false, strict=True
-        )
-    ]
+    """Takes the leaves of `if_true` in the groups where `condition`, bool[G], holds."""
+    entries = zip(grouping.spread(condition), if_true, if_false, strict=True)
+    return [jnp.where(is_true, x, y) for is_true, x, y in entries]

@@ -1,349 +1,453 @@
-"""One step of a method once its direction is known: look, plan, search, move, learn."""
+"""One step of a published method, from top to bottom: `take_step`.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+Shapes: G groups.
+"""
+
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+from optax.tree_utils import tree_where
 
-from optax_armijo._numerics import on_its_own
-from optax_armijo._state import LastStep
+from optax_armijo._checks import check_order, check_range
+from optax_armijo._numerics import nan_to_inf, on_its_own, safe_divide, search_dtype
+from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
+from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.presets.acceptance import shares
-from optax_armijo.presets.directions import Directions, choose
-from optax_armijo.presets.method import (
-    MAX_STEP_SIZE,
-    MIN_STEP_SIZE,
-    Method,
-    Opening,
-    Outcome,
-    PolicyStates,
-    Settings,
-    settings_of,
+from optax_armijo.presets import search
+from optax_armijo.presets.directions import (
+    Adam,
+    check_adam,
+    choose,
+    init_moments,
+    step_direction,
+    trial_direction,
+    update_moments,
 )
-from optax_armijo.presets.search import Found, Problem, search_rays
-from optax_armijo.presets.state import ArmijoState, next_state
-from optax_armijo.presets.turns import Turns, any_on_ray, sum_on_ray, take_turns
-from optax_armijo.search.directions import Leaves
-from optax_armijo.search.transformation import Batch
+from optax_armijo.presets.memory import (
+    Changes,
+    LossAverage,
+    SmoothedSides,
+    Smoothing,
+    Weights,
+    combine,
+    next_in_cycle,
+    shares,
+)
+from optax_armijo.search.directions import slopes
+from optax_armijo.search.placement import build_beside
+from optax_armijo.search.transformation import Batch, transformation
 from optax_armijo.search.weight_decay import decay_updates
 
-
-class Situation(NamedTuple):
-    """What is known of a step before anything is searched.
-
-    Attributes:
-      grouping: which leaf belongs to which group.
-      method: which is followed.
-      settings: its numbers.
-      batch: what the step is made of.
-      directions: where to search and where to go.
-      state: the search's, before the step.
-      value: the loss at params, in the search's dtype.  # f[]
-      slopes: decrease of the loss a unit of step size, by group.  # f[G]
-      is_finite: whether loss, gradient and direction all are.  # bool[]
-      searchable: groups along whose direction a search makes sense.  # bool[G]
-    """
-
-    grouping: Grouping
-    method: Method
-    settings: Settings
-    batch: Batch
-    directions: Directions
-    state: ArmijoState
-    value: jax.Array
-    slopes: jax.Array
-    is_finite: jax.Array
-    searchable: jax.Array
+MIN_STEP_SIZE = 1e-30
+MAX_STEP_SIZE = 1e6
+"""Step sizes stay within these, so that they can always come back."""
 
 
-class Plan(NamedTuple):
-    """What a step is going to do.
+class Polyak(NamedTuple):
+    r"""Searches begin at Polyak's step size, cut by the memory of backtracks.
+
+    .. math:: \eta_0 = \mathrm{clip}\left(\frac{f(w) - f^*}{c_p s}\,
+      \delta^{n_k}, \eta_{low}, \eta_{high}\right), \qquad
+      n_k = \max(n_{k-1} + b_{k-1} - 1, 0)
+
+    with s the slope and :math:`b_{k-1}` the backtracks of the last search (arXiv
+    2306.12747, equations 6 and 7; the released code adds 1e-8 to the divisor).
 
     Attributes:
-      turns: which rays are searched.
-      start: step sizes at which their searches begin.  # f[G]
-      at_rest: what a group moves by when it is not searched.  # f[G]
-      kept: what it then keeps as its step size.  # f[G]
-      decay: the weight decay, by the step sizes of the step before; None for none.
-      offset: added to params in the trials of the search; None for nothing.
+      lowest_loss: :math:`f^*`, the lowest loss that can be reached on a batch.
+      c_p: above 0.
+      remembers_backtracks: whether :math:`\delta`, the decrease factor, cuts the start.
+      min_start: :math:`\eta_{low}`, above 0.
+      max_start: :math:`\eta_{high}`, at least `min_start`.
     """
 
-    turns: Turns
-    start: jax.Array
-    at_rest: jax.Array
-    kept: jax.Array
-    decay: Leaves | None
-    offset: Leaves | None
+    lowest_loss: Scalar
+    c_p: Scalar
+    remembers_backtracks: bool
+    min_start: Scalar
+    max_start: Scalar
+
+
+class Method(NamedTuple):
+    """A published method; what is not given is a joint search in every step.
+
+    Attributes:
+      adam: the direction; None for the gradient.
+      c: the sufficient-decrease constant, in (0, 1).
+      decrease_factor: in (0, 1).
+      increase_factor: how much step sizes grow in a step, at least 1.
+      init_step_size: above 0.
+      max_trials: loss evaluations a search may make, at least 1.
+      start: where searches begin: above the last step size, there, or at the first.
+      averaging: decay of Zhang and Hager's average of losses, in [0, 1]; None for none.
+      smoothing: of both sides of the test; None for none.
+      selection: what is searched: all groups by a common factor, or one group, the next
+        one or the one with most weight. Then step sizes grow in every step, searched or
+        not.
+      num_joint_steps: first steps in which all groups are searched whatever it says.
+      is_adaptive: whether searches are made as often as step sizes change, else in
+        every step.
+      merge_below: step size below which groups are merged; None for never.
+      earlier_groups_moved: whether trials of a group alone depart from where the groups
+        before it in order have made this step's move, as in the released code of arXiv
+        2403.18506.
+      weight_decay: decoupled, before the trials are made, which see it; None for none.
+    """
+
+    adam: Adam | None
+    c: Scalar
+    decrease_factor: Scalar
+    increase_factor: Scalar
+    init_step_size: Scalar
+    max_trials: Scalar
+    start: Literal["grow", "keep", "reset"] | Polyak = "grow"
+    averaging: float | None = None
+    smoothing: Smoothing | None = None
+    selection: Literal["joint", "cycle", "weighted"] = "joint"
+    num_joint_steps: Scalar = 0
+    is_adaptive: bool = False
+    merge_below: float | None = None
+    earlier_groups_moved: bool = False
+    weight_decay: Scalar | None = None
+
+
+def published(
+    param_labels: ParamLabels, method: Method
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the transformation that follows a method.
+
+    What never costs a published trajectory is the same in all of them: a batch that is
+    not finite or a search that finds nothing moves no param, and after the latter the
+    next search brackets.
+
+    Raises:
+      ValueError: a number outside its range.
+    """
+    _check(method)
+
+    def init(grouping: Grouping, params: Any) -> tuple[Any, ArmijoState]:
+        state = build_beside(params, lambda: _init_state(grouping, params, method))
+        return init_moments(grouping, params, method.adam), state
+
+    return transformation(
+        param_labels,
+        init,
+        lambda grouping, batch, state: take_step(grouping, method, batch, *state),
+        kind=ArmijoState,
+        search_state=lambda state: state[1],
+        moments=lambda state: state[0][1:],
+    )
+
+
+def _check(method: Method) -> None:
+    """Raises ValueError for a number outside its range."""
+    if method.adam is not None:
+        check_adam(method.adam)
+    check_range("c", method.c, above=0, below=1)
+    check_range("decrease_factor", method.decrease_factor, above=0, below=1)
+    check_range("increase_factor", method.increase_factor, at_least=1)
+    size = method.init_step_size
+    check_range("init_step_size", size, at_least=MIN_STEP_SIZE, at_most=MAX_STEP_SIZE)
+    check_range("max_trials", method.max_trials, at_least=1)
+    check_range("num_joint_steps", method.num_joint_steps, at_least=0)
+    if isinstance(method.start, Polyak):
+        check_range("lowest_loss", method.start.lowest_loss)
+        check_range("c_p", method.start.c_p, above=0)
+        low, high = method.start.min_start, method.start.max_start
+        check_range("min_start", low, above=0)
+        check_order("min_start", low, "max_start", high)
+    if method.averaging is not None:
+        check_range("averaging", method.averaging, at_least=0, at_most=1)
+    if method.smoothing is not None:
+        check_range("smoothing", method.smoothing.decay, at_least=0, below=1)
+    if method.merge_below is not None:
+        check_range("merge_below", method.merge_below, at_least=0)
+    if method.weight_decay is not None:
+        check_range("weight_decay", method.weight_decay, at_least=0)
+
+
+def _init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
+    """Returns the state before the first step."""
+    dtype = search_dtype(grouping.trainable(params))
+    num_groups = grouping.num_groups
+
+    # Every leaf is an array of its own, strongly typed: the state may be donated.
+    def zeros(dtype: Any, *shape: int) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+    averages, turn = (), ()
+    if method.averaging is not None:
+        averages = LossAverage(zeros(dtype), zeros(dtype))
+    elif method.smoothing is not None:
+        averages = SmoothedSides(
+            decrease=zeros(dtype, num_groups),
+            slopes=zeros(dtype, num_groups),
+            num_searches=zeros(jnp.int32, num_groups),
+        )
+    if method.selection == "cycle":
+        turn = zeros(jnp.int32)
+    elif method.selection == "weighted":
+        turn = Weights.init(num_groups, dtype)
+    is_polyak = isinstance(method.start, Polyak)
+    init_step_size = jnp.asarray(method.init_step_size, dtype)
+    return ArmijoState(
+        # Not `asarray`: before JAX 0.10 its type under an explicit mesh was not the one
+        # that `update` returns, and the second step was traced again.
+        label_codes=jnp.array(encode_labels(grouping.labels)),
+        num_steps=zeros(jnp.int32),
+        step_size=jnp.full((num_groups,), init_step_size, dtype),
+        bracketed=jnp.ones((num_groups,), jnp.bool_),
+        bracket_limit=jnp.full((num_groups,), jnp.finfo(dtype).max, dtype),
+        averages=averages,
+        backtracks=zeros(jnp.int32, num_groups) if is_polyak else (),
+        turn=turn,
+        changes=Changes.init(num_groups, dtype) if method.is_adaptive else (),
+        merged=jnp.arange(num_groups, dtype=jnp.int32),
+        total_trials=zeros(jnp.int32, num_groups),
+        total_evaluations=zeros(jnp.int32),
+        last=no_step(num_groups, dtype),
+    )
 
 
 def take_step(
     grouping: Grouping,
     method: Method,
     batch: Batch,
-    directions: Directions,
+    moments: Any,
     state: ArmijoState,
-) -> tuple[Any, ArmijoState]:
-    """Returns the updates of a step, structured like params, and the next state."""
-    here = _look(grouping, method, batch, directions, state)
-    plan, memory = _plan(here, _observe(here))
-    found = _search(here, memory, plan)
-    # A group whose search found nothing stays where it is.
-    applied = jnp.where(found.accepted, plan.start * found.factor, 0)
-    applied = jnp.where(found.searched, applied, plan.at_rest)
-    step_size = jnp.where(found.searched, plan.start * found.factor, plan.kept)
-    memory = _learn(here, memory, plan.turns, found, step_size)
-    merged, step_size = method.merging(memory.merged, step_size)
-    return _move(here, plan, found, applied), next_state(
-        state,
-        step_size=jnp.clip(step_size, MIN_STEP_SIZE, MAX_STEP_SIZE),
-        bracketed=jnp.where(found.searched, found.settled, state.bracketed),
-        bracket_limit=_bracket_limit(state, found),
-        memory=memory._replace(merged=merged),
-        last=LastStep(
-            applied_step_size=applied,
-            searched=found.searched,
-            accepted=found.accepted,
-            num_trials=found.num_trials,
-            predicted_decrease=found.predicted_decrease,
-            actual_decrease=found.actual_decrease,
-            step_factor=jnp.ones((), step_size.dtype),
-            num_evaluations=found.num_evaluations,
+) -> tuple[Any, tuple[Any, ArmijoState]]:
+    """Direction, whose turn it is, the search, move, learn."""
+    dtype, smoothing = state.step_size.dtype, method.smoothing
+    needs_descent = smoothing is None or not smoothing.allows_ascent
+
+    # Where trials go, and what loss and gradient say of it. The slopes are summed once
+    # a step, which is all that the search adds to what devices send.
+    mixed = update_moments(grouping, method.adam, moments, batch.updates)
+    direction = trial_direction(
+        grouping, method.adam, mixed, batch, needs_descent=needs_descent
+    )
+    slope = slopes(grouping, batch.grads, direction)  # [G]
+    is_good = jnp.isfinite(batch.value) & jnp.all(jnp.isfinite(slope))
+    is_good = on_its_own(is_good)
+    moments = tree_where(is_good, mixed, moments)
+    slope = slope.astype(dtype)
+    # The loss of a bad batch is not to be learned from, though it be finite.
+    value = jnp.where(is_good, batch.value.astype(dtype), jnp.nan)
+    averages = state.averages
+    if method.averaging is not None:
+        averages = tree_where(
+            is_good, averages.after(method.averaging, value), averages
+        )
+
+    # Whose turn it is, where the search begins, and by what the others move.
+    descends = slope > 0
+    if not needs_descent:
+        # What is looked for from nothing must lead down all the same.
+        descends |= state.bracketed
+    searchable = is_good & descends  # [G]
+    group, on_turn, turn = _choose(method, state)
+    searched = searchable & on_turn  # [G]
+    grown = jnp.asarray(method.increase_factor, dtype) * state.step_size
+    begin = _begin(method, state, value, jnp.sum(jnp.where(searchable, slope, 0)))
+    # What is to be bracketed begins where it is.
+    brackets = jnp.any(searched & ~state.bracketed)
+    begin = jnp.where(brackets, state.step_size, begin)  # [G]
+    # No group moves before its first search.
+    is_moved = searchable & (state.total_trials > 0)
+    at_rest = jnp.minimum(jnp.where(is_moved, grown, 0), MAX_STEP_SIZE)
+    along = step_direction(grouping, method.adam, moments, direction, searched)
+
+    # Trials depart from where the decay, by the step sizes of the step before, or the
+    # groups before the one in turn have moved params.
+    ahead = decay = None
+    if method.weight_decay is not None:
+        rates = jnp.where(at_rest > 0, state.step_size, 0)
+        rate = method.weight_decay
+        ahead = decay = decay_updates(grouping, batch.params, rates, rate, mask=None)
+    if method.earlier_groups_moved:
+        groups = jnp.arange(grouping.num_groups, dtype=jnp.int32)
+        earlier = jnp.where(groups < group, at_rest, 0)
+        ahead = _updates(grouping, earlier, along, batch.params)
+    departure = batch.params if ahead is None else grouping.moved(batch.params, ahead)
+
+    def trial(factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The loss where all that is searched moves by a factor; whether it passes."""
+        step_size = jnp.where(searched, factor * begin, 0)
+        updates = _updates(grouping, step_size, direction, batch.params)
+        loss = batch.loss_fn(grouping.moved(departure, updates))
+        loss = nan_to_inf(loss.astype(dtype))
+        return loss, _passes(method, averages, value, loss, step_size, slope)
+
+    cap, can_pass = _largest(method, state, value, slope, searched, begin)
+    found = search.run(
+        search.start(value, jnp.where(brackets, can_pass, cap), brackets),
+        trial,
+        is_due=jnp.any(searched),
+        decrease_factor=jnp.asarray(method.decrease_factor, dtype),
+        max_trials=jnp.asarray(method.max_trials, jnp.int32),
+    )
+    has_passed = found.passed > 0
+    accepted = searched & has_passed
+    # Where nothing passed, go on below the last trial.
+    size = begin * jnp.where(has_passed, found.passed, found.factor)
+
+    # All groups move together, decay beside them. A group whose search found nothing
+    # stays where it is, and does not decay.
+    applied = jnp.where(searched, jnp.where(has_passed, size, 0), at_rest)
+    updates = _updates(grouping, applied, along, batch.params)
+    if decay is not None:
+        nothing = [jnp.zeros_like(x) for x in decay]
+        decay = choose(grouping, applied > 0, decay, nothing)
+        updates = [u + d for u, d in zip(updates, decay, strict=True)]
+
+    # What the averages and the turns learn of a search.
+    decrease, found_size = value - found.passed_loss, jnp.where(searched, size, 0)
+    num_trials = jnp.where(searched, found.num_trials, 0)
+    backtracks, changes, merged = state.backtracks, state.changes, state.merged
+    if smoothing is not None:
+        sides = averages.after(smoothing, decrease, found_size, slope)
+        averages = tree_where(accepted, sides, averages)
+    if isinstance(method.start, Polyak):
+        # One trial without a backtrack makes up for one backtrack remembered.
+        backtracks = jnp.where(
+            searched, jnp.maximum(backtracks + num_trials - 2, 0), backtracks
+        )
+    if method.selection == "weighted":
+        part = shares(found_size, slope) * jnp.where(searched, decrease, 0)
+        turn = turn.after(searched, accepted, part)
+    if method.is_adaptive:
+        changes = tree_where(is_good, changes.after(searched, size), changes)
+    grows = is_good & (method.selection != "joint")
+    size = jnp.where(searched, size, jnp.where(grows, grown, state.step_size))
+    if method.merge_below is not None:
+        merged, size = combine(merged, size, method.merge_below)
+
+    # After a search has failed the next ones do not go beyond where it began. Without
+    # this a batch on which nothing passes would be followed by the largest step that
+    # passes on some batch, found by one search from nothing.
+    has_failed = searched & ~accepted & state.bracketed
+    limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
+    num_evaluations = jnp.where(jnp.any(searched), found.num_trials, 0)
+    predicted = found.passed * jnp.sum(jnp.where(searched, begin, 0) * slope)
+    return grouping.whole(updates, batch.params), (
+        moments,
+        ArmijoState(
+            label_codes=state.label_codes,
+            num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
+            step_size=jnp.clip(size, MIN_STEP_SIZE, MAX_STEP_SIZE),
+            bracketed=jnp.where(searched, search.is_settled(found), state.bracketed),
+            bracket_limit=jnp.where(accepted, jnp.finfo(dtype).max, limit),
+            averages=averages,
+            backtracks=backtracks,
+            turn=turn,
+            changes=changes,
+            merged=merged,
+            total_trials=state.total_trials + num_trials,
+            total_evaluations=state.total_evaluations + num_evaluations,
+            last=LastStep(
+                applied_step_size=applied,
+                searched=searched,
+                accepted=accepted,
+                num_trials=num_trials,
+                predicted_decrease=jnp.where(searched, predicted, 0),
+                actual_decrease=jnp.where(searched, decrease, 0),
+                step_factor=jnp.ones((), dtype),
+                num_evaluations=num_evaluations,
+            ),
         ),
     )
 
 
-def _look(
-    grouping: Grouping,
+def _choose(method: Method, state: ArmijoState) -> tuple[jax.Array, jax.Array, Any]:
+    """Returns the group in turn, who is searched with it, bool[G], and the next turn.
+
+    A joint step searches all groups with group 0.
+    """
+    is_due = jnp.ones((), jnp.bool_)
+    if method.is_adaptive:
+        is_due = state.changes.is_due(state.num_steps)
+        # A search that failed, or was never made, is due whatever that says.
+        is_due |= jnp.any((state.total_trials == 0) | ~state.bracketed)
+    group, everybody = jnp.zeros((), jnp.int32), jnp.ones_like(state.bracketed)
+    if method.selection == "joint":
+        return group, is_due & everybody, state.turn
+    is_joint = state.num_steps < jnp.asarray(method.num_joint_steps, jnp.int32)
+    groups = jnp.arange(everybody.size, dtype=jnp.int32)
+    eligible = state.merged == groups
+    if method.selection == "weighted":
+        chosen, turn = state.turn.next(eligible)
+    else:
+        chosen = next_in_cycle(state.turn, eligible)
+        turn = (chosen + 1) % everybody.size
+    group = jnp.where(is_joint, 0, chosen)
+    turn = tree_where(is_joint, state.turn, turn)
+    return group, is_joint | (state.merged == group), turn
+
+
+def _begin(
+    method: Method, state: ArmijoState, value: jax.Array, slope: jax.Array
+) -> jax.Array:
+    """Returns the step sizes at which a search begins, f[G]."""
+    how, dtype = method.start, state.step_size.dtype
+    if how == "grow":
+        return jnp.asarray(method.increase_factor, dtype) * state.step_size
+    if how == "keep":
+        return state.step_size
+    if how == "reset":
+        return jnp.full_like(state.step_size, jnp.asarray(method.init_step_size, dtype))
+    room = jnp.maximum(value - how.lowest_loss, 0)
+    size = safe_divide(room, jnp.asarray(how.c_p * slope))
+    if how.remembers_backtracks:
+        size = size * method.decrease_factor ** state.backtracks.astype(dtype)
+    return jnp.clip(
+        jnp.broadcast_to(size, state.step_size.shape), how.min_start, how.max_start
+    )
+
+
+def _largest(
     method: Method,
-    batch: Batch,
-    directions: Directions,
     state: ArmijoState,
-) -> Situation:
-    """Works out what loss, gradient and direction say."""
-    dtype = state.step_size.dtype
-    fall, is_finite = directions.descent
-    fall = fall.astype(dtype)
-    descends = fall > 0
-    if not method.acceptance.needs_descent:
-        # What is looked for from nothing must lead down all the same.
-        descends |= state.bracketed
-    return Situation(
-        grouping=grouping,
-        method=method,
-        settings=settings_of(method, dtype),
-        batch=batch,
-        directions=directions,
-        state=state,
-        # The loss of a bad batch is not to be learned from, though it be finite.
-        value=jnp.where(is_finite, batch.value.astype(dtype), jnp.nan),
-        slopes=fall,
-        is_finite=is_finite,
-        searchable=is_finite & descends,
-    )
+    value: jax.Array,
+    slope: jax.Array,
+    searched: jax.Array,
+    begin: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest factors that may be tried, and that can pass, f[] both."""
+    step_size = jnp.where(searched, begin, 0)
+    cap = safe_divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size))
+    cap = jnp.minimum(cap, jnp.finfo(slope.dtype).max)
+    # On a loss that is not negative.
+    required = jnp.asarray(method.c, slope.dtype) * jnp.sum(step_size * slope)
+    most = jnp.where(value > 0, safe_divide(value, required), jnp.inf)
+    limit = state.bracket_limit / jnp.where(searched, begin, 1)
+    limit = jnp.min(limit, where=searched, initial=jnp.inf)
+    return cap, jnp.minimum(jnp.minimum(cap, most), limit)
 
 
-def _observe(here: Situation) -> PolicyStates:
-    """Shows the loss of a step to the acceptance test, if it is finite."""
-    memory = here.state.memory
-    seen = here.method.acceptance.observe(memory.acceptance, here.value)
-    return memory._replace(acceptance=_where(here.is_finite, seen, memory.acceptance))
-
-
-def _plan(here: Situation, memory: PolicyStates) -> tuple[Plan, PolicyStates]:
-    """Returns the plan, and the memory in which the turns have been taken."""
-    state, method, settings = here.state, here.method, here.settings
-    was_searched = state.total_trials > 0
-    due = method.frequency.due(memory.frequency, state.num_steps)
-    turns, selection_state = take_turns(
-        method.selection,
-        memory.selection,
-        is_joint=_is_joint(here),
-        due=due | ~was_searched | ~state.bracketed,
-        merged=memory.merged,
-        searchable=here.searchable,
-    )
-    opening = Opening(
-        step_size=state.step_size,
-        init_step_size=settings.init_step_size,
-        increase_factor=settings.increase_factor,
-        value=here.value,
-        ray_slopes=sum_on_ray(jnp.where(here.searchable, here.slopes, 0), turns.ray_of),
-    )
-    start = method.start.first(memory.start, opening)
-    # What is to be bracketed begins where it is.
-    brackets = any_on_ray(here.searchable & ~state.bracketed, turns.ray_of)
-    at_rest, kept = method.start.rest(opening)
-    # No group moves before its first search.
-    at_rest = jnp.where(here.searchable & was_searched, at_rest, 0)
-    at_rest = jnp.minimum(at_rest, MAX_STEP_SIZE)
-    decay = _decay(here, at_rest)
-    plan = Plan(
-        turns=turns,
-        start=jnp.where(brackets, state.step_size, start),
-        at_rest=at_rest,
-        kept=jnp.where(here.is_finite, kept, state.step_size),
-        decay=decay,
-        offset=_offset(here, turns, at_rest, decay),
-    )
-    return plan, memory._replace(selection=selection_state)
-
-
-def _is_joint(here: Situation) -> jax.Array:
-    if here.method.selection.is_joint or here.grouping.num_groups == 1:
-        return jnp.ones((), jnp.bool_)
-    return here.state.num_steps < here.settings.num_joint_steps
-
-
-def _decay(here: Situation, at_rest: jax.Array) -> Leaves | None:
-    """Returns the weight decay, by the step sizes of the step before."""
-    rate = here.method.weight_decay
-    if rate is None:
-        return None
-    step_size = jnp.where(at_rest > 0, here.state.step_size, 0)
-    return decay_updates(here.grouping, here.batch.params, step_size, rate, mask=None)
-
-
-def _offset(
-    here: Situation, turns: Turns, at_rest: jax.Array, decay: Leaves | None
-) -> Leaves | None:
-    """Returns the decay, and the moves of the groups before the one in turn."""
-    if not here.method.earlier_groups_moved:
-        return decay
-    groups = jnp.arange(at_rest.shape[0], dtype=jnp.int32)
-    is_earlier = (groups < jnp.argmax(turns.pending)) & ~turns.is_joint
-    earlier = jnp.where(is_earlier, at_rest, 0)
-    kept = here.directions.kept
-    leaves = here.grouping.trainable(here.batch.params)
-    moves = scale_direction(here.grouping, earlier, kept, leaves)
-    return moves if decay is None else add(moves, decay)
-
-
-def _search(here: Situation, memory: PolicyStates, plan: Plan) -> Found:
-    """Searches the rays whose turn it is."""
-    evaluate = loss_after_step(
-        here.batch.loss_fn,
-        here.grouping,
-        here.batch.params,
-        here.directions.searched,
-        plan.offset,
-    )
-    problem = Problem(
-        value=here.value,
-        slopes=here.slopes,
-        searchable=here.searchable,
-        step_size=plan.start,
-        bracketed=here.state.bracketed,
-        bracket_limit=here.state.bracket_limit,
-        acceptance=here.method.acceptance,
-        acceptance_state=memory.acceptance,
-    )
-    return search_rays(evaluate, problem, plan.turns, here.settings)
-
-
-def _move(here: Situation, plan: Plan, found: Found, applied: jax.Array) -> Any:
-    """Moves all groups together, decay beside them; returns updates like params."""
-    grouping, directions = here.grouping, here.directions
-    direction = directions.kept
-    if directions.keeps_trial:
-        direction = choose(grouping, found.searched, directions.searched, direction)
-    leaves = grouping.trainable(here.batch.params)
-    moves = scale_direction(grouping, applied, direction, leaves)
-    if plan.decay is not None:
-        # A group that does not move does not decay.
-        nothing = [jnp.zeros_like(leaf) for leaf in plan.decay]
-        moves = add(moves, choose(grouping, applied > 0, plan.decay, nothing))
-    params = grouping.treedef.flatten_up_to(here.batch.params)
-    return grouping.merge(moves, [jnp.zeros_like(leaf) for leaf in params])
-
-
-def _learn(
-    here: Situation,
-    memory: PolicyStates,
-    turns: Turns,
-    found: Found,
+def _passes(
+    method: Method,
+    averages: Any,
+    value: jax.Array,
+    loss: jax.Array,
     step_size: jax.Array,
-) -> PolicyStates:
-    """Shows what the searches brought to the policies, unless the batch was bad."""
-    method = here.method
-    parts = jnp.where(found.searched, jnp.abs(step_size * here.slopes), 0)
-    outcome = Outcome(
-        searched=found.searched,
-        accepted=found.accepted,
-        step_size=step_size,
-        slopes=here.slopes,
-        num_trials=found.num_trials,
-        actual_decrease=found.actual_decrease,
-        share=shares(parts, sum_on_ray(parts, turns.ray_of)),
-    )
-    new = PolicyStates(
-        acceptance=method.acceptance.update(memory.acceptance, outcome),
-        start=method.start.update(memory.start, outcome),
-        selection=method.selection.update(memory.selection, outcome),
-        frequency=method.frequency.update(memory.frequency, outcome),
-        merged=memory.merged,
-    )
-    return _where(here.is_finite, new, memory)
+    slope: jax.Array,
+) -> jax.Array:
+    """The test of sufficient decrease, by this step alone or by averages, bool[]."""
+    c = jnp.asarray(method.c, slope.dtype)
+    if method.smoothing is not None:
+        is_finite = jnp.isfinite(loss)
+        decrease = jnp.where(is_finite, value - loss, 0)
+        sides = averages.after(method.smoothing, decrease, step_size, slope)
+        return is_finite & sides.passes(method.smoothing, step_size, c)
+    reference = value
+    if method.averaging is not None:
+        reference = jnp.maximum(averages.average, value)
+    return loss <= reference - c * jnp.sum(step_size * slope)
 
 
-def _bracket_limit(state: ArmijoState, found: Found) -> jax.Array:
-    """After a search has failed the next ones do not go beyond where it began.
-
-    Without this a batch on which nothing passes would be followed by the largest step
-    that passes on some batch, found by one search from nothing.
-    """
-    has_failed = found.searched & ~found.accepted & state.bracketed
-    limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
-    return jnp.where(found.accepted, jnp.finfo(limit.dtype).max, limit)
-
-
-def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), if_true, if_false)
-
-
-def scale_direction(
-    grouping: Grouping,
-    step_size: jax.Array,
-    direction: Leaves,
-    params: Leaves,
+def _updates(
+    grouping: Grouping, step_size: jax.Array, direction: Any, params: Any
 ) -> list[jax.Array]:
-    """Returns the updates ``step_size[label] * direction``, in the params' dtypes.
-
-    A group whose step size is 0 gets zeros, whatever its direction holds.
-    """
-    updates = []
-    for eta, d, p in zip(grouping.spread(step_size), direction, params, strict=True):
-        eta = on_its_own(eta)
-        update = jnp.where(eta > 0, eta * d.astype(eta.dtype), 0)
-        updates.append(update.astype(p.dtype))
-    return updates
-
-
-def loss_after_step(
-    loss_fn: Callable[[Any], jax.Array],
-    grouping: Grouping,
-    params: Any,
-    direction: Leaves,
-    offset: Leaves | None = None,
-) -> Callable[[jax.Array], jax.Array]:
-    """Returns the function from step sizes, [G], to the loss after that step, [].
-
-    Without an `offset`, which is added to params beside the step, the point it
-    evaluates is, bit for bit, the one that ``optax.apply_updates`` reaches with these
-    step sizes.
-    """
-    leaves = grouping.trainable(params)
-    if offset is not None:
-        leaves = add(leaves, offset)
-    frozen = grouping.treedef.flatten_up_to(params)
-
-    def evaluate(step_size: jax.Array) -> jax.Array:
-        updates = scale_direction(grouping, step_size, direction, leaves)
-        return loss_fn(grouping.merge(add(leaves, updates), frozen))
-
-    return evaluate
-
-
-def add(xs: Leaves, ys: Leaves) -> list[jax.Array]:
-    """Adds leaf by leaf."""
-    return [x + y for x, y in zip(xs, ys, strict=True)]
+    return grouping.scaled(on_its_own(step_size), direction, params)

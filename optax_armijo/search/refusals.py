@@ -12,7 +12,7 @@ import optax
 from jax.core import Tracer
 
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.labels.paths import Path, path_parts
+from optax_armijo.labels.paths import Path, paths_and_leaves
 
 
 def check_given(**arguments: Any) -> None:
@@ -54,12 +54,9 @@ def check_search_state(state: Any, kind: type) -> None:
 
 def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
     """Raises ValueError for moments, of whatever number, of other params."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    moving = zip(paths, grouping.members, strict=True)
+    moving = zip(paths_and_leaves(params), grouping.members, strict=True)
     wanted = {
-        path_parts(path): jnp.shape(leaf)
-        for (path, leaf), member in moving
-        if member is not None
+        path: jnp.shape(leaf) for (path, leaf), member in moving if member is not None
     }
     for tree in moments:
         found = _shapes(tree)
@@ -73,8 +70,7 @@ def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
 
 
 def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
-    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {path_parts(path): jnp.shape(leaf) for path, leaf in entries}
+    return {path: jnp.shape(leaf) for path, leaf in paths_and_leaves(tree)}
 
 
 def _shape(shapes: dict[Path, tuple[int, ...]], path: Path) -> str:

@@ -55,22 +55,12 @@ class Problem(NamedTuple):
 
     def updates(self, step_size: jax.Array, direction: Leaves) -> list[jax.Array]:
         """``step_size * direction`` in the dtypes of params; 0 where that is 0."""
-        spread = self.grouping.spread(step_size)
-        leaves = self.grouping.trainable(self.params)
-        return [
-            jnp.where(e != 0, e.astype(d.dtype) * d, 0).astype(p.dtype)
-            for e, d, p in zip(spread, direction, leaves, strict=True)
-        ]
+        return self.grouping.scaled(step_size, direction, self.params)
 
     def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
         """The loss at the point that ``optax.apply_updates`` reaches; no NaN."""
-        leaves = self.grouping.trainable(self.params)
-        moved = [
-            p + u
-            for p, u in zip(leaves, self.updates(step_size, direction), strict=True)
-        ]
-        frozen = self.grouping.treedef.flatten_up_to(self.params)
-        loss = self.loss_fn(self.grouping.merge(moved, frozen))
+        updates = self.updates(step_size, direction)
+        loss = self.loss_fn(self.grouping.moved(self.params, updates))
         return nan_to_inf(loss.astype(self.value.dtype))
 
     def slopes(self, direction: Leaves) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import search_dtype
-from optax_armijo._state import BacktrackingState, LastStep, encode_labels
+from optax_armijo._state import BacktrackingState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_not_a_rate
 from optax_armijo.labels.grouping import Grouping, group_leaves
@@ -227,8 +227,7 @@ def _decayed(
     applied = jnp.maximum(state.last.applied_step_size, 0)
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
-    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(params))
-    return grouping.merge([u + d for u, d in pairs], zeros)
+    return grouping.whole([u + d for u, d in pairs], params)
 
 
 def _zeros(grouping: Grouping, params: Any) -> Any:
@@ -265,14 +264,5 @@ def _numbers(grouping: Grouping, params: Any) -> BacktrackingState:
         last_move=zeros(dtype, num_groups),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
-        last=LastStep(
-            applied_step_size=zeros(dtype, num_groups),
-            searched=zeros(jnp.bool_, num_groups),
-            accepted=zeros(jnp.bool_, num_groups),
-            num_trials=zeros(jnp.int32, num_groups),
-            predicted_decrease=zeros(dtype, num_groups),
-            actual_decrease=zeros(dtype, num_groups),
-            step_factor=jnp.ones((), dtype),
-            num_evaluations=zeros(jnp.int32),
-        ),
+        last=no_step(num_groups, dtype),
     )

@@ -10,7 +10,7 @@ import optax
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import search_dtype
 from optax_armijo._state import find_states
-from optax_armijo.labels.paths import Path, path_parts
+from optax_armijo.labels.paths import Path, paths_and_leaves
 
 
 class AveragedState(NamedTuple):
@@ -120,7 +120,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
             "opt_state must hold one AveragedState, of average_iterates; this one "
             f"holds {len(states)}"
         )
-    average = _by_path(states[0].average)
+    average = dict(paths_and_leaves(states[0].average))
     nnx = sys.modules.get("flax.nnx")  # who has a module has imported it
     if nnx is not None and isinstance(params, nnx.Module):
         graphdef, state = nnx.split(params)
@@ -133,7 +133,7 @@ def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> 
 
     They are found by their paths: NNX keeps params and averages in other variables.
     """
-    leaves = _by_path(params)
+    leaves = dict(paths_and_leaves(params))
     averaged = {path for path, leaf in leaves.items() if _is_averaged(leaf)}
     strangers = average.keys() ^ averaged if is_whole else average.keys() - averaged
     if strangers:
@@ -145,11 +145,6 @@ def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> 
         average[path].astype(jnp.result_type(leaf)) if path in average else leaf
         for path, leaf in leaves.items()
     )
-
-
-def _by_path(tree: Any) -> dict[Path, Any]:
-    paths_and_leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {path_parts(path): leaf for path, leaf in paths_and_leaves}
 
 
 def _is_averaged(leaf: Any) -> bool:

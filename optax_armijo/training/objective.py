@@ -1,13 +1,15 @@
-"""The loss of a whole batch, with its gradient and without: what a train step is of."""
+"""The loss of a batch and its gradient: at once, in parts, over several devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from optax_armijo._numerics import search_dtype
 from optax_armijo.search.value_fn import check_loss
-from optax_armijo.training.collectives import mean_over, varying
+from optax_armijo.training.loss_scale import find_loss_scale
 
 LossFn = Callable[..., Any]
 """From params and the batch's arrays to the loss, or to loss and aux."""
@@ -23,6 +25,29 @@ class Objective(NamedTuple):
 
     value_and_grad: Callable[..., tuple[tuple[jax.Array, Any], Any]]
     value: Callable[..., jax.Array]
+
+
+def build_objective(
+    loss_fn: Callable[..., Any],
+    opt_state: Any,
+    *,
+    num_microbatches: int,
+    microbatch_argnums: Sequence[int] | None,
+    weight_fn: Callable[..., Any] | None,
+    axis_name: Any,
+) -> Objective:
+    """Returns the objective of a batch, put together as `make_train_step` is told."""
+    scale = find_loss_scale(opt_state)
+    whole = objective(loss_fn, None if scale is None else scale.scale)
+    if num_microbatches > 1:
+        whole = by_microbatch(
+            whole,
+            num_microbatches,
+            argnums=microbatch_argnums,
+            weight_fn=weight_fn,
+            axis_name=axis_name,
+        )
+    return whole if axis_name is None else over_devices(whole, axis_name)
 
 
 def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
@@ -70,6 +95,147 @@ def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective
     return Objective(value_and_grad, lambda *args: loss_fn(*args)[0])
 
 
+class Whole(NamedTuple):
+    """An argument of a batch that has no rows, whatever its leaves look like."""
+
+    tree: Any
+
+
+def by_microbatch(
+    part: Objective,
+    num_microbatches: int,
+    *,
+    argnums: Sequence[int] | None,
+    weight_fn: Callable[..., Any] | None,
+    axis_name: Any,
+) -> Objective:
+    r"""Returns the objective of a batch of which `part` is evaluated in parts.
+
+    .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
+
+    Args:
+      part: the objective of one microbatch.
+      num_microbatches: at least 1.
+      argnums: which arguments of the batch have rows; None for all whose leaves have
+        an axis, but for those that are `Whole`. The others go to every part whole,
+        random keys among them with the part's number folded in.
+      weight_fn: from a microbatch to its weight :math:`\omega_i`; None for all equal.
+      axis_name: the mapped axis over which a batch is split besides, or None.
+    """
+
+    def parts_of(batch: Sequence[Any]) -> tuple[Callable[[Any], list[Any]], Any]:
+        has_rows = [_has_rows(i, arg, argnums) for i, arg in enumerate(batch)]
+        rows = [
+            _split(arg, num_microbatches, i) if split else None
+            for i, (arg, split) in enumerate(zip(batch, has_rows, strict=True))
+        ]
+
+        def assemble(entry: Any) -> list[Any]:
+            number, mine = entry
+            return [
+                mine[i] if split else _fold_in(arg, number)
+                for i, (arg, split) in enumerate(zip(batch, has_rows, strict=True))
+            ]
+
+        return assemble, (jnp.arange(num_microbatches), rows)
+
+    def weight_of(batch: Sequence[Any]) -> jax.Array:
+        weight = 1.0 if weight_fn is None else weight_fn(*batch)
+        return jnp.asarray(weight, jnp.float32)
+
+    def value(params: Any, *batch: Any) -> jax.Array:
+        assemble, parts = parts_of(batch)
+
+        def one(entry: Any) -> tuple[jax.Array, jax.Array]:
+            mine = assemble(entry)
+            return part.value(params, *mine), weight_of(mine)
+
+        return _average(*lax.map(one, parts))
+
+    def value_and_grad(params: Any, *batch: Any) -> Any:
+        assemble, parts = parts_of(batch)
+
+        def one(total: Any, entry: Any) -> Any:
+            mine = assemble(entry)
+            weight = weight_of(mine)
+            (loss, aux), grads = part.value_and_grad(params, *mine)
+            total = jax.tree.map(
+                lambda t, g: t + weight.astype(t.dtype) * g.astype(t.dtype),
+                total,
+                grads,
+            )
+            return total, (loss, aux, weight)
+
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, search_dtype([p])), params)
+        if axis_name is not None:
+            zeros = varying(zeros, axis_name)
+        total, (losses, auxes, weights) = lax.scan(one, zeros, parts)
+        norm = jnp.sum(weights)
+        grads = jax.tree.map(
+            lambda t, p: (t / norm.astype(t.dtype)).astype(p.dtype), total, params
+        )
+        aux = jax.tree.map(
+            lambda x: _average(x, weights) if _is_floating(x) else x[-1], auxes
+        )
+        return (_average(losses, weights), aux), grads
+
+    return Objective(value_and_grad, value)
+
+
+def _average(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the weighted mean over the leading axis, in the values' own dtype."""
+    dtype = search_dtype([values])
+    rows = weights.astype(dtype).reshape(-1, *(1,) * (values.ndim - 1))
+    mean = jnp.sum(rows * values.astype(dtype), axis=0) / jnp.sum(rows)
+    return mean.astype(values.dtype)
+
+
+def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
+    if isinstance(arg, Whole):
+        return False
+    if argnums is not None:
+        return i in argnums
+    return all(jnp.ndim(leaf) > 0 for leaf in jax.tree.leaves(arg))
+
+
+def _split(arg: Any, num_parts: int, i: int) -> Any:
+    """Splits leaves of shape [B, ...] to [num_parts, B / num_parts, ...].
+
+    Part i has the rows i, i + num_parts, ...: so each part is spread over all devices
+    that the rows are spread over.
+    """
+
+    def split(leaf: Any) -> jax.Array:
+        shape = jnp.shape(leaf)
+        if not shape or shape[0] % num_parts:
+            raise ValueError(
+                f"num_microbatches must divide the rows of each argument that is "
+                f"split; got num_microbatches={num_parts} and shape {shape} in "
+                f"argument {i} of the batch. Name those with rows in "
+                "microbatch_argnums."
+            )
+        parts = jnp.reshape(leaf, (-1, num_parts, *shape[1:]))
+        return jnp.swapaxes(parts, 0, 1)
+
+    return jax.tree.map(split, arg)
+
+
+def _fold_in(arg: Any, number: jax.Array) -> Any:
+    def fold(leaf: Any) -> Any:
+        if not is_key(leaf):
+            return leaf
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(leaf.reshape(-1))
+        return keys.reshape(leaf.shape)
+
+    return jax.tree.map(fold, arg)
+
+
+def is_key(leaf: Any) -> bool:
+    """Tells whether a leaf is of random keys, as ``jax.random.key`` makes them."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def over_devices(local: Objective, axis_name: Any) -> Objective:
     """Returns the objective whose batch is split over a mapped axis.
 
@@ -89,5 +255,38 @@ def over_devices(local: Objective, axis_name: Any) -> Objective:
     return Objective(value_and_grad, value)
 
 
-def is_floating(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+def varying(tree: Any, axis_name: Any) -> Any:
+    """Marks what is the same on all devices of an axis as each device's own."""
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+
+    def mark(x: jax.Array) -> jax.Array:
+        missing = tuple(name for name in names if name not in _varies_over(x))
+        if not missing:
+            return x
+        if hasattr(lax, "pcast"):
+            return lax.pcast(x, missing, to="varying")
+        pvary = getattr(lax, "pvary", None)  # its name in between; before, no account
+        return x if pvary is None else pvary(x, missing)
+
+    return jax.tree.map(mark, tree)
+
+
+def _varies_over(x: Any) -> frozenset[Any]:
+    typeof = getattr(jax, "typeof", None)
+    if typeof is None:
+        return frozenset()
+    kind = getattr(typeof(x), "manual_axis_type", None)
+    # Its name before JAX 0.10 or so was vma.
+    return getattr(typeof(x), "vma", frozenset()) if kind is None else kind.varying
+
+
+def mean_over(tree: Any, axis_name: Any) -> Any:
+    """Averages the floating point leaves over an axis; the others stay as they are."""
+    return jax.tree.map(
+        lambda x: lax.pmean(x, axis_name) if _is_floating(x) else x, tree
+    )
+
+
+def _is_floating(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)

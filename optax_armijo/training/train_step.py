@@ -9,10 +9,8 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
-from optax_armijo.training.donation import names_shared_arrays
-from optax_armijo.training.loss_scale import find_loss_scale
-from optax_armijo.training.microbatches import by_microbatch
-from optax_armijo.training.objective import Objective, objective, over_devices, with_aux
+from optax_armijo.labels.paths import paths_and_leaves
+from optax_armijo.training.objective import build_objective, with_aux
 
 
 class TrainMetrics(NamedTuple):
@@ -130,29 +128,43 @@ def make_train_step(
     return names_shared_arrays(donating, "params", "opt_state")
 
 
-def build_objective(
-    loss_fn: Callable[..., Any],
-    opt_state: Any,
-    *,
-    num_microbatches: int,
-    microbatch_argnums: Sequence[int] | None,
-    weight_fn: Callable[..., Any] | None,
-    axis_name: Any,
-) -> Objective:
-    """Returns the objective of a batch, put together as `make_train_step` is told."""
-    scale = find_loss_scale(opt_state)
-    whole = objective(loss_fn, None if scale is None else scale.scale)
-    if num_microbatches > 1:
-        whole = by_microbatch(
-            whole,
-            num_microbatches,
-            argnums=microbatch_argnums,
-            weight_fn=weight_fn,
-            axis_name=axis_name,
-        )
-    return whole if axis_name is None else over_devices(whole, axis_name)
-
-
 def info_of(opt_state: Any) -> ArmijoInfo | None:
     """Returns what the line search in a state did; None where there is none."""
     return armijo_info(opt_state) if has_info(opt_state) else None
+
+
+def names_shared_arrays(jitted: Any, *names: str) -> Any:
+    """Returns a function that tells which of the leaves it donates are one array.
+
+    Args:
+      jitted: the function, which donates its first arguments.
+      names: of these arguments.
+    """
+
+    @functools.wraps(jitted)
+    def call(*args: Any) -> Any:
+        try:
+            return jitted(*args)
+        except Exception as error:  # its type is another in each version of JAX
+            if "donate the same buffer twice" not in str(error):
+                raise
+            raise ValueError(
+                f"{' and '.join(names)} are donated and must hold each array once; "
+                f"got {_shared(dict(zip(names, args, strict=False)))}. Copy one of the "
+                "two, or say donate=False"
+            ) from error
+
+    for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
+        if hasattr(jitted, name):
+            setattr(call, name, getattr(jitted, name))
+    return call
+
+
+def _shared(donated: dict[str, Any]) -> str:
+    first: dict[int, str] = {}
+    for path, leaf in paths_and_leaves(donated):
+        where = "/".join(path)
+        if id(leaf) in first:
+            return f"one array as '{first[id(leaf)]}' and '{where}'"
+        first[id(leaf)] = where
+    return "two leaves that share a buffer"
