@@ -184,7 +184,7 @@ class Pretrained(NamedTuple):
 
 
 def load_pretrained(model: str, num_layers: int | None = None) -> Pretrained:
-    """Loads ``"minilm"`` (the pinned wheel), a folder, or what the hub has by a name."""
+    """Loads ``"minilm"`` (the pinned wheel), a folder, or what the hub has."""
     folder = _find(model)
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))

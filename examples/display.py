@@ -27,10 +27,8 @@ class Table:
 
     def row(self, *cells: Any) -> None:
         """Prints texts and integers as they are, other numbers in three digits."""
-        texts = [
-            str(x) if isinstance(x, int | str) else f"{float(x):.3g}" for x in cells
-        ]
-        columns = zip(texts, self.widths, strict=True)
+        texts = (x if isinstance(x, int | str) else f"{float(x):.3g}" for x in cells)
+        columns = zip(map(str, texts), self.widths, strict=True)
         print("  ".join(text.rjust(width) for text, width in columns), flush=True)
 
 
@@ -42,18 +40,11 @@ def span(sizes: list[float]) -> str:
       '2.0e-04 to 1.0e-03'
     """
     moved = [size for size in sizes if size > 0.0] or [0.0]
-    low, high = f"{min(moved):.1e}", f"{max(moved):.1e}"
-    return low if low == high else f"{low} to {high}"
+    return f"{min(moved):.1e} to {max(moved):.1e}"
 
 
 def plot_run(records: list[Record], title: str, path: Path) -> None:
-    """Draws loss, accuracy and each group's step sizes, as heat map and as lines.
-
-    Args:
-      records: the lines of ``metrics.jsonl``.
-      title: of the picture.
-      path: of the PNG file.
-    """
+    """Draws loss, accuracy and each group's step sizes, as heat map and as lines."""
     steps = [record for record in records if record["kind"] == "step"]
     epochs = [record for record in records if record["kind"] == "epoch"]
     figure = Figure(figsize=(13.0, 7.0), layout="constrained")  # needs no display
@@ -62,19 +53,14 @@ def plot_run(records: list[Record], title: str, path: Path) -> None:
     x, ends = [r["step"] for r in steps], [r["step"] for r in epochs]
 
     loss.plot(x, [r["loss"] for r in steps], color="0.7", label="batch")
-    middles = [
-        np.mean([r["step"] for r in steps if r["epoch"] == epoch["epoch"]])
-        for epoch in epochs
-    ]
+    middles = [end - (ends[0] - 1) / 2 for end in ends]
     loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="epoch")
     loss.set(ylabel="train loss", ylim=(0.0, None))
     loss.legend(frameon=False)
 
     log_loss = accuracy.twinx()
-    drawn = [
-        *accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-", color="C2"),
-        *log_loss.plot(ends, [r["log_loss"] for r in epochs], "s--", color="C3"),
-    ]
+    drawn = accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-", color="C2")
+    drawn += log_loss.plot(ends, [r["log_loss"] for r in epochs], "s--", color="C3")
     accuracy.legend(drawn, ["accuracy", "log loss"], frameon=False)
     accuracy.set(ylabel="validation accuracy", xlabel="step")
     log_loss.set_ylabel("validation log loss")

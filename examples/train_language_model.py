@@ -1,7 +1,7 @@
 """Trains a small language model in Flax NNX from scratch, without a learning rate.
 
 Run ``python examples/train_language_model.py``: a causal Transformer reads BBC news
-byte by byte for some minutes on two cores, and writes a little at the end.
+byte by byte for some minutes on two cores.
 Shapes: B rows, L bytes, D width.
 """
 
@@ -80,17 +80,6 @@ def windows_at(text: np.ndarray, starts: np.ndarray) -> Array:
     return jnp.asarray(text[starts[:, None] + np.arange(CONTEXT + 1)])
 
 
-def write(model: LanguageModel, prompt: str, seed: int) -> str:
-    """Goes on from a prompt, byte by byte, until the context is full."""
-    rng, predict = np.random.default_rng(seed), nnx.jit(lambda model, x: model(x))
-    text = np.zeros((1, CONTEXT), np.uint8)
-    text[0, : len(prompt)] = bytearray(prompt.encode())
-    for i in range(len(prompt), CONTEXT):
-        logits = np.asarray(predict(model, text))[0, i - 1]
-        text[0, i] = (logits + rng.gumbel(size=NUM_BYTES)).argmax()
-    return bytes(text[0]).decode(errors="replace")
-
-
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the bits per byte of validation text."""
     parser = Parser(__doc__)
@@ -126,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> float:
             info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
             table.row(number, np.mean(losses), result, *info.step_size)
             losses.clear()
-    print("\n" + write(model, "The ", options.seed))
     return result
 
 

@@ -58,7 +58,7 @@ def records_of(options: argparse.Namespace, which: str) -> list[Record]:
         )
     if records and records[-1]["epoch"] == options.epochs:
         return records
-    print(f"\n{which}: {options.output_dir.name}", flush=True)
+    print(f"\nrun {which}: {options.output_dir.name}", flush=True)
     return finetune_bert.run(options)
 
 
@@ -66,10 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     folder, runs = runs_of(argv)
     try:
-        results = [
-            records_of(options, f"run {i} of {len(runs)}")
-            for i, options in enumerate(runs, start=1)
-        ]
+        results = [records_of(x, f"{i + 1} of {len(runs)}") for i, x in enumerate(runs)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command goes on") from None
     said = write_report(results, PAPERS_RATE, folder)

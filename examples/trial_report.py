@@ -106,8 +106,8 @@ def judge(methods: Sequence[Method], papers: float, data: Record) -> str:
     share, label = data["most_frequent_share"], data["most_frequent"]
     if not any(x.accuracy.mean > share for x in methods):
         return (
-            f"No verdict: no run is better than always saying {label!r}, which is right "
-            f"in {share:.3f} of the validation rows. Give more rows or more epochs."
+            f"No verdict: no run is better than always saying {label!r}, right in "
+            f"{share:.3f} of the validation rows. Give more rows or more epochs."
         )
     ours, *sweep = methods
     best = max(sweep, key=lambda x: x.accuracy.mean)

@@ -9,7 +9,7 @@ from command_line import tell
 from run_folder import read
 from test_bert import tiny_tensors, write_checkpoint
 
-MAIN = Path(finetune_bert.__file__)
+MAIN = str(finetune_bert.__file__)
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
 
 
