@@ -76,10 +76,10 @@ def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, An
     tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups]), None
     if options.optimizer == "adamw":
         # The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0.
+        # Neither the first nor the last step is wasted on a learning rate of 0.
         peak, warmup = options.learning_rate, max(1, num_steps // 10)
-        schedule = optax.warmup_cosine_decay_schedule(
-            peak / warmup, peak, warmup, decay_steps=num_steps + 1
-        )
+        curve = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, num_steps + 1)
+        schedule = lambda count: curve(count + 1)  # noqa: E731
         tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=matrices)
     return optax_armijo.average_iterates(tx) if options.average else tx, schedule
 

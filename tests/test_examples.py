@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import finetune_bert
+import numpy as np
 import pytest
 from command_line import tell
 from example_runs import assert_refused, records
@@ -68,6 +69,16 @@ def test_resume_continues_exactly(tiny, whole_run, tmp_path, capsys):
     assert tell(finetune_bert.main, argv) == 0
     for kind in ("run", "step", "epoch"):
         assert records(tmp_path, kind) == records(whole_run, kind)
+
+
+def test_average_changes_what_is_validated_and_no_step(tiny, whole_run, tmp_path):
+    finetune_bert.main([*tiny, *WHOLE, "--average", "--output-dir", str(tmp_path)])
+    last, averaged = [
+        [x["loss"] for x in records(folder, "step")] for folder in (whole_run, tmp_path)
+    ]
+    np.testing.assert_allclose(averaged, last, rtol=1e-5)
+    scores = [records(folder, "epoch")[-1] for folder in (whole_run, tmp_path)]
+    assert abs(scores[0]["log_loss"] - scores[1]["log_loss"]) > 1e-6
 
 
 def test_runs_are_not_lost_by_accident(tiny, whole_run, capsys):

@@ -2,35 +2,22 @@
 
 import finetune_bert
 import jax
-import numpy as np
 import pytest
 from bert import BertClassifier
-from example_runs import records
 from flax import nnx
 from test_bert import TINY
 
 
-def test_adamw_follows_its_schedule(tiny, tmp_path):
-    argv = [*tiny, "--optimizer", "adamw", "--learning-rate", "2e-3", "--epochs", "4"]
-    finetune_bert.main([*argv, "--output-dir", str(tmp_path)])
-    rates = [step["step_size"]["all"] for step in records(tmp_path, "step")]
-    assert len(rates) == 12
-    assert max(rates) == rates[0] == pytest.approx(2e-3)
-    assert sorted(rates, reverse=True) == rates
-    assert 0.0 < rates[-1] < 1e-4
-
-
-def test_average_changes_what_is_validated_and_no_step(tiny, tmp_path):
-    runs = {}
-    for flags in ([], ["--average"]):
-        folder = tmp_path / ("averaged" if flags else "last")
-        argv = [*tiny, *flags, "--epochs", "2", "--output-dir", str(folder)]
-        finetune_bert.main(argv)
-        losses = [step["loss"] for step in records(folder, "step")]
-        runs[bool(flags)] = losses, records(folder, "epoch")[-1]["log_loss"]
-    (losses, last), (same_losses, averaged) = runs[False], runs[True]
-    np.testing.assert_allclose(same_losses, losses, rtol=1e-5)
-    assert abs(averaged - last) > 1e-6
+def test_adamw_warms_up_and_comes_down():
+    argv = ["--optimizer", "adamw", "--learning-rate", "2e-3"]
+    options = finetune_bert.options_of(argv)
+    for num_steps, warmup in ((12, 1), (80, 8)):
+        _, schedule = finetune_bert.make_optimizer(options, num_steps)
+        rates = [float(schedule(i)) for i in range(num_steps)]
+        assert max(rates) == rates[warmup - 1] == pytest.approx(2e-3)
+        assert sorted(rates[:warmup]) == rates[:warmup]
+        assert sorted(rates[warmup:], reverse=True) == rates[warmup:]
+        assert 0.0 < rates[-1] < 1e-4 and rates[0] > 0.0
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,9 @@ from run_folder import read
 from trial_report import Method, Score, compare, describe, judge, plot, score
 
 
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    """Of a trial that was stopped in its second run, and then went on."""
-    folder = tmp_path_factory.mktemp("trial")
-    argv = options(tiny, folder)
+def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys):
+    """One test, so that its runs are made once."""
+    own = ["--rates", "1e-3", "--epochs", "2", "--output-dir", str(tmp_path)]
     make_optimizer = finetune_bert.make_optimizer
 
     def stop_in_adamw(options, num_steps):
@@ -25,45 +23,36 @@ def folder(tiny, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune_bert, "make_optimizer", stop_in_adamw)
-        assert tell(trial.main, argv) == 130
-    first = (folder / "armijo_adam-0" / "metrics.jsonl").read_text()
-    assert tell(trial.main, argv) == 0
-    assert (folder / "armijo_adam-0" / "metrics.jsonl").read_text() == first
-    return folder
+        assert tell(trial.main, [*tiny, *own]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    first = (tmp_path / "armijo_adam-0" / "metrics.jsonl").read_text()
+    assert tell(trial.main, [*tiny, *own]) == 0
+    assert (tmp_path / "armijo_adam-0" / "metrics.jsonl").read_text() == first
 
+    out = capsys.readouterr().out
+    assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
+    assert f"written to {tmp_path / 'report.html'}" in out
 
-def options(tiny, folder):
-    own = ["--rates", "1e-3", "--epochs", "2", "--output-dir", str(folder)]
-    return [*tiny, *own]
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    names = [path.name for path in folders]
+    assert names == ["adamw-0.001-0", "adamw-2e-05-0", "armijo_adam-0"]
+    runs = [read(folder) for folder in folders]
+    steps = {sum(record["kind"] == "step" for record in run) for run in runs}
+    assert len(steps) == 1, "every run has the same budget"
 
-
-def test_every_run_has_the_same_budget(folder):
-    runs = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    assert runs == ["adamw-0.001-0", "adamw-2e-05-0", "armijo_adam-0"]
-    steps = [
-        sum(record["kind"] == "step" for record in read(folder / run)) for run in runs
-    ]
-    assert len(set(steps)) == 1
-
-
-def test_the_page_has_the_scores_of_the_runs(folder):
-    page = (folder / "report.html").read_text()
-    last = read(folder / "armijo_adam-0")[-1]
+    page = (tmp_path / "report.html").read_text()
+    last = runs[-1][-1]
     accuracy = Score(last["accuracy"], last["accuracy_error"])
     assert f"<td>average_iterates(armijo_adam())<td>{accuracy}<td>" in page
     assert "<td>AdamW 2e-05<td>" in page and "<td>AdamW 0.001<td>" in page
     assert 'src="data:image/png;base64,' in page
 
-
-def test_it_says_what_it_trained_and_counts_compilation(folder, tiny, capsys):
-    assert tell(trial.main, options(tiny, folder)) == 0
-    out = capsys.readouterr().out
-    assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
-    assert f"written to {folder / 'report.html'}" in out
-    records = read(folder / "adamw-0.001-0")
-    first, second = [x["seconds"] for x in records if x["kind"] == "epoch"]
+    first, second = [x["seconds"] for x in runs[-1] if x["kind"] == "epoch"]
     assert first > second, "it compiles in the first"
-    assert Method(1e-3, [records]).seconds == first + second
+    assert Method(None, [runs[-1]]).seconds == first + second
+
+    argv = [*tiny, *own, "--train-size", "16"]
+    assert_refused(trial, argv, "another --output-dir", capsys)
 
 
 def test_what_is_chosen_without_a_word_is_said():
@@ -72,11 +61,6 @@ def test_what_is_chosen_without_a_word_is_said():
     data = {"train_rows": 96, "validation_rows": 24, "batch_size": 32}
     said = "96 rows to train, 24 to validate (1000, at most a fifth: --validation-size)"
     assert said in describe({"settings": settings, "data": data})
-
-
-def test_other_options_begin_another_trial(tiny, folder, capsys):
-    argv = [*options(tiny, folder), "--batch-size", "4"]
-    assert_refused(trial, argv, "another --output-dir", capsys)
 
 
 def of_accuracy(rate, accuracy):
