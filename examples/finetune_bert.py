@@ -129,9 +129,9 @@ def run(options: argparse.Namespace) -> list[Record]:
         table = Table(*HEADER)
         for epoch in range(done, options.epochs):
             start, steps, first = time.perf_counter(), [], epoch * job.steps_per_epoch
-            bar = {"description": f"epoch {epoch + 1}", "total": job.steps_per_epoch}
-            quiet = {"transient": True, "disable": not sys.stdout.isatty()}
-            batches = track(job.train_batches(epoch), **bar, **quiet)
+            bar: dict[str, Any] = {"transient": True, "total": job.steps_per_epoch}
+            bar["disable"] = not sys.stdout.isatty()  # in a log file it is noise
+            batches = track(job.train_batches(epoch), f"epoch {epoch + 1}", **bar)
             for number, batch in enumerate(batches, first):
                 # From seed and step alone: a continued run draws the same masks.
                 masks = jax.random.fold_in(jax.random.key(options.seed), number)

@@ -71,7 +71,7 @@ def test_glue_files_and_hub(tmp_path, name, monkeypatch):
     values = dict(zip(columns, row, strict=True))
     header = ["index", *filter(None, columns)]
     header = text_data.COLA_HEADER if name == "cola" else header
-    line = "\t".join(values.get(column, "-") for column in header)
+    line = "\t".join(str(values.get(column, "-")) for column in header)
     lines = [line, line] if name == "cola" else ["\t".join(header), line, line]
     path = tmp_path / "train.tsv"
     text = "\ufeff" * (name == "mrpc") + "\n".join(lines) + "\n"
