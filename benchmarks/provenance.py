@@ -28,7 +28,7 @@ def _git(*arguments: str) -> str:
 
 def environment(settings: dict[str, Any], *packages: str) -> dict[str, Any]:
     """Returns commit, settings, device and versions, of further packages as well."""
-    from metrics import run_record  # examples/ must be on the path
+    from run_folder import run_record  # examples/ must be on the path
 
     record = run_record(settings)
     record["versions"] |= {package: version(package) for package in packages}

@@ -4,147 +4,201 @@ Run ``python examples/finetune_bert.py``: MiniLM learns the mood of 500 tweets i
 minutes on two cores; ``--help`` lists what else it can do.
 """
 
-import os
-import shutil
+import argparse
+import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# transformers says at import that it found no PyTorch; none is wanted here.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-import checkpoint
 import jax
-import metrics
-from errors import UserError
-from job import Job, load, prepare, run_epoch
-from optimizers import last_step
-from plot import plot_run
-from report import Report
-from settings import Settings, parse_settings
-from text_data import TextData
-from training import Scores, TrainState
+import numpy as np
+import optax
+from command_line import UserError, positive_number, tell
+from display import SPAN, Table, plot_run, span
+from flax import nnx
+from rich.progress import track
+from run_folder import Record, open_checkpoints, read, restore, run_record, save
+from training import Job, evaluate, make_parser, mean_loss, parse, prepare
+
+import optax_armijo
+
+GROUPS = {
+    "layer": optax_armijo.by_layer,
+    "one": optax_armijo.one_group,
+    "depth": optax_armijo.by_depth(4),
+    "attention": optax_armijo.by_attention,
+}
+PAPERS_RATE, WEIGHT_DECAY = 2e-5, 0.01  # of AdamW
+HEADER = ("epoch", "train loss", "accuracy", "log loss", SPAN, "evaluations", "seconds")
+NOT_OF_THE_RUN = ("output_dir", "resume", "overwrite", "rates", "seeds")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code, 2 for what the user can mend."""
+def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__)
+    names, default = ("armijo_adam", "adamw"), " (default %(default)s)"
+    text = "adamw is the baseline: 10%% warm-up, cosine decay" + default
+    parser.add_argument("--optimizer", choices=names, default=names[0], help=text)
+    text = "what has a step size of its own: each layer, everything as one, 4 parts by "
+    text += "depth, or queries, keys, values and the rest" + default
+    parser.add_argument("--groups", choices=GROUPS, default="layer", help=text)
+    text = f"of adamw alone (default {PAPERS_RATE:g})"
+    parser.add_argument("--learning-rate", type=positive_number, metavar="X", help=text)
+    text = "validate the average of the last iterates"
+    parser.add_argument("--average", action="store_true", help=text)
+    text = "for metrics.jsonl, curves.png, checkpoints (default runs/TASK-OPTIMIZER)"
+    parser.add_path("--output-dir", text)
+    either = parser.add_mutually_exclusive_group()
+    text = "go on after the last whole epoch of the run in the output folder"
+    either.add_argument("--resume", action="store_true", help=text)
+    text = "replace the run in the output folder"
+    either.add_argument("--overwrite", action="store_true", help=text)
+    options = parse(parser, argv)
+    if options.optimizer == "adamw":
+        options.learning_rate = options.learning_rate or PAPERS_RATE
+    elif options.learning_rate:
+        raise UserError(f"--learning-rate: {options.optimizer} has none")
+    name = f"{options.task}-{options.optimizer}"
+    options.output_dir = options.output_dir or Path("runs") / name
+    return options
+
+
+def settings_of(options: argparse.Namespace) -> Record:
+    """What a continued run must share, as JSON holds it."""
+    given = {k: v for k, v in vars(options).items() if k not in NOT_OF_THE_RUN}
+    return json.loads(json.dumps(given, default=str))
+
+
+def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, Any]:
+    """Returns the optimizer, and the schedule that it follows if it has one."""
+    tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups]), None
+    if options.optimizer == "adamw":
+        # The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0.
+        # Neither the first nor the last step is wasted on a learning rate of 0.
+        peak, warmup = options.learning_rate, max(1, num_steps // 10)
+        curve = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, num_steps + 1)
+        schedule = lambda count: curve(count + 1)  # noqa: E731
+        tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=matrices)
+    return optax_armijo.average_iterates(tx) if options.average else tx, schedule
+
+
+def matrices(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
     try:
-        run(parse_settings(argv))
-    except UserError as error:
-        print(f"finetune_bert.py: {error}", file=sys.stderr)
-        return 2
+        run(options_of(argv))
     except KeyboardInterrupt:
-        print("stopped; --resume goes on after the last whole epoch", file=sys.stderr)
-        return 130
-    return 0
+        hint = "; --resume goes on after the last whole epoch"
+        raise KeyboardInterrupt(hint) from None
 
 
-def run(settings: Settings) -> None:
-    """Fine-tunes as the settings say."""
-    folder = settings.output_dir
-    metrics_path = folder / "metrics.jsonl"
-    checkpoints_path = folder / "checkpoints"
-    _check_output(folder, checkpoints_path, settings)
-    data, pretrained = load(settings)
-    job, state = prepare(settings, data, pretrained)
-    if not settings.resume:
-        # Only now: what is wrong with data or model must not cost the old run.
-        _start_anew(checkpoints_path, metrics_path, settings, data)
-    with checkpoint.open_checkpoints(checkpoints_path) as checkpoints:
-        done = 0
-        if settings.resume:
-            state, done = checkpoint.restore(checkpoints, state, settings.of_the_run())
-            metrics.forget_after(metrics_path, done)
-        per_epoch = job.steps_per_epoch
-        report = Report(settings.epochs * per_epoch, done * per_epoch, settings.quiet)
-        with report:
-            report.say(_describe(data, job, state))
-            for epoch in range(done, settings.epochs):
-                state = run_epoch(job, state, epoch, report, metrics_path)
-                checkpoint.save(checkpoints, epoch + 1, state, settings.of_the_run())
-            report.say(last_step(job.optimizer, state.opt_state))
-    finish(job, report, metrics_path)
-
-
-def _check_output(folder: Path, checkpoints: Path, settings: Settings) -> None:
-    """Sees that the output folder fits what is asked, before the work begins."""
-    has_run = checkpoints.is_dir() and any(checkpoints.iterdir())
-    if settings.resume and not has_run:
-        raise UserError(f"--resume: no checkpoint in {folder}")
-    if has_run and not (settings.resume or settings.overwrite):
-        raise UserError(
-            f"{folder} holds a run: --resume goes on with it, --overwrite replaces it, "
-            "--output-dir leaves it alone"
+def run(options: argparse.Namespace) -> list[Record]:
+    """Fine-tunes as the options say; returns the lines of `metrics.jsonl`."""
+    folder = options.output_dir
+    with open_checkpoints(folder) as checkpoints:
+        done = checkpoints.latest_step() or 0
+        records = [x for x in read(folder) if x.get("epoch", 0) <= done] if done else []
+        check_old(records, options)
+        job = prepare(options)
+        graphdef, params = nnx.split(job.model, nnx.Param)
+        num_steps = options.epochs * job.steps_per_epoch
+        tx, schedule = make_optimizer(options, num_steps)
+        state, facts = (params, tx.init(params)), facts_of(job)
+        if records and options.resume:
+            state = restore(checkpoints, like=state)
+        else:
+            # Only now: what is wrong with data or model must not cost the old run.
+            for old in checkpoints.all_steps():
+                checkpoints.delete(old)
+            done, records = 0, [run_record(settings_of(options), data=facts)]
+        params, opt_state = state
+        step = optax_armijo.make_train_step(
+            lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output-dir {folder}: {error}") from error
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        print(
+            f"{options.model}, {size / 1e6:.1f} million weights; {options.task}: "
+            f"{facts['train_rows']} rows to train, {facts['validation_rows']} to "
+            f"validate, labels {', '.join(job.data.labels)}; {options.optimizer}"
+        )
+        table = Table(*HEADER)
+        for epoch in range(done, options.epochs):
+            start, steps, first = time.perf_counter(), [], epoch * job.steps_per_epoch
+            bar: dict[str, Any] = {"transient": True, "total": job.steps_per_epoch}
+            bar["disable"] = not sys.stdout.isatty()  # in a log file it is noise
+            batches = track(job.train_batches(epoch), f"epoch {epoch + 1}", **bar)
+            for number, batch in enumerate(batches, first):
+                # From seed and step alone: a continued run draws the same masks.
+                masks = jax.random.fold_in(jax.random.key(options.seed), number)
+                params, opt_state, metrics = step(params, opt_state, batch, masks)
+                loss, info = jax.device_get((metrics.loss, metrics.info))
+                rate = 0.0 if schedule is None else float(schedule(number))
+                record = {"kind": "step", "epoch": epoch + 1, "step": number + 1}
+                steps.append({**record, "loss": float(loss), **searched(info, rate)})
+            tested = params
+            if options.average:
+                tested = optax_armijo.averaged_params(opt_state, params)
+            record = {
+                **{"kind": "epoch", "epoch": epoch + 1, "step": steps[-1]["step"]},
+                "train_loss": float(np.mean([step["loss"] for step in steps])),
+                **evaluate(graphdef, tested, job.eval_batches()),
+                "seconds": time.perf_counter() - start,  # with compilation
+            }
+            records += [*steps, record]
+            save(folder, checkpoints, (params, opt_state), records)
+            sizes = [x for step in steps for x in step["step_size"].values()]
+            evaluations = np.mean([step["evaluations"] for step in steps])
+            scores = record["train_loss"], record["accuracy"], record["log_loss"]
+            table.row(epoch + 1, *scores, span(sizes), evaluations, record["seconds"])
+    if schedule is None:
+        print(optax_armijo.armijo_info(opt_state))
+    title = f"{options.task}, {options.train_size or 'all'} rows, {options.optimizer}"
+    plot_run(records, title, folder / "curves.png")
+    print(f"written to {folder}: metrics.jsonl, curves.png, checkpoints")
+    return records
 
 
-def _start_anew(
-    checkpoints: Path, metrics_path: Path, settings: Settings, data: TextData
-) -> None:
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    metrics_path.write_text("", encoding="utf-8")
-    record = metrics.run_record(settings.of_the_run(), data=_facts(data))
-    metrics.append(metrics_path, record)
+def check_old(records: list[Record], options: argparse.Namespace) -> None:
+    """Sees that no run is lost by accident, nor gone on with otherwise."""
+    if not records or options.overwrite:
+        return
+    if not options.resume:
+        raise UserError(
+            f"{options.output_dir} holds a run: --resume goes on with it, --overwrite "
+            "replaces it, --output-dir leaves it alone"
+        )
+    made, now = records[0]["settings"], settings_of(options)
+    for name, value in made.items():
+        if now.get(name) != value:
+            text = f"--{name.replace('_', '-')} {value} (now {now.get(name)})"
+            raise UserError("--resume: the run was made with " + text)
 
 
-def _facts(data: TextData) -> dict[str, Any]:
-    labels = [row.label for row in data.validation]
-    most_frequent = max(data.labels, key=labels.count)
+def facts_of(job: Job) -> Record:
+    """How many rows there are, and how right always saying one label would be."""
+    labels = [row.label for row in job.data.validation]
+    most_frequent = max(job.data.labels, key=labels.count)
     return {
-        "train_rows": len(data.train),
+        "train_rows": len(job.data.train),
         "validation_rows": len(labels),
+        "batch_size": job.batch_size,
         "most_frequent": most_frequent,
         "most_frequent_share": labels.count(most_frequent) / len(labels),
     }
 
 
-def finish(job: Job, report: Report, metrics_path: Path) -> None:
-    """Writes the summary's record and the PNG, and shows the summary."""
-    records = metrics.read(metrics_path)
-    steps = [record for record in records if record["kind"] == "step"]
-    epochs = [record for record in records if record["kind"] == "epoch"]
-    evaluations = sum(1 + step["num_evaluations"] for step in steps)
-    summary = {
-        "kind": "summary",
-        **{name: epochs[-1][name] for name in Scores._fields},
-        "evaluations": evaluations,
-        "evaluations_per_step": evaluations / len(steps),
-        "seconds": sum(epoch["seconds"] for epoch in epochs),
-        "compile_seconds": sum(epoch["compile_seconds"] for epoch in epochs),
-    }
-    metrics.append(metrics_path, summary)
-    picture = metrics_path.with_name("curves.png")
-    plot_run(records, picture)
-    programs = len(job.train_step.programs), len(job.eval_step.programs)
-    report.summary(
-        {
-            "validation accuracy": f"{summary['accuracy']:.4f}",
-            "validation log loss": f"{summary['log_loss']:.4f}",
-            "loss evaluations": f"{evaluations}, "
-            f"{summary['evaluations_per_step']:.2f} a step",
-            "time": f"{summary['seconds']:.1f} s in {len(steps)} steps and "
-            f"{len(epochs)} validations",
-            "compile time": f"{summary['compile_seconds']:.1f} s for "
-            f"{programs[0]} training and {programs[1]} validation programs",
-            "written to": f"{metrics_path}, {picture.name}, checkpoints",
-        }
-    )
-
-
-def _describe(data: TextData, job: Job, state: TrainState) -> str:
-    settings = job.settings
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return (
-        f"{settings.model}, {size / 1e6:.1f} million weights; {settings.task}: "
-        f"{len(data.train)} rows to train, {len(data.validation)} to validate, labels "
-        f"{', '.join(data.labels)}; {settings.optimizer}"
-    )
+def searched(info: optax_armijo.ArmijoInfo | None, rate: float) -> Record:
+    """What the search of a step did; without one all params moved at `rate`."""
+    if info is None:
+        return {"step_size": {"all": rate}, "evaluations": 1}
+    sizes = dict(zip(info.labels, info.applied_step_size.tolist(), strict=True))
+    return {"step_size": sizes, "evaluations": 1 + int(info.num_evaluations)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(main))

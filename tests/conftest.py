@@ -37,7 +37,6 @@ os.environ |= {
 
 EXAMPLES_NEED = (
     "flax",
-    "markdown_it",
     "matplotlib",
     "orbax",
     "rich",

@@ -1,14 +1,15 @@
-"""Runs of `finetune_bert` that take seconds, what they leave, and what they refuse."""
+"""Runs of the examples that take seconds, what they leave, and what they refuse."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import finetune_bert
 import numpy as np
+from command_line import tell
+from run_folder import read
 from test_bert import tiny_tensors, write_checkpoint
 
-MAIN = Path(finetune_bert.__file__)
+MAIN = str(finetune_bert.__file__)
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
 
 
@@ -24,25 +25,19 @@ def write_tiny(folder: Path) -> list[str]:
     (folder / "reviews.csv").write_text("\n".join(lines))
     data = ["--task", "file", "--train-file", str(folder / "reviews.csv")]
     sizes = ["--train-size", "20", "--validation-size", "16", "--batch-size", "8"]
-    return [*data, *sizes, "--max-length", "40", "--model", str(model), "--quiet"]
+    return [*data, *sizes, "--max-length", "40", "--model", str(model)]
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl, without the times."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    times = ("seconds", "compile_seconds")
-    return [
-        {name: value for name, value in record.items() if name not in times}
-        for record in found
-        if record["kind"] == kind
-    ]
+    found = [record for record in read(folder) if record["kind"] == kind]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in found]
 
 
-def assert_refused(argv: list[str], message: str, capsys: Any) -> None:
+def assert_refused(program: Any, argv: list[str], message: str, capsys: Any) -> None:
     """Exit code 2, and one line that holds the message."""
     capsys.readouterr()
-    assert finetune_bert.main(argv) == 2
+    assert tell(program.main, argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert line.startswith("finetune_bert.py: ")
+    assert line.startswith(f"{program.__name__}.py: ")

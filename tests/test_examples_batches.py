@@ -1,13 +1,18 @@
-"""The examples' batches."""
+"""The examples' batches, and scores averaged over them; the doctests of modules."""
+
+import doctest
 
 import batches
+import bert
+import display
 import jax
 import numpy as np
 import pytest
+import trial_report
 from bert import BertClassifier
 from flax import nnx
 from test_bert import TINY
-from training import TrainState, evaluate, make_eval_step
+from training import evaluate
 
 
 def encoded(lengths: list[int]) -> list[batches.Encoded]:
@@ -27,6 +32,14 @@ def test_few_shapes_and_every_row_once_an_epoch():
     assert sorted(np.concatenate(real)) == sorted(lengths)
 
 
+def test_length_is_the_least_that_fits():
+    (batch,) = batches.eval_batches(encoded([33, 5]), 2, 128)
+    assert batch.input_ids.shape == (2, 64)
+    (batch,) = batches.eval_batches(encoded([33, 5]), 2, 48)
+    assert batch.input_ids.shape == (2, 48)
+    assert len(jax.tree.leaves(batch)) == 5, "it is a pytree"
+
+
 def test_order_comes_from_seed_and_epoch():
     def order(seed: int, epoch: int) -> list[int]:
         rows = encoded(list(range(1, 30)))
@@ -37,16 +50,15 @@ def test_order_comes_from_seed_and_epoch():
     assert order(0, 1) != order(0, 2) != order(1, 2)
 
 
-@pytest.mark.parametrize("batch_size", [4, 7])
-def test_rows_that_fill_up_a_batch_do_not_count(batch_size):
-    graphdef, params = nnx.split(BertClassifier(TINY, 2, nnx.Rngs(0)), nnx.Param)
-    rows, step = encoded([3, 9, 17, 4, 22]), make_eval_step(graphdef)
-    one = evaluate(step, params, batches.eval_batches(rows, 1, 32))
-    some = evaluate(step, params, batches.eval_batches(rows, batch_size, 32))
-    assert some.accuracy == one.accuracy
-    assert some.log_loss == pytest.approx(one.log_loss, rel=1e-5)
+def test_rows_that_fill_up_a_batch_do_not_count():
+    model = nnx.split(BertClassifier(TINY, 2, nnx.Rngs(0)), nnx.Param)
+    rows = encoded([3, 9, 17, 4, 22])
+    one, four = (evaluate(*model, batches.eval_batches(rows, n, 32)) for n in (1, 4))
+    assert four["accuracy"] == one["accuracy"]
+    assert four == pytest.approx(one, rel=1e-5)
 
 
-def test_batch_is_a_pytree_and_so_is_the_state():
-    (batch,) = batches.eval_batches(encoded([3]), 1, 32)
-    assert len(jax.tree.leaves(TrainState(batch, batch))) == 10
+@pytest.mark.parametrize("module", [bert, display, trial_report])
+def test_doctests_of_the_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0

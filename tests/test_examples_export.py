@@ -6,10 +6,10 @@ from batches import Batch
 from bert import BertClassifier
 from flax import nnx
 from test_export import assert_for_accelerators, exported
-from training import TrainState, make_train_step
+from training import mean_loss
 from transformers import BertConfig
 
-from optax_armijo import armijo_adam
+from optax_armijo import armijo_adam, make_train_step
 
 ROWS, LENGTH, CLASSES = 32, 64, 3
 # MiniLM's sizes; no weight of them is ever made.
@@ -36,8 +36,10 @@ def test_the_step_of_berts_fine_tuning_is_exported_for_accelerators():
     model = nnx.eval_shape(lambda: BertClassifier(CONFIG, CLASSES, nnx.Rngs(0)))
     graphdef, params = nnx.split(model, nnx.Param)
     tx = armijo_adam()
-    step = make_train_step(graphdef, tx, dropout=True)
-    state = TrainState(params, jax.eval_shape(tx.init, params))
+    step = make_train_step(
+        lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
+    )
+    state = params, jax.eval_shape(tx.init, params)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    result = exported(step, state, empty_batch(), key)
+    result = exported(step, *state, empty_batch(), key)
     assert_for_accelerators(result, num_loops=2)

@@ -1,86 +1,77 @@
-"""The trial on a user's own file: what it writes, goes on with, and refuses."""
+"""The trial on a user's own file: what it writes, goes on with, and says."""
 
 from typing import Any
 
-import job
+import finetune_bert
 import pytest
 import trial
-from metrics import read
-from trial_report import Outcome, Row, Score, compare, describe, judge, plot, row, score
+from command_line import tell
+from example_runs import assert_refused
+from run_folder import read
+from trial_report import Method, Score, compare, describe, judge, plot, score
 
 
-@pytest.fixture(scope="module")
-def folder(tiny, tmp_path_factory):
-    """Of a trial that was stopped in its second run, and then went on."""
-    folder = tmp_path_factory.mktemp("trial")
-    argv = options(tiny, folder)
-    run_step = job.run_step
+def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys):
+    """One test, so that its runs are made once."""
+    own = ["--rates", "1e-3", "--epochs", "2", "--output-dir", str(tmp_path)]
+    make_optimizer = finetune_bert.make_optimizer
 
-    def stop_in_adamw(*args):
-        if args[0].settings.optimizer == "adamw":
+    def stop_in_adamw(options, num_steps):
+        if options.optimizer == "adamw":
             raise KeyboardInterrupt
-        return run_step(*args)
+        return make_optimizer(options, num_steps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "run_step", stop_in_adamw)
-        assert trial.main(argv) == 130
-    first = (folder / "armijo_adam-0" / "metrics.jsonl").read_text()
-    assert trial.main(argv) == 0
-    assert (folder / "armijo_adam-0" / "metrics.jsonl").read_text() == first
-    return folder
+        patch.setattr(finetune_bert, "make_optimizer", stop_in_adamw)
+        assert tell(trial.main, [*tiny, *own]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    first = (tmp_path / "armijo_adam-0" / "metrics.jsonl").read_text()
+    assert tell(trial.main, [*tiny, *own]) == 0
+    assert (tmp_path / "armijo_adam-0" / "metrics.jsonl").read_text() == first
 
-
-def options(tiny, folder):
-    own = ["--rates", "1e-3", "--epochs", "2", "--output-dir", str(folder)]
-    return [*tiny, *own]
-
-
-def test_every_run_has_the_same_budget(folder):
-    runs = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    assert runs == ["adamw-0.001-0", "adamw-2e-05-0", "armijo_adam-0"]
-    steps = [
-        sum(record["kind"] == "step" for record in read(folder / run / "metrics.jsonl"))
-        for run in runs
-    ]
-    assert len(set(steps)) == 1
-
-
-def test_the_report_has_the_scores_of_the_runs(folder):
-    text = (folder / "report.md").read_text()
-    summary = read(folder / "armijo_adam-0" / "metrics.jsonl")[-1]
-    accuracy = Score(summary["accuracy"], summary["accuracy_error"])
-    assert f"| `average_iterates(armijo_adam())` | {accuracy} |" in text
-    assert "| AdamW 2e-05 |" in text and "| AdamW 0.001 |" in text
-    page = (folder / "report.html").read_text()
-    assert "<table>" in page and 'src="data:image/png;base64,' in page
-    assert "trial.png" not in page
-
-
-def test_it_says_what_it_trained_and_counts_compilation(folder, tiny, capsys):
-    assert trial.main(options(tiny, folder)) == 0
     out = capsys.readouterr().out
     assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
-    records = read(folder / "adamw-0.001-0" / "metrics.jsonl")
-    last = records[-1]
-    assert last["compile_seconds"] > 0
-    made = row([Outcome("adamw", 1e-3, records)])
-    assert made.seconds == last["seconds"] + last["compile_seconds"]
+    assert f"written to {tmp_path / 'report.html'}" in out
+
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    names = [path.name for path in folders]
+    assert names == ["adamw-0.001-0", "adamw-2e-05-0", "armijo_adam-0"]
+    runs = [read(folder) for folder in folders]
+    steps = {sum(record["kind"] == "step" for record in run) for run in runs}
+    assert len(steps) == 1, "every run has the same budget"
+
+    page = (tmp_path / "report.html").read_text()
+    last = runs[-1][-1]
+    accuracy = Score(last["accuracy"], last["accuracy_error"])
+    assert f"<td>average_iterates(armijo_adam())<td>{accuracy}<td>" in page
+    assert "<td>AdamW 2e-05<td>" in page and "<td>AdamW 0.001<td>" in page
+    assert 'src="data:image/png;base64,' in page
+
+    first, second = [x["seconds"] for x in runs[-1] if x["kind"] == "epoch"]
+    assert first > second, "it compiles in the first"
+    assert Method(None, [runs[-1]]).seconds == first + second
+
+    argv = [*tiny, *own, "--train-size", "16"]
+    assert_refused(trial, argv, "another --output-dir", capsys)
 
 
-def test_a_fifth_of_the_file_is_said():
-    settings = trial.parse(["--train-file", "mine.csv"])[1][0].settings.of_the_run()
-    data = {"train_rows": 96, "validation_rows": 24}
-    said = "96 rows to train, 24 to validate (a fifth, at most 1000: --validation-size)"
-    assert said in describe(settings, data)
+def test_what_is_chosen_without_a_word_is_said():
+    settings = {"model": "minilm", "task": "file", "train_file": "mine.csv"}
+    settings |= {"validation_size": None, "validation_file": None, "epochs": 5}
+    data = {"train_rows": 96, "validation_rows": 24, "batch_size": 32}
+    said = "96 rows to train, 24 to validate (1000, at most a fifth: --validation-size)"
+    assert said in describe({"settings": settings, "data": data})
 
 
 def of_accuracy(rate, accuracy):
+    scores = {"accuracy": accuracy, "accuracy_error": 0.05}
+    scores |= {"log_loss": accuracy, "log_loss_error": 0.05}
+    step = {"kind": "step", "evaluations": 1}
     epochs = [
-        {"kind": "epoch", "train_loss": 0.7 - 0.001 * i, "accuracy": accuracy}
+        {"kind": "epoch", "seconds": 3.0, "train_loss": 0.7 - 0.001 * i, **scores}
         for i in range(3)
     ]
-    score = Score(accuracy, 0.05)
-    return Row(rate, 1, 9.0, 1.0, score, score, [Outcome("any", rate, epochs)])
+    return Method(rate, [[step, *epochs]])
 
 
 def test_no_verdict_where_no_run_beats_the_most_frequent_class():
@@ -91,6 +82,10 @@ def test_no_verdict_where_no_run_beats_the_most_frequent_class():
     )
     rows[2] = of_accuracy(1e-3, 0.6)
     assert judge(rows, 2e-5, data).startswith("Untuned, armijo_adam is level with")
+    rows[2] = of_accuracy(1e-3, 0.9)
+    said = judge(rows, 2e-5, data)
+    assert "is behind the best of 2 AdamWs" in said
+    assert "ahead of it in log loss" in said and "took 9 s, the sweep 18 s" in said
 
 
 def test_nothing_in_the_picture_lies_on_anything_else():
@@ -107,53 +102,6 @@ def test_nothing_in_the_picture_lies_on_anything_else():
     labels = [x for x in figure.axes[0].get_yticklabels() if x.get_text()]
     heights = [x.get_window_extent() for x in labels]
     assert not any(a.overlaps(b) for a, b in zip(heights, heights[1:], strict=False))
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--seeds", "0"], "argument --seeds: '0' is not an integer >= 1"),
-        (["--seeds", "few"], "argument --seeds: 'few' is not an integer >= 1"),
-        (["--rates", "0"], "argument --rates: 0 is not a number > 0"),
-        (["--rates", "fast"], "argument --rates: 'fast' is not a number >= 0"),
-        (["--train-file", "none.csv"], "none.csv: no such file"),
-        (["--train-file", "none.txt"], "none.txt: must end in .csv, .tsv or .jsonl"),
-        (["--batch-size", "0"], "argument --batch-size: '0' is not an integer >= 1"),
-        (["--optimizer=adamw"], "--optimizer: the trial chooses this itself"),
-        (["--model", "./nowhere"], "--model ./nowhere: no such folder"),
-        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-    ],
-)
-def test_what_the_user_can_mend_is_one_line(argv, message, tiny, tmp_path, capsys):
-    known = [*tiny, "--output-dir", str(tmp_path / "out"), *argv]
-    assert trial.main(known) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("trial.py: ") and message in line
-
-
-def test_help_lists_the_defaults(capsys):
-    with pytest.raises(SystemExit) as stop:
-        trial.main(["--help"])
-    assert stop.value.code == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    for default in ("0.0001 0.0005 0.001", "default 1)", "runs/trial", "batch 32"):
-        assert default in printed
-
-
-def test_what_the_trial_chooses_itself_is_refused(tiny, folder, capsys):
-    argv = options(tiny, folder)
-    assert trial.main([*argv, "--optimizer", "adamw"]) == 2
-    assert "--optimizer: the trial chooses this" in capsys.readouterr().err
-    assert trial.main([*argv, "--batch-size", "4"]) == 2
-    assert "another --output-dir" in capsys.readouterr().err
-
-
-def test_a_file_is_the_task_without_a_word():
-    for flag in ("--train_file", "--train-file"):
-        _, plans = trial.parse([flag, "mine.csv", "--seeds", "2"])
-    assert {plan.settings.task for plan in plans} == {"file"}
-    assert len(plans) == 2 * (1 + 1 + len(trial.SWEEP))
-    assert len({plan.settings.output_dir for plan in plans}) == len(plans)
 
 
 def test_scores_of_seeds_have_the_error_of_rows_and_of_seeds():

@@ -12,14 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from batches import Batch, Encoded, encode, eval_batches, train_batches
-from bert import BertClassifier
-from bert_weights import load_bert
+from bert import BertClassifier, Pretrained, load_bert, load_pretrained
 from finetune_lora import add_adapters
 from flax import nnx
-from pretrained import Pretrained, load_pretrained
-from readers import Row, read_bbc, read_tweets
 from tasks import Setup, Task
-from text_data import draw, split_pool
+from text_data import Row, draw, read_bbc, read_tweets, split_pool
 
 EVAL_BATCH_SIZE = 100
 MAX_LENGTH = 32  # tokens: a tweet's median is 34, the news are cut to their beginnings

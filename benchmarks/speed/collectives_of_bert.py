@@ -23,14 +23,14 @@ import optax  # noqa: E402
 from batches import Batch  # noqa: E402
 from bert import BertClassifier  # noqa: E402
 from collectives import collectives  # noqa: E402
-from devices import sharding_of  # noqa: E402
+from finetune_sharded import sharding_of  # noqa: E402
 from flax import nnx  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
-from training import TrainState, make_eval_step, make_train_step  # noqa: E402
+from training import mean_loss, sums  # noqa: E402
 from transformers import BertConfig  # noqa: E402
 
-from optax_armijo import armijo_adam  # noqa: E402
+from optax_armijo import armijo_adam, make_train_step  # noqa: E402
 
 ROWS, LENGTH, CLASSES = 32, 64, 3
 CONFIG = BertConfig(
@@ -38,6 +38,8 @@ CONFIG = BertConfig(
     intermediate_size=1536,
     num_attention_heads=12,
     num_hidden_layers=6,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
 )
 
 
@@ -63,24 +65,23 @@ def count(name: str) -> list[dict[str, Any]]:
 
         return jax.tree.map(put, tree)
 
-    def state_of(tx: Any) -> TrainState:
+    def loss_fn(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        return mean_loss(nnx.merge(graphdef, params), batch, key)
+
+    def state_of(tx: Any) -> Any:
         def put(leaf: Any) -> Any:
             return place(leaf, name == "fully sharded" and leaf.shape in shapes)
 
-        return jax.tree.map(put, TrainState(params, jax.eval_shape(tx.init, params)))
+        return jax.tree.map(put, (params, jax.eval_shape(tx.init, params)))
 
     ids, ones = np.zeros((ROWS, LENGTH), np.int32), np.ones(ROWS, np.float32)
     batch = place(Batch(ids, ids, ids, ids[:, 0], ones), True)
     key = jax.eval_shape(lambda: jax.random.key(0))
     adam = optax.with_extra_args_support(optax.adam(1e-5))
     programs = {
-        "forward pass": collectives(
-            make_eval_step(graphdef), state_of(adam).params, batch
-        ),
+        "forward pass": collectives(sums, graphdef, state_of(adam)[0], batch),
         **{
-            label: collectives(
-                make_train_step(graphdef, tx, dropout=False), state_of(tx), batch, key
-            )
+            label: collectives(make_train_step(loss_fn, tx), *state_of(tx), batch, key)
             for label, tx in {"adam": adam, "armijo_adam": armijo_adam()}.items()
         },
     }

@@ -3,9 +3,9 @@
 from itertools import count, islice
 
 import numpy as np
+from bert import load_pretrained
 from peer_process import Job
 from peer_weights import from_weights, to_weights
-from pretrained import load_pretrained
 from tasks import Task, make_task
 
 SEED = 0

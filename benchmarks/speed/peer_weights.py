@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bert_weights import LEAVES, checkpoint_name
+from bert import LEAVES, checkpoint_name
 
 
 def to_weights(params: Any) -> dict[str, np.ndarray]:

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from batches import encode, train_batches
-from bert_weights import load_bert
+from bert import load_bert, load_pretrained
 from flax import nnx
-from pretrained import load_pretrained
-from text_data import Sizes, load_data
+from text_data import load_data
 from train_language_model import CONTEXT, LanguageModel, bits_per_byte
 
 
@@ -35,7 +34,7 @@ class Problem(NamedTuple):
 
 def bert(batch_size: int = 32, length: int = 48) -> Problem:
     """MiniLM with its pretrained weights on tweets, no dropout."""
-    data = load_data("tweets", Sizes(train=batch_size, validation=9), data_seed=0)
+    data = load_data("tweets", train_size=batch_size, validation_size=9)
     pretrained = load_pretrained("minilm")
     model = load_bert(pretrained.config, pretrained.tensors, len(data.labels), seed=0)
     graphdef, params = nnx.split(model, nnx.Param)

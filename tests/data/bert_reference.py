@@ -7,7 +7,6 @@ with ``pip install torch transformers`` and, from the repository's root,
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,10 @@ def hidden_states(inputs: dict[str, Any]) -> list[Any]:
       The embeddings' and each layer's output, then the pooler's, as NumPy arrays.
     """
     import torch  # pyright: ignore[reportMissingImports]
-    from assets import MINILM, open_wheel
+    from text_data import MINILM, fetch
     from transformers import BertModel
 
-    with tempfile.TemporaryDirectory() as folder:
-        for file in open_wheel(MINILM).iterdir():
-            if file.is_file():
-                (Path(folder) / file.name).write_bytes(file.read_bytes())
-        model = BertModel.from_pretrained(folder, attn_implementation="eager").eval()
+    model = BertModel.from_pretrained(fetch(MINILM), attn_implementation="eager").eval()
     with torch.no_grad():
         tensors = {name: torch.tensor(value) for name, value in inputs.items()}
         output = model(**tensors, output_hidden_states=True)
@@ -59,8 +54,8 @@ def main() -> None:
     import torch  # pyright: ignore[reportMissingImports]
     import transformers
     from batches import encode, pad_batch
-    from pretrained import load_pretrained
-    from readers import Row
+    from bert import load_pretrained
+    from text_data import Row
 
     rows = [Row(text, pair, "any") for text, pair in SENTENCES]
     tokenizer = load_pretrained("minilm").tokenizer
