@@ -45,7 +45,7 @@ def test_problems_are_what_their_kind_says(kind):
             problem.params, rows, jnp.float32
         )
         expected = fuzz.KINDS[kind].loss(problem.params, problem.x, problem.y)
-            assert loss == pytest.approx(expected, rel=1e-6)
+        assert loss == pytest.approx(expected, rel=1e-6)
         assert np.isfinite(loss)
         assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
