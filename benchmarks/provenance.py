@@ -1,6 +1,7 @@
 """Where a result comes from: what every result file says of its making."""
 
 import json
+import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("jax", "optax", "flax", "numpy")
 
 
 def commit() -> str:
@@ -26,13 +28,18 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def environment(settings: dict[str, Any], *packages: str) -> dict[str, Any]:
-    """Returns commit, settings, device and versions, of further packages as well."""
-    from metrics import run_record  # examples/ must be on the path
+def environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns commit, settings, versions and device."""
+    import jax  # here, so that a program may choose its devices first
 
-    record = run_record(settings)
-    record["versions"] |= {package: version(package) for package in packages}
-    return {"commit": commit(), **record}
+    device = jax.devices()[0]
+    versions = {package: version(package) for package in PACKAGES}
+    return {
+        "commit": commit(),
+        "settings": settings,
+        "versions": {"python": platform.python_version(), **versions},
+        "device": f"{device.platform}: {device.device_kind}",
+    }
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:

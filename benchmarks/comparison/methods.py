@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from optax import contrib
-from tasks import Task
 
 import optax_armijo
 
@@ -24,25 +23,26 @@ class Method(NamedTuple):
     """An optimizer of the comparison.
 
     Attributes:
-      make: ``(task, number of steps) -> transformation``.
+      make: ``(labels, number of steps) -> transformation``; the labels are of the parts
+        of params, None where a task names none.
       eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
       title: in tables.
     """
 
-    make: Callable[[Task, int], optax.GradientTransformation]
+    make: Callable[[Any, int], optax.GradientTransformation]
     title: str
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
 
 
 def plain(make: Callable[[], optax.GradientTransformation], title: str) -> Method:
     """A method that needs neither the number of steps nor the parts of params."""
-    return Method(lambda task, num_steps: make(), title)
+    return Method(lambda labels, num_steps: make(), title)
 
 
 def grouped(make: Callable[..., Any], title: str, **options: Any) -> Method:
     """A method that is told the parts of params; layers where the task names none."""
     return Method(
-        lambda task, num_steps: make(task.labels or optax_armijo.by_layer, **options),
+        lambda labels, num_steps: make(labels or optax_armijo.by_layer, **options),
         title,
     )
 
@@ -68,7 +68,7 @@ METHODS = {
     "dadapt_adamw": plain(contrib.dadapt_adamw, "D-Adaptation"),
     "momo_adam": plain(contrib.momo_adam, "MoMo-Adam"),
     "schedule_free_adamw": Method(
-        lambda task, num_steps: contrib.schedule_free_adamw(),
+        lambda labels, num_steps: contrib.schedule_free_adamw(),
         "schedule-free AdamW",
         contrib.schedule_free_eval_params,
     ),
@@ -91,7 +91,7 @@ def method_of(name: str) -> Method:
 def adamw(rate: float) -> Method:
     """The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0."""
     return Method(
-        lambda task, num_steps: optax.adamw(
+        lambda labels, num_steps: optax.adamw(
             warmup_cosine(rate, num_steps), weight_decay=DECAY, mask=matrices
         ),
         f"AdamW, warm-up and cosine, {rate:.0e}",
@@ -109,11 +109,11 @@ def adamw_constant(rate: float) -> Method:
 def hand_tuned(rates: dict[str, float], cosine: bool) -> Method:
     """Adam with a rate for each part, constant or with warm-up and cosine."""
 
-    def make(task: Task, num_steps: int) -> optax.GradientTransformation:
+    def make(labels: Any, num_steps: int) -> optax.GradientTransformation:
         def adam(rate: float) -> optax.GradientTransformation:
             return optax.adam(warmup_cosine(rate, num_steps) if cosine else rate)
 
-        return optax.partition({k: adam(x) for k, x in rates.items()}, task.labels)
+        return optax.partition({k: adam(x) for k, x in rates.items()}, labels)
 
     return Method(make, "Adam, hand-tuned rates")
 

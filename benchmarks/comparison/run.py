@@ -39,7 +39,7 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
       A record, as JSON can hold it.
     """
     num_steps = task.num_epochs * task.steps_per_epoch
-    tx = optax_armijo.average_iterates(method.make(task, num_steps))
+    tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
     step_fn, key = make_train_step(task.loss_fn, tx), jax.random.key(seed)
     params = task.init(seed)
     opt_state = jax.jit(tx.init)(params)
@@ -98,7 +98,7 @@ def all_batches(task: Task, seed: int) -> Iterator[Any]:
 
 def price_of(task: Task, repeats: int = 9) -> float:
     """Measures an evaluation of the loss in steps of AdamW: a ratio of medians."""
-    tx = adamw_constant(1e-4).make(task, 1)
+    tx = adamw_constant(1e-4).make(task.labels, 1)
     step_fn = make_train_step(task.loss_fn, tx)
     loss_fn = jax.jit(task.loss_fn)
     params, key = task.init(0), jax.random.key(0)
