@@ -28,15 +28,16 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from bert import BertClassifier  # noqa: E402
+from cli import make_parser, positive, some_of  # noqa: E402
 from flax import nnx  # noqa: E402
-from methods import METHODS, adamw_constant  # noqa: E402
+from methods import CONSTANT, METHODS, method_of  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import MofNCompleteColumn, Progress  # noqa: E402
 from transformers import BertConfig  # noqa: E402
 
 import optax_armijo  # noqa: E402
 
-BASE, RATE, FORWARD = "adamw", 1e-4, "forward pass"
+BASE, FORWARD = f"{CONSTANT}@1e-04", "forward pass"
 DTYPES = ("float32", "bfloat16")  # of the forward pass; params stay float32
 FIRST = 80  # steps told apart: searches become rarer
 WARM_UP, SEED, NUM_CLASSES, WRONG = 3, 0, 3, 0.1
@@ -54,7 +55,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "base": Size(12, 768, 30522, 32, 128),
-    "small": Size(4, 128, 1000, 16, 64),
+    "small": Size(2, 128, 1000, 16, 32),
     "tiny": Size(1, 64, 50, 4, 8),
 }
 
@@ -177,14 +178,10 @@ def measure(
     loss_fn, params = bert(size, dtype)
     key, first = jax.random.key(SEED), jax.device_put(batch_of(0, size))
     forward = jax.jit(loss_fn).lower(params, first, key).compile()
-    transforms = {BASE: adamw_constant(RATE).make(None, num_steps)}
-    transforms |= {x: METHODS[x].make(None, num_steps) for x in methods}
-    programs = {
-        name: Program(loss_fn, tx, params, first, key)
-        for name, tx in progress.track(
-            transforms.items(), description=f"{dtype}: compiling"
-        )
-    }
+    programs = {}
+    for name in progress.track([BASE, *methods], description=f"{dtype}: compiling"):
+        tx = method_of(name).make(optax_armijo.by_layer, num_steps)
+        programs[name] = Program(loss_fn, tx, params, first, key)
     names, forwards = [FORWARD, *programs], []
     for number in progress.track(range(num_steps), description=f"{dtype}: stepping"):
         batch = jax.device_put(batch_of(number, size))
@@ -226,65 +223,48 @@ def figures(
 
 def report(record: dict[str, Any]) -> str:
     """Returns a record in Markdown: where it was made, and a table."""
-    settings, versions = record["settings"], record["versions"]
-    first, last = min(FIRST, settings["steps"]), f"{settings['steps']:,}"
-    heads = (
-        *("compute", "method", "median step", "to AdamW's"),
-        *(f"mean, first {first}", f"mean, {last}", "p99", f"trials, first {first}"),
-        *(f"trials, {last}", "memory", "compile", "loss traced"),
-    )
+    settings, peak = record["settings"], record["peak_memory"]
+    first, last = f"first {min(FIRST, settings['steps'])}", f"{settings['steps']:,}"
     rows = [
-        (
-            *(x["dtype"], x["method"], f"{1e3 * x['step_seconds']:.1f} ms"),
-            *(f"{x['median_ratio']:.3f}", f"{x['first_mean_ratio']:.3f}"),
-            *(f"{x['mean_ratio']:.3f}", f"{x['p99_above']:+.1f}"),
-            *(f"{x['first_evaluations']:.2f}", f"{x['evaluations']:.2f}"),
-            "" if x["memory"] is None else f"{x['memory'] / 1e6:,.0f} MB",
-            *(f"{x['compile_seconds']:.1f} s", str(x["num_traces"])),
-        )
+        {
+            "compute": x["dtype"],
+            "method": x["method"],
+            "median step": f"{1e3 * x['step_seconds']:.1f} ms",
+            "median": f"{x['median_ratio']:.3f}",
+            f"mean, {first}": f"{x['first_mean_ratio']:.3f}",
+            f"mean, {last}": f"{x['mean_ratio']:.3f}",
+            "p99": f"{x['p99_above']:+.1f}",
+            f"trials, {first}": f"{x['first_evaluations']:.2f}",
+            f"trials, {last}": f"{x['evaluations']:.2f}",
+            "memory": "" if x["memory"] is None else f"{x['memory'] / 1e6:,.0f} MB",
+            "compile": f"{x['compile_seconds']:.1f} s",
+            "loss traced": str(x["num_traces"]),
+        }
         for x in record["rows"]
     ]
-    lines = [heads, ["---"] * len(heads), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    peak = record["peak_memory"]
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*x.values()] for x in rows)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     held = "" if peak is None else f" The device held {peak / 1e6:,.0f} MB at most."
     return (
         f"BERT, {settings['size']}: {settings['num_params'] / 1e6:.1f} million weights,"
         f" batches of {settings['batch_size']} x {settings['length']} tokens, dropout;"
-        f" on {record['device']}, with JAX {versions['jax']}, at commit"
+        f" on {record['device']}, with JAX {record['versions']['jax']}, at commit"
         f" {record['commit']}.{held}\n\n{table}\n\n"
-        "Means are times AdamW's. *p99*: the slowest step in a hundred, in forward "
-        "passes above AdamW's median step. *Trials*: evaluations of the loss a step, "
-        "beside the gradient's. *Memory*: of the compiled step, params and state "
+        "*Median*, *mean*: times AdamW's. *p99*: the slowest step in a hundred, in "
+        "forward passes above AdamW's median. *Trials*: evaluations of the loss a "
+        "step, beside the gradient's. *Memory*: of the compiled step, params and state "
         "included, by XLA's account."
     )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    # Without a usage what is wrong with a command is said in one line.
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS, description=(__doc__ or "").splitlines()[0]
-    )
-
-    def positive(text: str) -> int:
-        if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"must be an integer >= 1; got {text!r}")
-        return int(text)
-
-    def names(text: str) -> list[str]:
-        for name in text.split(","):
-            if name not in METHODS:
-                raise argparse.ArgumentTypeError(
-                    f"must be of {', '.join(METHODS)}; got {name!r}"
-                )
-        return text.split(",")
-
-    add = parser.add_argument
+    parser = make_parser(__doc__)
+    add, methods = parser.add_argument, some_of([*METHODS])
     add("--size", choices=SIZES, help="default: base, on a CPU small")
     add("--steps", type=positive, default=1000, help="default: 1000")
     add("--batch-size", type=positive, help="default: 32, of the small size 16")
     text = "beside AdamW, default: armijo_adam"
-    add("--methods", type=names, default=["armijo_adam"], metavar="A,B", help=text)
+    add("--methods", type=methods, default=["armijo_adam"], metavar="A,B", help=text)
     return parser.parse_args(argv)
 
 
@@ -306,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "batch_size": size.batch_size,
         "length": size.length,
         "steps": options.steps,
-        "learning_rate": RATE,
         "seed": SEED,
         "cores": os.cpu_count(),
         # What else the machine does; Windows does not tell.

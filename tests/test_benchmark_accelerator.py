@@ -28,7 +28,7 @@ def test_a_run_has_a_row_a_method_for_each_dtype(made):
     assert [*rows] == [
         (dtype, method)
         for dtype in ("float32", "bfloat16")
-        for method in ("adamw", "armijo_adam")
+        for method in ("adamw_constant@1e-04", "armijo_adam")
     ]
     for (_, method), row in rows.items():
         is_ours = method == "armijo_adam"
@@ -47,7 +47,10 @@ def test_a_table_shows_each_row_and_where_it_was_made(made):
     assert f"on {made['device']}, with JAX {jax.__version__}, at commit" in text
     lines = [x for x in text.splitlines() if x.startswith("|")]
     assert len(lines) == 6 and len({x.count("|") for x in lines}) == 1
-    assert lines[2].startswith("| float32 | adamw |") and "| 1.000 |" in lines[2]
+    assert (
+        lines[2].startswith("| float32 | adamw_constant@1e-04 |")
+        and "| 1.000 |" in lines[2]
+    )
 
 
 def test_ratios_are_to_adamws_steps_and_the_tail_is_in_forward_passes():
