@@ -9,7 +9,6 @@ In each step all methods move once, in an order drawn anew, and the loss alone i
 as well: what else the machine does falls on all alike. Shapes: B rows, L tokens.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -61,16 +60,7 @@ SIZES = {
 
 
 class Program:
-    """A compiled step, the training it has got to, and what was measured of it.
-
-    Attributes:
-      compile_seconds: tracing included.
-      num_traces: how often the loss was traced.
-      memory: bytes of arguments, results and temporaries, by XLA's account; None where
-        the device gives none.
-      seconds: of each step.
-      evaluations: of the loss in each step, beside the gradient's.
-    """
+    """A compiled step, the training it has got to, and what was measured of it."""
 
     def __init__(self, loss_fn: Any, tx: Any, params: Any, batch: Any, key: Any):
         self.num_traces = 0
@@ -79,23 +69,22 @@ class Program:
             self.num_traces += 1
             return loss_fn(*arguments)
 
-        # Some states hold params themselves, and no array may be donated twice.
-        self.start: Callable[[], Any] = lambda: jax.tree.map(
-            jnp.copy, (params, tx.init(params))
-        )
+        def start() -> Any:
+            # Some states hold params themselves, and no array may be donated twice.
+            copied = jax.tree.map(jnp.copy, (params, tx.init(params)))
+            return jax.block_until_ready(copied)
+
         step = optax_armijo.make_train_step(counted_loss, tx)
-        began = time.perf_counter()
-        self.compiled = step.lower(*self.start(), batch, key).compile()
+        self.training, began = start(), time.perf_counter()
+        self.compiled = step.lower(*self.training, batch, key).compile()
         self.compile_seconds = time.perf_counter() - began
         self.memory = memory_of(self.compiled)
-        self.seconds: list[float] = []
-        self.evaluations: list[int] = []
-        self.training = self.start()
         for _ in range(WARM_UP):
-            self.step(batch, key)
-        self.training = self.start()
-        self.seconds.clear()
-        self.evaluations.clear()
+            self.training = timed(self.compiled, *self.training, batch, key)[1][:2]
+        self.training = ()  # before there is another: one is in memory at a time
+        self.training = start()
+        self.seconds: list[float] = []
+        self.evaluations: list[int] = []  # of the loss, beside the gradient's
 
     def step(self, batch: Any, key: jax.Array) -> None:
         """Makes a step; its time ends when it is computed."""
@@ -107,7 +96,7 @@ class Program:
 
 
 def memory_of(compiled: Any) -> int | None:
-    """Returns the bytes that a program holds, what it reuses counted once."""
+    """Returns bytes of arguments, results and temporaries; None where none are told."""
     found = compiled.memory_analysis()
     if found is None:
         return None
@@ -166,15 +155,7 @@ def batch_of(step: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
 def measure(
     size: Size, dtype: str, methods: Sequence[str], num_steps: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Makes the steps of all methods in turn; returns a row a method, AdamW's first.
-
-    Args:
-      size: of model and batch.
-      dtype: of the forward pass.
-      methods: names in `METHODS`.
-      num_steps: of each method.
-      progress: where it is shown how far this is.
-    """
+    """Makes the steps of all methods in turn; returns a row a method, AdamW's first."""
     loss_fn, params = bert(size, dtype)
     key, first = jax.random.key(SEED), jax.device_put(batch_of(0, size))
     forward = jax.jit(loss_fn).lower(params, first, key).compile()
@@ -257,7 +238,7 @@ def report(record: dict[str, Any]) -> str:
     )
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     add, methods = parser.add_argument, some_of([*METHODS])
     add("--size", choices=SIZES, help="default: base, on a CPU small")
@@ -265,11 +246,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=positive, help="default: 32, of the small size 16")
     text = "beside AdamW, default: armijo_adam"
     add("--methods", type=methods, default=["armijo_adam"], metavar="A,B", help=text)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    options = parse(argv)
+    options = parser.parse_args(argv)
     device = jax.devices()[0]
     name = options.size or ("small" if device.platform == "cpu" else "base")
     size = SIZES[name]

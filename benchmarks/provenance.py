@@ -17,15 +17,14 @@ def commit() -> str:
 
     Results that were written since do not count as changes.
     """
-    name = _git("describe", "--always")
-    rest = f":(exclude){RESULTS.relative_to(ROOT)}"
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", rest)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    name, rest = git("describe", "--always"), f":(exclude){RESULTS.relative_to(ROOT)}"
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", rest)
     return f"{name}-dirty" if changes else name
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def environment(settings: dict[str, Any]) -> dict[str, Any]:
@@ -44,5 +43,4 @@ def environment(settings: dict[str, Any]) -> dict[str, Any]:
 
 def write_result(path: Path, record: dict[str, Any]) -> None:
     """Writes a result file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -23,11 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 from cli import make_parser, positive, some_of  # noqa: E402
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
 from protocol import RECORDS, Job, append, wanted  # noqa: E402
-from rich.progress import (  # noqa: E402
-    MofNCompleteColumn,
-    Progress,
-    TimeElapsedColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
 from tasks import LISTS, TASKS, Setup, make_task  # noqa: E402
 
 

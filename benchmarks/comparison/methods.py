@@ -11,14 +11,7 @@ import jax
 import optax
 from optax import contrib
 
-from optax_armijo import (
-    Backtracking,
-    adamsls,
-    armijo_adam,
-    one_group,
-    plasls,
-    salsa,
-)
+from optax_armijo import Backtracking, adamsls, armijo_adam, one_group, plasls, salsa
 
 DECAY = 0.01  # of AdamW, on matrices alone
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))

@@ -16,15 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from methods import (
-    CONSTANT,
-    HAND_TUNED,
-    METHODS,
-    RATES,
-    SWEPT,
-    hand_tuned,
-    method_of,
-)
+from methods import CONSTANT, HAND_TUNED, METHODS, RATES, SWEPT, hand_tuned, method_of
 from tasks import TASKS, USUAL, Setup, family_of, make_task
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -104,9 +104,8 @@ def price_of(task: Task, repeats: int = 9) -> float:
     loss_fn = jax.jit(task.loss_fn)
     params, key = task.init(0), jax.random.key(0)
     opt_state = tx.init(params)
-    times = []
+    batches, times = itertools.cycle(all_batches(task, 0)), []
     # The first of each compiles.
-    batches = itertools.cycle(all_batches(task, 0))
     for batch in itertools.islice(batches, repeats + 1):
         start = time.perf_counter()
         jax.block_until_ready(loss_fn(params, batch, key))
