@@ -1,6 +1,7 @@
 """Where a result comes from: what every result file says of its making."""
 
 import json
+import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("jax", "optax", "flax", "numpy")
 
 
 def commit() -> str:
@@ -15,27 +17,30 @@ def commit() -> str:
 
     Results that were written since do not count as changes.
     """
-    name = _git("describe", "--always")
-    rest = f":(exclude){RESULTS.relative_to(ROOT)}"
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", rest)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    name, rest = git("describe", "--always"), f":(exclude){RESULTS.relative_to(ROOT)}"
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", rest)
     return f"{name}-dirty" if changes else name
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+def environment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns commit, settings, versions and device."""
+    import jax  # here, so that a program may choose its devices first
 
-
-def environment(settings: dict[str, Any], *packages: str) -> dict[str, Any]:
-    """Returns commit, settings, device and versions, of further packages as well."""
-    from run_folder import run_record  # examples/ must be on the path
-
-    record = run_record(settings)
-    record["versions"] |= {package: version(package) for package in packages}
-    return {"commit": commit(), **record}
+    device = jax.devices()[0]
+    versions = {package: version(package) for package in PACKAGES}
+    return {
+        "commit": commit(),
+        "settings": settings,
+        "versions": {"python": platform.python_version(), **versions},
+        "device": f"{device.platform}: {device.device_kind}",
+    }
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:
     """Writes a result file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import classification
 import compare
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,10 @@ import numpy as np
 import protocol
 import pytest
 import run
-import scratch
 import tasks
 from methods import METHODS, RATES, method_of
 from protocol import Job, contenders, grid, read, wanted
-from tasks import LISTS, TASKS, Setup, Task, make_task
+from tasks import FAMILIES, LISTS, TASKS, Family, Setup, Task, make_task
 from toys import GROUPS, LABELS, network_loss, network_params
 
 
@@ -49,7 +49,6 @@ def toy_task(name="toy", setup=None):
         steps_per_epoch=4,
         num_epochs=5,
         evaluate=evaluate,
-        num_rows=(64, 16),
         labels=lambda params: LABELS,
     )
 
@@ -59,9 +58,11 @@ def toy(tmp_path, monkeypatch):
     """A list of one toy task with parts, and an empty folder of records."""
     monkeypatch.setattr(protocol, "RECORDS", tmp_path)
     monkeypatch.setattr(protocol, "make_task", toy_task)
-    monkeypatch.setitem(tasks.PARTS, "toy", GROUPS)
-    monkeypatch.setitem(tasks.FIRST_RATES, ("toy",), (1e-3, 2e-3, 5e-3))
-    monkeypatch.setitem(tasks.KINDS, "toys", ("toy",))
+    monkeypatch.setitem(
+        FAMILIES, "toys", Family("", "toys", (1e-3, 2e-3, 5e-3), GROUPS)
+    )
+    for name in ("toy", "toy-b"):
+        monkeypatch.setitem(TASKS, name, ("toys",))
     monkeypatch.setitem(LISTS, "development", {"toy": (), "toy-b": ()})
     return tmp_path
 
@@ -104,16 +105,13 @@ def names(jobs):
 # Tasks.
 
 
-def test_each_task_is_in_one_list_and_has_a_kind_and_rates():
+def test_each_task_is_in_one_list_and_each_kind_in_both():
     listed = [name for some in LISTS.values() for name in some]
-    assert len(listed) == len({*listed}) == len(TASKS)
-    made = [task for name in ("development", "test") for task in LISTS[name].values()]
-    assert len({str(task) for task in made}) == len(made)
-    for name in listed:
-        assert tasks.kind_of(name) in tasks.KINDS
-        assert {*tasks.first_rates(name)} <= {*RATES}
-    kinds = [{tasks.kind_of(x) for x in LISTS[y]} for y in ("development", "test")]
-    assert kinds[0] == kinds[1] == {*tasks.KINDS}
+    assert len(listed) == len({*listed}) == len({*TASKS.values()})
+    kinds = [{tasks.family_of(name).kind for name in some} for some in LISTS.values()]
+    assert kinds[0] == kinds[1] == {family.kind for family in FAMILIES.values()}
+    for family in FAMILIES.values():
+        assert {*family.first_rates} <= {*RATES}
 
 
 @pytest.mark.parametrize(
@@ -134,14 +132,13 @@ def test_a_task_can_be_trained_in_all_of_its_parts(name):
     jax.tree.map(np.testing.assert_array_equal, again, first)
     first, other = (jax.tree.leaves(x)[0] for x in (first, other))
     assert not np.array_equal(first, other)
-    if task.labels:
-        parts = {*jax.tree.leaves(task.labels(params))}
-        assert parts == {*tasks.parts_of(name)}
+    if parts := tasks.family_of(name).parts:
+        assert {*jax.tree.leaves(task.labels(params))} == {*parts}
 
 
 def test_a_language_model_predicts_the_byte_that_follows():
-    inputs, targets = scratch.windows(np.arange(1000).astype(np.uint8), 5)
-    assert inputs.shape == targets.shape == (5, scratch.CONTEXT)
+    inputs, targets = classification.windows(np.arange(1000).astype(np.uint8), 5)
+    assert inputs.shape == targets.shape == (5, classification.CONTEXT)
     np.testing.assert_array_equal(inputs + np.uint8(1), targets)  # 0 follows 255
 
 
@@ -150,7 +147,7 @@ def test_a_task_from_scratch_has_no_dropout():
         make_task("digits-500", Setup(dropout=True))
 
 
-@pytest.mark.parametrize("module", [methods, tasks, scratch, report])
+@pytest.mark.parametrize("module", [methods, tasks, classification, report])
 def test_doctests_of_the_comparison(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -160,7 +157,7 @@ def test_doctests_of_the_comparison(module):
 
 
 def test_adamw_neither_begins_nor_ends_with_a_step_of_zero():
-    tx = method_of("adamw@1e-03").make(toy_task(), 20)
+    tx = method_of("adamw@1e-03").make(LABELS, 20)
     params = jnp.ones((2, 2))
     state, sizes = tx.init(params), []
     for _ in range(20):
@@ -279,11 +276,11 @@ def test_hand_tuned_rates_are_drawn_around_the_best_rate_and_the_best_is_run(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--tasks", "tweets-4", "tasks must be of development, test"),
-        ("--methods", "salsa,adam", "methods must be of armijo_adam"),
-        ("--seeds", "0,0", "seeds must be different integers from 0"),
-        ("--seeds", "zero", "seeds must be different integers from 0"),
-        ("--jobs", "0", "must be an integer from 1"),
+        ("--tasks", "tweets-4", "must be of development, test"),
+        ("--methods", "salsa,adam", "must be of armijo_adam"),
+        ("--seeds", "0,0", "must be different integers from 0"),
+        ("--seeds", "zero", "must be different integers from 0"),
+        ("--jobs", "0", "must be an integer >= 1"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_run(
@@ -423,7 +420,7 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
 
 def test_what_the_repository_shows_is_what_its_records_say():
     text = report.README.read_text()
-    assert [x[1] for x in report.TABLE.findall(text)] == [*report.REPORTED]
+    assert [x[1] for x in report.TABLE.findall(text)] == [*LISTS]
     emptied = report.TABLE.sub(r"\1\3", text)
     assert report.updated_readme(emptied) == text
     assert (protocol.RECORDS / "README.md").read_text() == report.page()

@@ -11,84 +11,46 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+from cli import make_parser, positive, some_of  # noqa: E402
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
 from protocol import RECORDS, Job, append, wanted  # noqa: E402
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
 from tasks import LISTS, TASKS, Setup, make_task  # noqa: E402
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=(__doc__ or "").splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    methods = (*METHODS, *SWEPT, HAND_TUNED)
-
     def seeds(text: str) -> list[int]:
         values = text.split(",")
         if not all(map(str.isdecimal, values)) or len({*values}) < len(values):
             raise argparse.ArgumentTypeError(
-                f"seeds must be different integers from 0, such as 0,1; got {text!r}"
+                f"must be different integers from 0, such as 0,1; got {text!r}"
             )
         return [int(x) for x in values]
 
-    def either(text: str, known: Iterable[str], what: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"{what} must be of {', '.join(known)}; got {name!r}"
-                )
-        return names
-
-    add = parser.add_argument
-    add(
-        "--tasks",
-        type=lambda x: either(x, [*LISTS, *TASKS], "tasks"),
-        default="development",
-        metavar="A,B",
-        help="names of tasks or of their lists",
-    )
-    add(
-        "--methods",
-        type=lambda x: either(x, methods, "methods"),
-        default=",".join(methods),
-        metavar="A,B",
-    )
-    add(
-        "--seeds",
-        type=seeds,
-        metavar="0,1",
-        help="None: the protocol's, two or five",
-    )
-    add("--batch-size", type=positive, help="None: the task's own")
+    parser, methods = make_parser(__doc__), [*METHODS, *SWEPT, HAND_TUNED]
+    add, tasks = parser.add_argument, some_of([*LISTS, *TASKS])
+    text = "names of tasks or of their lists, default: development"
+    add("--tasks", type=tasks, default=["development"], metavar="A,B", help=text)
+    text = "default: all"
+    add("--methods", type=some_of(methods), default=methods, metavar="A,B", help=text)
+    text = "default: the protocol's, two or five"
+    add("--seeds", type=seeds, metavar="0,1", help=text)
+    add("--batch-size", type=positive, help="default: the task's own")
     add("--dropout", action="store_true", help="train with it")
     add("--compute", choices=("float32", "bfloat16"), default="float32")
     add("--prices", action="store_true", help="measure them, and nothing else")
-    add("--jobs", type=positive, default=os.cpu_count(), help="runs at once")
+    text = "runs at once, default: one a core"
+    add("--jobs", type=positive, default=os.cpu_count(), help=text)
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer from 1; got {text!r}")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,23 +77,16 @@ def measure_prices(tasks: Sequence[str]) -> None:
     for name in tasks:
         prices[name] = round(price_of(make_task(name)), 3)
         print(f"{name}: {prices[name]}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(dict(sorted(prices.items())), indent=1) + "\n")
 
 
 def make_all(missing: Callable[[], list[Job]], jobs: int) -> None:
     """Makes jobs side by side until none is missing, each on a core of its own."""
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
     for core in range(jobs):
         cores.put(core % (os.cpu_count() or 1))
-    shown = (
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    shown = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
         ProcessPoolExecutor(jobs, context, keep_one_core, (cores,)) as pool,
         Progress(*shown) as progress,

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from optax import contrib
-from tasks import Task
 
-import optax_armijo
+from optax_armijo import Backtracking, adamsls, armijo_adam, one_group, plasls, salsa
 
 DECAY = 0.01  # of AdamW, on matrices alone
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
-SWEPT = ("adamw", "adamw_constant")
+CONSTANT = "adamw_constant"
+SWEPT = {"adamw": "AdamW, warm-up and cosine", CONSTANT: "AdamW, constant rate"}
 HAND_TUNED = "hand_tuned"
 
 
@@ -24,51 +24,39 @@ class Method(NamedTuple):
     """An optimizer of the comparison.
 
     Attributes:
-      make: ``(task, number of steps) -> transformation``.
-      eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
+      make: ``(labels, number of steps) -> transformation``; the labels are those of the
+        task, for methods that tell groups of params apart.
       title: in tables.
+      eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
     """
 
-    make: Callable[[Task, int], optax.GradientTransformation]
+    make: Callable[[Any, int], optax.GradientTransformation]
     title: str
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
 
 
-def plain(make: Callable[[], optax.GradientTransformation], title: str) -> Method:
-    """A method that needs neither the number of steps nor the parts of params."""
-    return Method(lambda task, num_steps: make(), title)
-
-
-def grouped(make: Callable[..., Any], title: str, **options: Any) -> Method:
-    """A method that is told the parts of params; layers where the task names none."""
-    return Method(
-        lambda task, num_steps: make(task.labels or optax_armijo.by_layer, **options),
-        title,
-    )
-
-
 METHODS = {
     # Ours: the default, one step size for all, and what training from scratch takes.
-    "armijo_adam": grouped(optax_armijo.armijo_adam, "`armijo_adam()`"),
-    "armijo_adam-one": plain(
-        lambda: optax_armijo.armijo_adam(optax_armijo.one_group),
-        "`armijo_adam(one_group)`",
+    "armijo_adam": Method(lambda labels, _: armijo_adam(labels), "`armijo_adam()`"),
+    "armijo_adam-one": Method(
+        lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`"
     ),
-    "armijo_adam-scratch": grouped(
-        optax_armijo.armijo_adam,
+    "armijo_adam-scratch": Method(
+        lambda labels, _: armijo_adam(
+            labels, linesearch=Backtracking(loss_fraction=None)
+        ),
         "`armijo_adam(linesearch=Backtracking(loss_fraction=None))`",
-        linesearch=optax_armijo.Backtracking(loss_fraction=None),
     ),
     # The field's line searches, as published.
-    "salsa": plain(optax_armijo.salsa, "SaLSA"),
-    "adamsls": plain(optax_armijo.adamsls, "AdamSLS"),
-    "plasls": grouped(optax_armijo.plasls, "PLASLS"),
+    "salsa": Method(lambda *_: salsa(), "SaLSA"),
+    "adamsls": Method(lambda *_: adamsls(), "AdamSLS"),
+    "plasls": Method(lambda labels, _: plasls(labels), "PLASLS"),
     # Methods without a learning rate or a schedule, at their documented defaults.
-    "prodigy": plain(contrib.prodigy, "Prodigy"),
-    "dadapt_adamw": plain(contrib.dadapt_adamw, "D-Adaptation"),
-    "momo_adam": plain(contrib.momo_adam, "MoMo-Adam"),
+    "prodigy": Method(lambda *_: contrib.prodigy(), "Prodigy"),
+    "dadapt_adamw": Method(lambda *_: contrib.dadapt_adamw(), "D-Adaptation"),
+    "momo_adam": Method(lambda *_: contrib.momo_adam(), "MoMo-Adam"),
     "schedule_free_adamw": Method(
-        lambda task, num_steps: contrib.schedule_free_adamw(),
+        lambda *_: contrib.schedule_free_adamw(),
         "schedule-free AdamW",
         contrib.schedule_free_eval_params,
     ),
@@ -85,40 +73,33 @@ def method_of(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     kind, rate = name.split("@")
-    return {"adamw": adamw, "adamw_constant": adamw_constant}[kind](float(rate))
 
+    def make(labels: Any, num_steps: int) -> optax.GradientTransformation:
+        schedule = at_rate(float(rate), num_steps, kind == "adamw")
+        return optax.adamw(schedule, weight_decay=DECAY, mask=matrices)
 
-def adamw(rate: float) -> Method:
-    """The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0."""
-    return Method(
-        lambda task, num_steps: optax.adamw(
-            warmup_cosine(rate, num_steps), weight_decay=DECAY, mask=matrices
-        ),
-        f"AdamW, warm-up and cosine, {rate:.0e}",
-    )
-
-
-def adamw_constant(rate: float) -> Method:
-    """AdamW with neither warm-up nor decay."""
-    return plain(
-        lambda: optax.adamw(rate, weight_decay=DECAY, mask=matrices),
-        f"AdamW, constant rate, {rate:.0e}",
-    )
+    return Method(make, f"{SWEPT[kind]}, {rate}")
 
 
 def hand_tuned(rates: dict[str, float], cosine: bool) -> Method:
     """Adam with a rate for each part, constant or with warm-up and cosine."""
 
-    def make(task: Task, num_steps: int) -> optax.GradientTransformation:
+    def make(labels: Any, num_steps: int) -> optax.GradientTransformation:
         def adam(rate: float) -> optax.GradientTransformation:
-            return optax.adam(warmup_cosine(rate, num_steps) if cosine else rate)
+            return optax.adam(at_rate(rate, num_steps, cosine))
 
-        return optax.partition({k: adam(x) for k, x in rates.items()}, task.labels)
+        return optax.partition({k: adam(x) for k, x in rates.items()}, labels)
 
     return Method(make, "Adam, hand-tuned rates")
 
 
-def warmup_cosine(rate: float, num_steps: int) -> optax.Schedule:
+def at_rate(rate: float, num_steps: int, cosine: bool) -> optax.ScalarOrSchedule:
+    """A constant rate, or a warm-up over a tenth of the steps and then a cosine to 0.
+
+    The latter is the papers' schedule.
+    """
+    if not cosine:
+        return rate
     curve = optax.warmup_cosine_decay_schedule(
         0.0, rate, max(1, num_steps // 10), num_steps + 1
     )

@@ -30,7 +30,6 @@ def gaussians(photograph: str, *, setup: Setup) -> Task:
         1.0,
         num_steps=500,
         batch_size=setup.batch_size or 1024,
-        num_rows=(len(points), len(points)),
     )
 
 
@@ -85,7 +84,6 @@ def oscillator(*, setup: Setup) -> Task:
         float(np.var(target)),
         num_steps=2000,
         batch_size=setup.batch_size or 64,
-        num_rows=(40, 201),
     )
 
 
@@ -124,7 +122,6 @@ def decay(*, setup: Setup) -> Task:
         float(np.var(np.asarray(test_y))),
         num_steps=2000,
         batch_size=setup.batch_size or 64,
-        num_rows=(1024, 1000),
     )
 
 
@@ -146,11 +143,6 @@ def _output(layers: list[Any], x: jax.Array) -> jax.Array:
     return x @ layers[-1]["weights"] + layers[-1]["bias"]
 
 
-def top_level(params: dict[str, Any]) -> dict[str, str]:
-    """Labels each leaf by its first key, as a prefix of params' tree."""
-    return {name: name for name in params}
-
-
 def _task(
     init: Callable[[int], Any],
     loss: Callable[[Any, Any], jax.Array],
@@ -160,7 +152,6 @@ def _task(
     *,
     num_steps: int,
     batch_size: int,
-    num_rows: tuple[int, int],
 ) -> Task:
     """A task of ten epochs, whose score is ``-10 log10(error / power)``."""
     error, epoch_steps = jax.jit(error), num_steps // 10
@@ -181,6 +172,5 @@ def _task(
         steps_per_epoch=epoch_steps,
         num_epochs=10,
         evaluate=evaluate,
-        num_rows=num_rows,
-        labels=top_level,
+        labels=lambda params: {name: name for name in params},
     )

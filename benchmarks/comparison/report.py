@@ -5,7 +5,6 @@
 README of the repository. It says nothing that the records do not carry.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,20 +18,18 @@ FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
 import protocol  # noqa: E402
-from methods import HAND_TUNED, METHODS, SWEPT, method_of  # noqa: E402
-from protocol import SIGNS, Record, finite, read  # noqa: E402
-from tasks import KINDS, LISTS, kind_of  # noqa: E402
+from cli import make_parser  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
+from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
+from tasks import FAMILIES, LISTS, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
-REPORTED = ("development", "test")
-ITERATES = {"last": "last iterate", "average": "averaged"}
-DECIBELS = ("gaussians", "oscillator", "decay")  # other scores are accuracies
 NUM_DRAWN = 6  # methods in a figure
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
-SHORT = {DEFAULT: "`armijo_adam()`"} | RIVALS
 
 INTRODUCTION = """\
 # The comparison
@@ -71,6 +68,7 @@ class Entrant(NamedTuple):
     """A row of a table: a method and which of its iterates is kept.
 
     Attributes:
+      task: its name.
       method: its name in the records, such as ``adamw@1e-04``.
       iterate: ``last`` or ``average``.
       runs: records by seed.
@@ -79,6 +77,7 @@ class Entrant(NamedTuple):
       num_tried: the runs that finding its rates took.
     """
 
+    task: str
     method: str
     iterate: str
     runs: dict[int, Record]
@@ -91,21 +90,25 @@ class Entrant(NamedTuple):
         """The same for all rates of a sweep, and on all tasks."""
         return self.method.partition("@")[0], self.iterate
 
+    @property
+    def rate(self) -> float:
+        return float(self.method.partition("@")[2])
+
     def values(self, score: str, when: str = "end") -> dict[int, float]:
-        """Returns a score by seed; the worst there is of a run that came apart."""
+        """Returns a score by seed, the larger the better; -inf if a run came apart."""
         return {
-            seed: finite(x["scores"][when][self.iterate][score], -SIGNS[score])
-            for seed, x in self.runs.items()
+            seed: protocol.goodness(run, self.iterate, score, when)
+            for seed, run in self.runs.items()
         }
 
+    def mean(self, score: str = "score") -> float:
+        """Returns the mean over seeds, the larger the better."""
+        return float(np.mean([*self.values(score).values()]))
 
-def goodness(entrant: Entrant, by: str = "score") -> float:
-    """Returns the mean over seeds, signed so that more is better."""
-    return SIGNS[by] * float(np.mean([*entrant.values(by).values()]))
-
-
-def rate_of(entrant: Entrant) -> float:
-    return float(entrant.method.split("@")[1])
+    def text(self, score: str, when: str = "end") -> str:
+        """Returns the mean over seeds for a table."""
+        values = [SIGNS[score] * x for x in self.values(score, when).values()]
+        return mean_text(values, places(self.task, score))
 
 
 def all_entrants(task: str) -> list[Entrant]:
@@ -114,7 +117,7 @@ def all_entrants(task: str) -> list[Entrant]:
     for record in read(task):
         runs.setdefault(record["method"], {})[record["seed"]] = record
     return [
-        Entrant(method, iterate, runs[method], *described(task, method))
+        Entrant(task, method, iterate, runs[method], *described(task, method))
         for method in runs
         for iterate in ITERATES
         if (method, iterate) != ("schedule_free_adamw", "average")
@@ -128,8 +131,8 @@ def described(task: str, method: str) -> tuple[str, str, int]:
         number = len(read(task, kind="-rates"))
         return "Adam, hand-tuned rates", f", best of {number} sets", number
     if kind in SWEPT:
-        return method_of(method).title.removesuffix(f", {rate}"), f", {rate}", 1
-    return method_of(method).title if kind in METHODS else f"`{method}`", "", 1
+        return SWEPT[kind], f", {rate}", 1
+    return METHODS[kind].title if kind in METHODS else f"`{method}`", "", 1
 
 
 def entrants(task: str, by: str = "score") -> list[Entrant]:
@@ -138,16 +141,24 @@ def entrants(task: str, by: str = "score") -> list[Entrant]:
     for x in all_entrants(task):
         rates.setdefault(x.key, []).append(x)
     found = [best_rate(x, by) if k[0] in SWEPT else x[0] for k, x in rates.items()]
-    return sorted(found, key=lambda x: -goodness(x, by))
+    return sorted(found, key=lambda x: -x.mean(by))
 
 
 def best_rate(sweep: list[Entrant], by: str) -> Entrant:
     """Returns the best of a sweep; says where it lies at the edge of what was tried."""
-    sweep = sorted(sweep, key=rate_of)
-    best = max(sweep, key=lambda x: goodness(x, by))
+    sweep = sorted(sweep, key=lambda x: x.rate)
+    best = max(sweep, key=lambda x: x.mean(by))
     note = f", best of {len(sweep)} rates{' by loss' * (by == 'loss')}{best.note}"
     note += AT_EDGE * (best in (sweep[0], sweep[-1]))
     return best._replace(note=note, num_tried=len(sweep))
+
+
+def shown(task: str) -> list[Entrant]:
+    """Returns the rows of a task's table: the best rates by score, and by loss."""
+    best = entrants(task)
+    known = {(x.method, x.iterate) for x in best}
+    best += [x for x in entrants(task, "loss") if (x.method, x.iterate) not in known]
+    return sorted(best, key=Entrant.mean, reverse=True)
 
 
 def best_rival(task: str) -> Entrant | None:
@@ -155,11 +166,11 @@ def best_rival(task: str) -> Entrant | None:
     return next((x for x in entrants(task) if not x.method.startswith("armijo")), None)
 
 
-def is_better(one: Entrant, other: Entrant, by: str) -> bool:
+def is_better(one: Entrant, other: Entrant, by: str = "score") -> bool:
     """Tells whether one is ahead of another in the mean over the seeds of both."""
     seeds = one.runs.keys() & other.runs.keys()
     shared = [x._replace(runs={s: x.runs[s] for s in seeds}) for x in (one, other)]
-    return bool(seeds) and goodness(shared[0], by) > goodness(shared[1], by)
+    return bool(seeds) and shared[0].mean(by) > shared[1].mean(by)
 
 
 def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
@@ -178,9 +189,9 @@ def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
     return f"{x.mean():{sign}.{places}f}{error}"
 
 
-def standard_error(x: np.ndarray) -> float:
-    """Returns that of a mean; 0 of a single value, which tells nothing of it."""
-    return float(x.std(ddof=1) / x.size**0.5) if x.size > 1 else 0.0
+def places(task: str, score: str) -> int:
+    """Returns how many decimal places a score is shown with."""
+    return 4 if score == "loss" else {"dB": 2, "accuracy": 3}[family_of(task).unit]
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -189,40 +200,33 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def unit_of(task: str) -> tuple[str, dict[str, int]]:
-    """Returns the unit of a task's score, and decimal places of score and loss."""
-    is_db = task.startswith(DECIBELS)
-    return ("dB" if is_db else "accuracy"), {"score": 2 if is_db else 3, "loss": 4}
-
-
-def row(task: str, entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
+def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     """Returns the cells of an entrant by the names of their columns."""
-    (unit, places), runs = unit_of(task), entrant.runs.values()
-    training = [np.log10(finite(x["train_loss"]["end"], 1.0)) for x in runs]
+    unit, runs = family_of(entrant.task).unit, entrant.runs.values()
+    training = [x["train_loss"]["end"] for x in runs]
+    logs = [np.inf if x is None else np.log10(x) for x in training]
     cost = f"{np.mean([x['cost'] for x in runs]):.2f}"
 
-    def cell(score: str, when: str = "end") -> str:
-        return mean_text(entrant.values(score, when).values(), places[score])
-
     def difference(score: str) -> str:
-        if rival is None or rival[:2] == entrant[:2]:
+        if rival is None or rival[:3] == entrant[:3]:
             return "best rival" if rival else ""
         own, other = entrant.values(score), rival.values(score)
         pairs = np.array([(own[s], other[s]) for s in own if s in other])
         if not np.all(np.isfinite(pairs)):
             return "came apart"
-        return mean_text([x - y for x, y in pairs], places[score], "+")
+        ahead = [SIGNS[score] * (x - y) for x, y in pairs]
+        return mean_text(ahead, places(entrant.task, score), "+")
 
     return {
         "method": entrant.title + entrant.note,
         "iterate": ITERATES[entrant.iterate],
         "seeds": str(len(runs)),
-        unit: cell("score"),
-        "loss": cell("loss"),
-        "log10 training loss": mean_text(training, 2),
-        "early": cell("score", "early"),
+        unit: entrant.text("score"),
+        "loss": entrant.text("loss"),
+        "log10 training loss": mean_text(logs, 2),
+        "early": entrant.text("score", "early"),
         "cost": cost if entrant.num_tried == 1 else f"{entrant.num_tried} x {cost}",
-        "at equal cost": cell("score", "equal_cost"),
+        "at equal cost": entrant.text("score", "equal_cost"),
         f"{unit}, difference": difference("score"),
         "loss, difference": difference("loss"),
     }
@@ -231,11 +235,10 @@ def row(task: str, entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
 def ranks(tasks: Sequence[str]) -> str:
     """Returns mean ranks over tasks, and says over which and who is missing."""
     by_task = {
-        t: {by: {x.key: x for x in entrants(t, by)} for by in SIGNS} for t in tasks
+        task: {by: {x.key: x for x in entrants(task, by)} for by in SIGNS}
+        for task in tasks
     }
-    titles = {
-        k: x.title for found in by_task.values() for k, x in found["score"].items()
-    }
+    titles = {k: x.title for t in by_task.values() for k, x in t["score"].items()}
     full, keys = largest_full({task: {*x["score"]} for task, x in by_task.items()})
 
     def mean_rank(key: tuple[str, str], by: str) -> float:
@@ -257,11 +260,11 @@ def ranks(tasks: Sequence[str]) -> str:
         f"{titles[k]} ({sum(k in x['score'] for x in by_task.values())})"
         for k in titles.keys() - keys
     }
-    text = (
-        f"Mean ranks of {len(keys)} entrants over {', '.join(full)}.\n\n{table(rows)}"
-    )
     missing = ", ".join(sorted(absent)) or "none"
-    return f"{text}\n\nNot ranked, with the number of tasks of {len(tasks)}: {missing}."
+    return (
+        f"Mean ranks of {len(keys)} entrants over {', '.join(full)}.\n\n{table(rows)}"
+        f"\n\nNot ranked, with the number of tasks of {len(tasks)}: {missing}."
+    )
 
 
 def largest_full(found: dict[str, set[Any]]) -> tuple[list[str], set[Any]]:
@@ -278,14 +281,9 @@ def largest_full(found: dict[str, set[Any]]) -> tuple[list[str], set[Any]]:
     return [task for task in found if task in parts[i]], shared[i]
 
 
-def page() -> str:
-    """Returns the page of all results."""
-    return "\n".join([INTRODUCTION, *map(list_section, REPORTED)])
-
-
 def list_section(name: str) -> str:
     """Returns what a list's records say, kind by kind and task by task."""
-    tasks = [task for task in LISTS[name] if read(task)]
+    tasks = recorded(name)
     waiting = ", ".join(task for task in LISTS[name] if task not in tasks) or "none"
     number = sum(len(read(task)) for task in tasks)
     text = f"## {name.capitalize()} tasks\n\n"
@@ -300,8 +298,8 @@ def list_section(name: str) -> str:
     ]
     text += f"Sweeps whose best rate is at the edge: {'; '.join(edges) or 'none'}.\n"
     text += f"\n{ranks(tasks)}\n"
-    for kind in KINDS:
-        members = [task for task in tasks if kind_of(task) == kind]
+    for kind in dict.fromkeys(family.kind for family in FAMILIES.values()):
+        members = [task for task in tasks if family_of(task).kind == kind]
         if members:
             text += f"\n### {name.capitalize()}: {kind}\n"
             text += f"\n{ranks(members)}\n" if len(members) > 1 else ""
@@ -309,22 +307,18 @@ def list_section(name: str) -> str:
     return text
 
 
-def shown(task: str) -> list[Entrant]:
-    """Returns the rows of a task's table: the best rates by score, and by loss."""
-    best = entrants(task)
-    known = {x[:2] for x in best}
-    best += [x for x in entrants(task, "loss") if x[:2] not in known]
-    return sorted(best, key=goodness, reverse=True)
+def recorded(name: str) -> list[str]:
+    """Returns the tasks of a list that have runs."""
+    return [task for task in LISTS[name] if read(task)]
 
 
 def task_section(task: str) -> str:
     """Returns a task's figure and tables; single rates are folded away."""
     rival = best_rival(task)
     made = sorted({f"{x['made']['commit']}, {x['made']['device']}" for x in read(task)})
-    single = sorted((x for x in all_entrants(task) if "@" in x.method), key=rate_of)
-    best, rates = (
-        [row(task, x, rival) for x in some] for some in (shown(task), single)
-    )
+    single = [x for x in all_entrants(task) if "@" in x.method]
+    single.sort(key=lambda x: x.rate)
+    best, rates = ([row(x, rival) for x in some] for some in (shown(task), single))
     text = f"\n#### {task}\n\n![{task}]({task}.png)\n\n{table(best)}\n"
     if rates:
         text += "\n<details><summary>Each learning rate of AdamW</summary>\n\n"
@@ -332,27 +326,30 @@ def task_section(task: str) -> str:
     return text + f"\nMade by commit, on device: {'; '.join(made)}.\n"
 
 
-def draw(task: str) -> Any:
+def draw(task: str) -> Figure:
     """Draws scores against AdamW's learning rate, and losses over the steps."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(10, 5), layout="constrained")
     figure.suptitle(task)
-    left, right = figure.subplots(1, 2)
-    left.set(xscale="log", xlabel="AdamW's learning rate", ylabel=unit_of(task)[0])
+    axes: Any = figure.subplots(1, 2)
+    left, right = axes
+    unit = family_of(task).unit
+    left.set(xscale="log", xlabel="AdamW's learning rate", ylabel=unit)
     right.set(yscale="log", xlabel="part of the run", ylabel="training loss")
     for name, colour in zip(SWEPT, ("0.1", "0.55"), strict=True):
         sweep = [x for x in all_entrants(task) if x.key == (name, "last")]
-        points = sorted((rate_of(x), *mean_and_error(x)) for x in sweep)
-        if points:
-            label = f"{sweep[0].title}, every rate"
-            style = {"color": colour, "marker": "o", "label": label}
-            left.errorbar(*zip(*points, strict=True), **style)
-    for i, x in enumerate(drawn(entrants(task))):
-        label = f"{x.title}{x.note}, {ITERATES[x.iterate]}"
-        style = {"color": f"C{i}", "label": re.sub("[`*]", "", label)}
+        points = zip(*sorted((x.rate, *mean_and_error(x)) for x in sweep), strict=True)
+        if sweep:
+            label = f"{SWEPT[name]}, every rate"
+            left.errorbar(*points, color=colour, marker="o", label=label)
+    # The best methods and the default, each by its better iterate.
+    best: dict[str, Entrant] = {}
+    for x in entrants(task):
+        best.setdefault(x.key[0], x)
+    names = [*[*best][:NUM_DRAWN], DEFAULT]
+    for i, x in enumerate(x for name, x in best.items() if name in names):
+        label = re.sub("[`*]", "", f"{x.title}{x.note}, {ITERATES[x.iterate]}")
         curve = np.mean([np.array(r["loss_curve"], float) for r in x.runs.values()], 0)
-        right.plot(np.linspace(0, 1, len(curve)), curve, **style)
+        right.plot(np.linspace(0, 1, len(curve)), curve, color=f"C{i}", label=label)
         if x.key[0] not in SWEPT:
             mean, error = mean_and_error(x)
             left.axhline(mean, color=f"C{i}")
@@ -361,15 +358,6 @@ def draw(task: str) -> Any:
     right.grid(alpha=0.3)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
-
-
-def drawn(found: Iterable[Entrant]) -> list[Entrant]:
-    """Returns the best methods, each by its better iterate, and the default."""
-    best: dict[str, Entrant] = {}
-    for x in found:
-        best.setdefault(x.key[0], x)
-    names = [*[*best][:NUM_DRAWN], DEFAULT]
-    return [x for name, x in best.items() if name in names]
 
 
 def mean_and_error(entrant: Entrant) -> tuple[float, float]:
@@ -381,46 +369,47 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 def summary(name: str) -> str:
     """Returns the scores of a list in short, and where the default stands."""
-    tasks = [task for task in LISTS[name] if read(task)]
+    tasks = recorded(name)
     if not tasks:
         return f"No runs on the {name} tasks so far."
-    rows, behind = (
-        [],
-        {(iterate, other): [] for iterate in ITERATES for other in RIVALS},
-    )
-    for task in tasks:
-        found, rival = {x.key: x for x in entrants(task)}, best_rival(task)
-        unit, places = unit_of(task)
-        cells = {"task": f"{task}, {unit}"}
-        for method, label in SHORT.items():
-            both = [
-                mean_text(found[method, x].values("score").values(), places["score"])
-                for x in ITERATES
-                if (method, x) in found
-            ]
-            cells[label] = "{} [{}]".format(*both) if len(both) == 2 else "".join(both)
-        best = f"{goodness(rival):.{places['score']}f} " if rival else ""
-        best += f"({rival.title}, {ITERATES[rival.iterate]})" if rival else ""
-        rows.append(cells | {"best rival": best})
-        for iterate, other in behind:
-            ours, theirs = (found.get((x, iterate)) for x in (DEFAULT, other))
-            if ours and theirs:
-                behind[iterate, other].append(is_better(theirs, ours, "score"))
-    if not any(behind.values()):
-        return table(rows)
-    last, averaged = (
-        " and ".join(
-            f"behind {label} on {sum(x)} of {len(x)}"
-            for other, label in RIVALS.items()
-            for x in [behind[iterate, other]]
-        )
-        for iterate in ITERATES
-    )
+    found = {task: {x.key: x for x in entrants(task)} for task in tasks}
     return (
-        f"{table(rows)}\n\nAveraged iterates stand in brackets. By the mean score, on "
-        f"the tasks that both have run on: `armijo_adam()` is {last}; when both are "
-        f"averaged, it is {averaged}."
+        f"{table([summary_row(task, found[task]) for task in tasks])}\n\n"
+        "Averaged iterates stand in brackets. By the mean score, on the tasks that "
+        f"both have run on: `armijo_adam()` is {standing(found, 'last')}; when both "
+        f"are averaged, it is {standing(found, 'average')}."
     )
+
+
+def summary_row(task: str, found: dict[Any, Entrant]) -> dict[str, str]:
+    """Returns a task's scores in short; each method's average is in brackets."""
+    cells = {"task": f"{task}, {family_of(task).unit}"}
+    for method, label in ({DEFAULT: f"`{DEFAULT}()`"} | RIVALS).items():
+        texts = [
+            found[method, x].text("score") for x in ITERATES if (method, x) in found
+        ]
+        cells[label] = "{} [{}]".format(*texts) if texts else ""
+    rival, cells["best rival"] = best_rival(task), ""
+    if rival:
+        score = f"{rival.mean():.{places(task, 'score')}f}"
+        cells["best rival"] = f"{score} ({rival.title}, {ITERATES[rival.iterate]})"
+    return cells
+
+
+def standing(found: dict[str, dict[Any, Entrant]], iterate: str) -> str:
+    """Says on how many tasks each rival is ahead of the default."""
+    ours = (DEFAULT, iterate)
+    texts = []
+    for rival, label in RIVALS.items():
+        both = [x for x in found.values() if {ours, (rival, iterate)} <= x.keys()]
+        number = sum(is_better(x[rival, iterate], x[ours]) for x in both)
+        texts.append(f"behind {label} on {number} of {len(both)}")
+    return " and ".join(texts)
+
+
+def page() -> str:
+    """Returns the page of all results."""
+    return "\n".join([INTRODUCTION, *map(list_section, LISTS)])
 
 
 def updated_readme(text: str) -> str:
@@ -429,10 +418,9 @@ def updated_readme(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.parse_args(argv)
+    make_parser(__doc__).parse_args(argv)
     (protocol.RECORDS / "README.md").write_text(page())
-    for task in (task for name in REPORTED for task in LISTS[name] if read(task)):
+    for task in (task for name in LISTS for task in recorded(name)):
         draw(task).savefig(protocol.RECORDS / f"{task}.png", dpi=100)
     README.write_text(updated_readme(README.read_text()))
 

@@ -6,22 +6,18 @@ itself alone: so one run gives the scores of its last iterate and of the average
 
 import itertools
 import math
-import platform
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
-from methods import Method, adamw_constant
-from provenance import commit
+from methods import CONSTANT, Method, method_of
+from provenance import environment
 from tasks import Task
 
 import optax_armijo
-from optax_armijo.training import make_train_step
 
-PACKAGES = ("jax", "optax", "flax", "numpy")
 EARLY_EPOCHS = 2  # of five or ten; one of two
 CURVE_POINTS = 40
 
@@ -39,9 +35,9 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
       A record, as JSON can hold it.
     """
     num_steps = task.num_epochs * task.steps_per_epoch
-    tx = optax_armijo.average_iterates(method.make(task, num_steps))
-    step_fn, key = make_train_step(task.loss_fn, tx), jax.random.key(seed)
-    params = task.init(seed)
+    tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
+    step_fn = optax_armijo.make_train_step(task.loss_fn, tx)
+    params, key = task.init(seed), jax.random.key(seed)
     opt_state = jax.jit(tx.init)(params)
     losses, trials, sizes, labels = [], [], [], []
     scores: dict[str, Any] = {}
@@ -75,20 +71,25 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
             scores["early"] = validate()
     scores["end"] = validate() if cost > num_steps else scores["equal_cost"]
     epochs = [np.mean(x) for x in np.split(np.array(losses), task.num_epochs)]
-    record = {
-        "scores": scores,
-        "train_loss": {"early": epochs[early - 1], "end": epochs[-1]},
-        "loss_curve": block_means(np.array(losses)),
-        "steps": num_steps,
-        "evaluations": sum(trials),
-        "cost": cost / num_steps,
-        "seconds": time.perf_counter() - start - validating,
-        "step_size": dict(
-            zip(labels, map(block_means, np.array(sizes).T), strict=True)
-        ),
-        "made": origin(),
-    }
-    return as_json(record)
+    curves = map(block_means, np.array(sizes).T)
+    made = environment({})
+    return as_json(
+        {
+            "scores": scores,
+            "train_loss": {"early": epochs[early - 1], "end": epochs[-1]},
+            "loss_curve": block_means(losses),
+            "steps": num_steps,
+            "evaluations": sum(trials),
+            "cost": cost / num_steps,
+            "seconds": time.perf_counter() - start - validating,
+            "step_size": dict(zip(labels, curves, strict=True)),
+            "made": {
+                "commit": made["commit"],
+                **made["versions"],
+                "device": made["device"],
+            },
+        }
+    )
 
 
 def all_batches(task: Task, seed: int) -> Iterator[Any]:
@@ -98,42 +99,29 @@ def all_batches(task: Task, seed: int) -> Iterator[Any]:
 
 def price_of(task: Task, repeats: int = 9) -> float:
     """Measures an evaluation of the loss in steps of AdamW: a ratio of medians."""
-    tx = adamw_constant(1e-4).make(task, 1)
-    step_fn = make_train_step(task.loss_fn, tx)
+    tx = method_of(f"{CONSTANT}@1e-4").make(task.labels, 1)
+    step_fn = optax_armijo.make_train_step(task.loss_fn, tx)
     loss_fn = jax.jit(task.loss_fn)
     params, key = task.init(0), jax.random.key(0)
     opt_state = tx.init(params)
-    times: dict[str, list[float]] = {"evaluation": [], "step": []}
-    # A first step of each compiles.
-    batches = itertools.cycle(all_batches(task, 0))
-    for i, batch in zip(range(repeats + 1), batches, strict=False):
+    batches, times = itertools.cycle(all_batches(task, 0)), []
+    # The first of each compiles.
+    for batch in itertools.islice(batches, repeats + 1):
         start = time.perf_counter()
         jax.block_until_ready(loss_fn(params, batch, key))
         middle = time.perf_counter()
         params, opt_state, _ = jax.block_until_ready(
             step_fn(params, opt_state, batch, key)
         )
-        if i:
-            times["evaluation"].append(middle - start)
-            times["step"].append(time.perf_counter() - middle)
-    return float(np.median(times["evaluation"]) / np.median(times["step"]))
+        times.append((middle - start, time.perf_counter() - middle))
+    evaluation, step = np.median(times[1:], axis=0)
+    return float(evaluation / step)
 
 
 def block_means(values: Any) -> list[float]:
     """Returns a curve of `CURVE_POINTS` points at most, each a mean of steps."""
     blocks = np.array_split(np.array(values), min(CURVE_POINTS, len(values)))
     return [float(np.mean(block)) for block in blocks]
-
-
-def origin() -> dict[str, str]:
-    """Returns commit, versions and device."""
-    device = jax.devices()[0]
-    return {
-        "commit": commit(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "device": f"{device.platform}: {device.device_kind}",
-    }
 
 
 def as_json(value: Any) -> Any:

@@ -1,8 +1,7 @@
 """The tasks of the comparison, in two lists that were written down before any run.
 
 *Development* tasks may be used to choose a default. *Test* tasks judge it once it is
-chosen, and what they say is reported whatever it is. The smoke tasks are quick and take
-part in no table.
+chosen, and what they say is reported whatever it is.
 """
 
 import functools
@@ -12,55 +11,65 @@ from typing import Any, NamedTuple
 
 import jax
 
-# name: (module, function, arguments)
+from optax_armijo import by_layer
+
+# name: (family, arguments of its function)
 DEVELOPMENT = {
-    "tweets-3": ("text", "fine_tuning", ("tweets", 500)),
-    "tweets-polar": ("text", "fine_tuning", ("tweets-polar", 500)),
-    "news-5": ("text", "fine_tuning", ("news-5", 500)),
-    "tweets-3-5000": ("text", "fine_tuning", ("tweets", 5000)),
-    "lora-tweets-3": ("text", "lora", ("tweets", 500)),
-    "gaussians-flower": ("parts", "gaussians", ("flower.jpg",)),
-    "oscillator": ("parts", "oscillator", ()),
-    "digits-500": ("scratch", "digits", (500,)),
-    "language_model-news": ("scratch", "language_model", ("news-5",)),
+    "tweets-3": ("fine_tuning", "tweets", 500),
+    "tweets-polar": ("fine_tuning", "tweets-polar", 500),
+    "news-5": ("fine_tuning", "news-5", 500),
+    "tweets-3-5000": ("fine_tuning", "tweets", 5000),
+    "lora-tweets-3": ("lora", "tweets", 500),
+    "gaussians-flower": ("gaussians", "flower.jpg"),
+    "oscillator": ("oscillator",),
+    "digits-500": ("digits", 500),
+    "language_model-news": ("language_model", "news-5"),
 }
 TEST = {
-    "tweets-neutral": ("text", "fine_tuning", ("tweets-neutral", 500)),
-    "news-2": ("text", "fine_tuning", ("news-2", 500)),
-    "news-5-body": ("text", "fine_tuning", ("news-5-body", 500)),
-    "tweets-polar-5000": ("text", "fine_tuning", ("tweets-polar", 5000)),
-    "lora-news-5-body": ("text", "lora", ("news-5-body", 500)),
-    "gaussians-china": ("parts", "gaussians", ("china.jpg",)),
-    "decay": ("parts", "decay", ()),
-    "digits-1437": ("scratch", "digits", (1437,)),
-    "language_model-tweets": ("scratch", "language_model", ("tweets",)),
+    "tweets-neutral": ("fine_tuning", "tweets-neutral", 500),
+    "news-2": ("fine_tuning", "news-2", 500),
+    "news-5-body": ("fine_tuning", "news-5-body", 500),
+    "tweets-polar-5000": ("fine_tuning", "tweets-polar", 5000),
+    "lora-news-5-body": ("lora", "news-5-body", 500),
+    "gaussians-china": ("gaussians", "china.jpg"),
+    "decay": ("decay",),
+    "digits-1437": ("digits", 1437),
+    "language_model-tweets": ("language_model", "tweets"),
 }
-SMOKE = {
-    "tweets-3-small": ("text", "fine_tuning", ("tweets", 500, 3)),
-    "news-5-small": ("text", "fine_tuning", ("news-5", 500, 3)),
-}
-LISTS = {"development": DEVELOPMENT, "test": TEST, "smoke": SMOKE}
-TASKS = DEVELOPMENT | TEST | SMOKE
+LISTS = {"development": DEVELOPMENT, "test": TEST}
+TASKS: dict[str, tuple[Any, ...]] = DEVELOPMENT | TEST
 
-# What the tables call alike: fine-tuning, parts of different scale, from scratch.
-KINDS = {
-    "fine-tuning": ("tweets", "news"),
-    "parts of different scale": ("lora", "gaussians", "oscillator", "decay"),
-    "from scratch": ("digits", "language_model"),
-}
 
-# Where the sweeps of learning rates begin, by the beginnings of tasks' names.
-FIRST_RATES = {
-    ("tweets", "news"): (5e-5, 1e-4, 2e-4),
-    ("lora",): (1e-3, 2e-3, 5e-3),
-    ("gaussians", "oscillator", "decay"): (1e-2, 2e-2, 5e-2),
-    ("digits", "language_model"): (5e-3, 1e-2, 2e-2),
-}
-PARTS = {
-    "lora": ("A", "B", "head"),
-    "gaussians": ("position", "log_scale", "rotation", "colour", "opacity"),
-    "oscillator": ("network", "damping", "stiffness"),
-    "decay": ("network", "amplitude", "life"),
+class Family(NamedTuple):
+    """What tasks have in common that one function makes.
+
+    Attributes:
+      module: of the function, which has the family's name.
+      kind: the heading under which the tasks are reported.
+      first_rates: with which sweeps of the learning rate begin.
+      parts: of params, where these differ in scale.
+      unit: of the score.
+    """
+
+    module: str
+    kind: str
+    first_rates: tuple[float, ...]
+    parts: tuple[str, ...] = ()
+    unit: str = "accuracy"
+
+
+TUNING, SCALES, SCRATCH = "fine-tuning", "parts of different scale", "from scratch"
+LARGE_RATES, LARGEST_RATES = (5e-3, 1e-2, 2e-2), (1e-2, 2e-2, 5e-2)
+PICTURE = ("position", "log_scale", "rotation", "colour", "opacity")
+LAW, FALLING = ("network", "damping", "stiffness"), ("network", "amplitude", "life")
+FAMILIES = {
+    "fine_tuning": Family("classification", TUNING, (5e-5, 1e-4, 2e-4)),
+    "lora": Family("classification", SCALES, (1e-3, 2e-3, 5e-3), ("A", "B", "head")),
+    "gaussians": Family("parts", SCALES, LARGEST_RATES, PICTURE, "dB"),
+    "oscillator": Family("parts", SCALES, LARGEST_RATES, LAW, "dB"),
+    "decay": Family("parts", SCALES, LARGEST_RATES, FALLING, "dB"),
+    "digits": Family("classification", SCRATCH, LARGE_RATES),
+    "language_model": Family("classification", SCRATCH, LARGE_RATES),
 }
 
 
@@ -90,10 +99,9 @@ class Task(NamedTuple):
       batches: ``(seed, epoch) -> batches`` of an epoch, counted from 0.
       steps_per_epoch: how many those are.
       num_epochs: of a run.
-      evaluate: ``(params) -> {"score": ..., "loss": ...}`` on validation rows. The
-        score is an accuracy or decibels, the higher the better.
-      num_rows: ``(training, validation)``.
-      labels: the parts of params, for methods that tell them apart; None for layers.
+      evaluate: ``(params) -> {"score": ..., "loss": ...}`` on validation rows; the
+        higher a score the better.
+      labels: the parts of params, for methods that tell them apart.
     """
 
     init: Callable[[int], Any]
@@ -102,32 +110,22 @@ class Task(NamedTuple):
     steps_per_epoch: int
     num_epochs: int
     evaluate: Callable[[Any], dict[str, float]]
-    num_rows: tuple[int, int]
-    labels: Callable[[Any], Any] | None = None
+    labels: Callable[[Any], Any] = by_layer
 
 
 @functools.lru_cache(maxsize=2)
 def make_task(name: str, setup: Setup = USUAL) -> Task:
     """Returns the task of a name in `TASKS`."""
-    module, function, arguments = TASKS[name]
-    return getattr(importlib.import_module(module), function)(*arguments, setup=setup)
+    function, *arguments = TASKS[name]
+    module = importlib.import_module(family_of(name).module)
+    return getattr(module, function)(*arguments, setup=setup)
 
 
-def kind_of(name: str) -> str:
-    """Returns the heading under which a task is reported.
+def family_of(name: str) -> Family:
+    """Returns what a task has in common with others.
 
     Example:
-      >>> kind_of("tweets-3"), kind_of("lora-tweets-3")
-      ('fine-tuning', 'parts of different scale')
+      >>> family_of("lora-tweets-3").kind
+      'parts of different scale'
     """
-    return next(kind for kind, starts in KINDS.items() if name.startswith(starts))
-
-
-def first_rates(name: str) -> tuple[float, ...]:
-    """Returns the learning rates with which a task's sweep begins."""
-    return next(x for starts, x in FIRST_RATES.items() if name.startswith(starts))
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """Names the parts of a task's params; none where parts do not differ in scale."""
-    return PARTS.get(name.split("-")[0], ())
+    return FAMILIES[TASKS[name][0]]
