@@ -225,12 +225,15 @@ def report(record: dict[str, Any]) -> str:
     ]
     lines = [[*rows[0]], ["---"] * len(rows[0]), *([*x.values()] for x in rows)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    held = "" if peak is None else f" The device held {peak / 1e6:,.0f} MB at most."
+    held = f" The device held {peak / 1e6:,.0f} MB at most." if peak else ""
+    load = settings["load_average"]
+    busy = f", load average {load:.0f}" if load else ""
     return (
         f"BERT, {settings['size']}: {settings['num_params'] / 1e6:.1f} million weights,"
         f" batches of {settings['batch_size']} x {settings['length']} tokens, dropout;"
-        f" on {record['device']}, with JAX {record['versions']['jax']}, at commit"
-        f" {record['commit']}.{held}\n\n{table}\n\n"
+        f" on {record['device']}, {settings['cores']} cores{busy}, with JAX"
+        f" {record['versions']['jax']}, at commit {record['commit']}.{held}\n\n"
+        f"{table}\n\n"
         "*Median*, *mean*: times AdamW's. *p99*: the slowest step in a hundred, in "
         "forward passes above AdamW's median. *Trials*: evaluations of the loss a "
         "step, beside the gradient's. *Memory*: of the compiled step, params and state "
@@ -259,9 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     leaves = jax.tree.leaves(jax.eval_shape(lambda: bert(size, DTYPES[0])[1]))
     settings = {
         "size": name,
+        **size._asdict(),
         "num_params": sum(leaf.size for leaf in leaves),
-        "batch_size": size.batch_size,
-        "length": size.length,
         "steps": options.steps,
         "seed": SEED,
         "cores": os.cpu_count(),
@@ -269,8 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
     made = environment(settings)
-    columns = *Progress.get_default_columns(), MofNCompleteColumn()
-    with Progress(*columns) as progress:
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         rows = [
             row
             for dtype in DTYPES
