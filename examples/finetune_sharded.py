@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
     step = optax_armijo.make_train_step(
         lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
     )
+    labels = optax_armijo.armijo_info(opt_state).labels  # in all processes, as below
     table = None
     if jax.process_index() == 0:
-        labels = optax_armijo.armijo_info(opt_state).labels
         table = Table("epoch", "train loss", "accuracy", *labels)
     losses, key = [], jax.random.key(options.seed)
     for epoch in range(1, options.epochs + 1):
