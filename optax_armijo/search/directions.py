@@ -33,50 +33,34 @@ def slopes(
 
 
 class AdamDirections(NamedTuple):
-    """Adam's moments with this batch's gradient in them, and its directions."""
+    """Adam's directions once this batch's gradient is in its moments.
+
+    Everything is computed from the old moments where it is needed: what a step without
+    a search needs then fuses into two passes over the leaves, and nothing of the size
+    of params is kept for a search that may not take place.
+    """
 
     grouping: Grouping
     old: optax.ScaleByAdamState
     grads: Leaves
-    mu: Leaves
-    nu: Leaves
-    num_good: jax.Array
     b1: Scalar
     b2: Scalar
     eps: Scalar
 
-    @classmethod
-    def after(
-        cls,
-        grouping: Grouping,
-        old: optax.ScaleByAdamState,
-        grads: Leaves,
-        b1: Scalar,
-        b2: Scalar,
-        eps: Scalar,
-    ) -> "AdamDirections":
-        mu, nu = map(grouping.trainable, (old.mu, old.nu))
-        return cls(
-            grouping=grouping,
-            old=old,
-            grads=grads,
-            mu=optax.tree_utils.tree_update_moment(grads, mu, b1, 1),
-            nu=optax.tree_utils.tree_update_moment(grads, nu, b2, 2),
-            num_good=jnp.asarray(optax.safe_increment(old.count)),
-            b1=b1,
-            b2=b2,
-            eps=eps,
-        )
+    @property
+    def num_good(self) -> jax.Array:
+        """How many batches were good, this one among them."""
+        return jnp.asarray(optax.safe_increment(self.old.count))
 
     def direction(self) -> list[jax.Array]:
         """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
-        along = self._along(self.mu, self.nu, self.num_good)
-        pairs = zip(along, self.nu, strict=True)
+        nu = self._nu()
+        pairs = zip(self._along(self._mu(), nu, self.num_good), nu, strict=True)
         return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
 
     def plain(self) -> list[jax.Array]:
         """``-P g``."""
-        pairs = zip(self.grads, self.nu, strict=True)
+        pairs = zip(self.grads, self._nu(), strict=True)
         return [-g * self._scale(v, self.num_good) for g, v in pairs]
 
     def last_direction(self) -> list[jax.Array]:
@@ -84,11 +68,26 @@ class AdamDirections(NamedTuple):
         mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
         return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
 
-    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
-        """The moments to go on with: the old ones after a bad batch."""
-        masked = map(self.grouping.masked, (self.mu, self.nu))
+    def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
+        """The moments to go on with, the old ones after a bad batch; their direction.
+
+        That is `direction` after a good batch, and `last_direction` after a bad one.
+        They are computed anew: to keep them since the slopes would take memory.
+        """
+        grads, old = jax.lax.optimization_barrier((self.grads, self.old))
+        here = self._replace(grads=grads, old=old)
+        masked = map(self.grouping.masked, (here._mu(), here._nu()))
         new = optax.ScaleByAdamState(self.num_good, *masked)
-        return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, self.old)
+        state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, old)
+        return state, here._replace(old=state).last_direction()
+
+    def _mu(self) -> Leaves:
+        old = self.grouping.trainable(self.old.mu)
+        return optax.tree_utils.tree_update_moment(self.grads, old, self.b1, 1)
+
+    def _nu(self) -> Leaves:
+        old = self.grouping.trainable(self.old.nu)
+        return optax.tree_utils.tree_update_moment(self.grads, old, self.b2, 2)
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
         pairs = zip(mu, nu, strict=True)
@@ -126,6 +125,7 @@ class GivenDirection(NamedTuple):
         """Not known: it would take a copy of params to remember it."""
         return [jnp.zeros_like(x) for x in self.updates]
 
-    def kept(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+    def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
+        """Counts a good batch."""
         count = jnp.where(is_good, self.num_good, self.old.count)
-        return self.old._replace(count=count)
+        return self.old._replace(count=count), self.updates

@@ -80,8 +80,7 @@ def take_step(
 ) -> tuple[Any, BacktrackingState]:
     """Direction, slopes, groups' own tests, the whole step's test, move, learn."""
     grouping, search, k = problem.grouping, problem.linesearch, moments.num_good
-    direction = moments.direction()
-    slope = problem.slopes(direction)  # [G]
+    slope = problem.slopes(moments.direction())  # [G]
     is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
     # A loss far above those before: was it the last step that led there?
     excess = problem.value - state.loss_average
@@ -94,30 +93,14 @@ def take_step(
     is_comparing = is_good & jnp.any(_is_group_due(state.group_searched, k))
 
     # Along the gradient: the first bracket, the groups' own tests, or the point that
-    # the last step came from.
-    plain_slope = jax.lax.cond(
-        is_comparing & ~is_suspect,
-        lambda: problem.slopes(moments.plain()),
-        lambda: jnp.zeros_like(slope),
-    )
+    # the last step came from. In a conditional, since all that a loop reads is made
+    # before it, though the loop be empty.
     is_first = ~jnp.any(state.group_step_size > 0)
-    sizes = jax.lax.cond(
-        is_first,
-        lambda: _first_step_sizes(problem, plain_slope),
-        lambda: _with_new_groups(state.group_step_size, plain_slope),
+    found, ratio = jax.lax.cond(
+        is_comparing | is_suspect,
+        lambda: _compare_groups(problem, moments, state, is_first, is_suspect),
+        lambda: (_nothing_found(problem, state), jnp.ones_like(state.factor)),
     )
-    found = _search_groups(
-        problem,
-        moments,
-        state,
-        sizes,
-        plain_slope,
-        is_first=is_first,
-        checks_last=is_suspect,
-    )
-    # What the groups' tests settle is how their step sizes compare: the whole step is
-    # as long as before.
-    ratio = _sum_ratio(sizes * plain_slope, found.step_size * plain_slope)
     before = state.factor * jnp.where(is_first, 1, ratio)
     sizes = found.step_size
     is_to_blame = ~is_good | (problem.value - found.loss > excess / 2)
@@ -131,16 +114,19 @@ def take_step(
     growth = _growth(k.astype(dtype), state.searched.astype(dtype))
     grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
-    whole = _search_whole(problem, direction, sizes, promised, begin, tests)
+    whole = jax.lax.cond(
+        tests,
+        lambda: _search_whole(problem, moments.direction(), sizes, promised, begin),
+        lambda: _Whole.before(begin, problem.value),
+    )
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     applied = jnp.where(is_good, factor, 0) * sizes
 
-    zeros = jax.tree.map(jnp.zeros_like, grouping.treedef.flatten_up_to(problem.params))
-    updates = jax.lax.cond(
-        takes_back,
-        lambda: problem.updates(-state.last_move, moments.last_direction()),
-        lambda: problem.updates(applied, direction),
-    )
+    move = jnp.where(takes_back, -state.last_move, applied)
+    # True in any case; so no moment is overwritten that a search may still read.
+    is_over = whole.num_trials >= 0
+    adam, along = moments.settled(is_good & is_over)
+    updates = problem.updates(move, along)
     current = jnp.where(is_first, 1, before)
     # A test along a direction that does not descend says nothing of the step's size.
     learns = tests & (promised > 0)
@@ -161,10 +147,10 @@ def take_step(
     deviation = state.loss_deviation + (1 - LOSS_DECAY) * (
         spread - state.loss_deviation
     )
-    return grouping.merge(updates, zeros), BacktrackingState(
+    return grouping.whole(updates, problem.params), BacktrackingState(
         label_codes=state.label_codes,
         num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
-        adam=moments.kept(is_good),
+        adam=adam,
         group_step_size=sizes,
         factor=jnp.where(takes_back, TAKEN_BACK * state.factor, factor),
         group_searched=jnp.where(found.searched, k, state.group_searched),
@@ -178,7 +164,7 @@ def take_step(
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
-            applied_step_size=jnp.where(takes_back, -state.last_move, applied),
+            applied_step_size=move,
             searched=found.searched | (tests & (sizes > 0)),
             accepted=jnp.where(tests, whole.accepted & (sizes > 0), found.accepted),
             num_trials=num_trials,
@@ -312,6 +298,59 @@ class _Groups(NamedTuple):
     num_evaluations: jax.Array
 
 
+def _compare_groups(
+    problem: Problem,
+    moments: AdamDirections | GivenDirection,
+    state: BacktrackingState,
+    is_first: jax.Array,
+    checks_last: jax.Array,
+) -> tuple[_Groups, jax.Array]:
+    """The evaluations along the gradient, and by what the whole step is to change.
+
+    What the groups' tests settle is how their step sizes compare: the whole step is as
+    long as before.
+    """
+    slope = problem.slopes(moments.plain())
+    slope = jnp.where(checks_last, 0, slope)
+    sizes = jnp.where(
+        is_first,
+        _first_step_sizes(problem, slope),
+        _with_new_groups(state.group_step_size, slope),
+    )
+    found = _search_groups(
+        problem,
+        moments,
+        state,
+        sizes,
+        slope,
+        is_first=is_first,
+        checks_last=checks_last,
+    )
+    return found, _sum_ratio(sizes * slope, found.step_size * slope)
+
+
+def _nothing_found(problem: Problem, state: BacktrackingState) -> _Groups:
+    """What a step without evaluations along the gradient finds."""
+    sizes, zero = state.group_step_size, jnp.zeros_like(problem.value)
+    no, count = jnp.zeros(sizes.shape, jnp.bool_), jnp.zeros([], jnp.int32)
+    return _Groups(
+        step_size=sizes,
+        test=count,
+        num_in_test=count,
+        trial=zero,
+        passed=zero,
+        failed=jnp.full_like(zero, jnp.inf),
+        loss=problem.value,
+        error=zero,
+        noise=zero,
+        lowest=state.lowest_loss,
+        searched=no,
+        accepted=no,
+        num_trials=no.astype(jnp.int32),
+        num_evaluations=count,
+    )
+
+
 def _search_groups(
     problem: Problem,
     moments: AdamDirections | GivenDirection,
@@ -424,27 +463,11 @@ def _search_groups(
             num_evaluations=at.num_evaluations + 1,
         )
 
-    none, no = jnp.zeros([], dtype), jnp.zeros(num_groups, jnp.bool_)
-    count = jnp.zeros([], jnp.int32)
+    start = _nothing_found(problem, state)
     return jax.lax.while_loop(
         lambda at: at.test < num_tests,
         body,
-        _Groups(
-            step_size=sizes,
-            test=count,
-            num_in_test=count,
-            trial=begin(count),
-            passed=none,
-            failed=jnp.full_like(none, jnp.inf),
-            loss=problem.value,
-            error=none,
-            noise=none,
-            lowest=state.lowest_loss,
-            searched=no,
-            accepted=no,
-            num_trials=no.astype(jnp.int32),
-            num_evaluations=count,
-        ),
+        start._replace(step_size=sizes, trial=begin(start.test)),
     )
 
 
@@ -490,6 +513,17 @@ class _Whole(NamedTuple):
     num_trials: jax.Array
     applied: jax.Array
 
+    @classmethod
+    def before(cls, begin: jax.Array, value: jax.Array) -> "_Whole":
+        """What is known before the first trial."""
+        return cls(
+            factor=begin,
+            loss=value,
+            accepted=jnp.zeros([], jnp.bool_),
+            num_trials=jnp.zeros([], jnp.int32),
+            applied=jnp.zeros_like(begin),
+        )
+
 
 def _search_whole(
     problem: Problem,
@@ -497,7 +531,6 @@ def _search_whole(
     sizes: jax.Array,
     promised: jax.Array,
     begin: jax.Array,
-    tests: jax.Array,
 ) -> _Whole:
     """Backtracks from the factor `begin` until the whole step decreases the loss.
 
@@ -517,15 +550,9 @@ def _search_whole(
         return _Whole(factor, loss, accepted, at.num_trials + 1, applied)
 
     return jax.lax.while_loop(
-        lambda at: tests & ~at.accepted & (at.num_trials < search.max_trials),
+        lambda at: ~at.accepted & (at.num_trials < search.max_trials),
         body,
-        _Whole(
-            factor=begin,
-            loss=problem.value,
-            accepted=jnp.zeros([], jnp.bool_),
-            num_trials=jnp.zeros([], jnp.int32),
-            applied=jnp.zeros_like(begin),
-        ),
+        _Whole.before(begin, problem.value),
     )
 
 

@@ -156,7 +156,7 @@ def search_along_adam(
         grouping: Grouping, batch: Batch, state: BacktrackingState
     ) -> tuple[Any, BacktrackingState]:
         grads = [g.astype(search_dtype([g])) for g in batch.updates]
-        adam = AdamDirections.after(grouping, state.adam, grads, b1, b2, eps)
+        adam = AdamDirections(grouping, state.adam, grads, b1, b2, eps)
         updates, state = take_step(_problem(grouping, linesearch, batch), state, adam)
         if weight_decay is not None:
             updates = _decayed(
