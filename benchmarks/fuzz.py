@@ -8,22 +8,19 @@ float32. ``--kinds``, ``--forms`` and ``--precisions`` choose what is run.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from cli import make_parser, positive, some_of
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from arguments import Parser, count, tell  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import Progress  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-import optax_armijo as oa  # noqa: E402
+import optax_armijo as oa
 
 ROWS, BATCH = 64, 16
 ADAM_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -379,23 +376,8 @@ def print_tables(options: argparse.Namespace, console: Console) -> None:
     jax.config.update("jax_enable_x64", False)
 
 
-def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """The type of an option that names some of these."""
-    known = list(names)
-
-    def parse(text: str) -> list[str]:
-        chosen = text.split(",")
-        for name in chosen:
-            if name not in known:
-                message = f"{name!r} is none of {', '.join(known)}"
-                raise argparse.ArgumentTypeError(message)
-        return chosen
-
-    return parse
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__)
     for option, names in (
         ("--kinds", KINDS),
         ("--forms", FORMS),
@@ -403,20 +385,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         parser.add_argument(
             option,
-            type=some_of(names),
+            type=some_of([*names]),
             default=list(names),
             metavar="A,B",
             help=f"of {', '.join(names)}; all",
         )
-    parser.add_argument("--seeds", type=count(), default=16, help="runs of each kind")
-    parser.add_argument("--steps", type=count(), default=500, help="of each run")
+    parser.add_argument("--seeds", type=positive, default=16, help="runs of each kind")
+    parser.add_argument("--steps", type=positive, default=500, help="of each run")
     parser.add_argument("--quick", action="store_true", help="a few runs, in seconds")
     options = parser.parse_args(argv)
     if options.quick:
         options.seeds, options.steps = 2, 40
         options.forms, options.precisions = ["armijo_adam"], ["float32", "bfloat16"]
-    print_tables(options, Console())
+    # Rich takes a file or a pipe to be 80 columns wide.
+    print_tables(options, Console(width=None if sys.stdout.isatty() else 160))
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    main()

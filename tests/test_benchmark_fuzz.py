@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arguments import tell
 
 
 def test_a_quick_run_prints_a_table_a_precision(capsys, monkeypatch):
@@ -45,7 +44,7 @@ def test_problems_are_what_their_kind_says(kind):
             problem.params, rows, jnp.float32
         )
         expected = fuzz.KINDS[kind].loss(problem.params, problem.x, problem.y)
-        assert loss == pytest.approx(expected, rel=1e-6)
+        assert float(loss) == pytest.approx(float(expected), rel=1e-6)
         assert np.isfinite(loss)
         assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
@@ -53,14 +52,16 @@ def test_problems_are_what_their_kind_says(kind):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--forms", "armijo"], "'armijo' is none of armijo_adam, "),
-        (["--precisions", "float8"], "'float8' is none of float32, "),
-        (["--kinds", ""], "'' is none of regression, "),
-        (["--seeds", "0"], "'0' is not an integer >= 1"),
+        (["--forms", "armijo"], "must be of armijo_adam, "),
+        (["--precisions", "float8"], "must be of float32, "),
+        (["--kinds", ""], "must be of regression, "),
+        (["--seeds", "0"], "must be an integer >= 1"),
         (["--frobnicate"], "unrecognized arguments"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(argv, message, capsys):
-    assert tell(fuzz.main, argv) == 2
+    with pytest.raises(SystemExit) as exit:
+        fuzz.main(argv)
+    assert exit.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
