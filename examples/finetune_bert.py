@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> list[Record]:
             f"{facts['train_rows']} rows to train, {facts['validation_rows']} to "
             f"validate, labels {', '.join(job.data.labels)}; {options.optimizer}"
         )
-        table = Table(*HEADER)
+        table, num_rows = Table(*HEADER), facts["train_rows"]
         for epoch in range(done, options.epochs):
             start, steps, first = time.perf_counter(), [], epoch * job.steps_per_epoch
             bar: dict[str, Any] = {"transient": True, "total": job.steps_per_epoch}
@@ -139,13 +139,14 @@ def run(options: argparse.Namespace) -> list[Record]:
                 loss, info = jax.device_get((metrics.loss, metrics.info))
                 rate = 0.0 if schedule is None else float(schedule(number))
                 record = {"kind": "step", "epoch": epoch + 1, "step": number + 1}
-                steps.append({**record, "loss": float(loss), **searched(info, rate)})
+                record |= {"rows": float(batch.weights.sum()), "loss": float(loss)}
+                steps.append({**record, **searched(info, rate)})
             tested = params
             if options.average:
                 tested = optax_armijo.averaged_params(opt_state, params)
             record = {
                 **{"kind": "epoch", "epoch": epoch + 1, "step": steps[-1]["step"]},
-                "train_loss": float(np.mean([step["loss"] for step in steps])),
+                "train_loss": sum(x["rows"] * x["loss"] for x in steps) / num_rows,
                 **evaluate(graphdef, tested, job.eval_batches()),
                 "seconds": time.perf_counter() - start,  # with compilation
             }
