@@ -415,7 +415,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.quick:
         options.seeds, options.steps = 2, 40
         options.forms, options.precisions = ["armijo_adam"], ["float32", "bfloat16"]
-    print_tables(options, Console())
+    # Rich takes a file or a pipe to be 80 columns wide.
+    print_tables(options, Console(width=None if sys.stdout.isatty() else 160))
 
 
 if __name__ == "__main__":
