@@ -262,7 +262,7 @@ def load_bert(
             raise UserError(
                 f"weight {name!r} has shape {new.shape}, config.json says {old.shape}"
             )
-        return jnp.asarray(new, jnp.float32)
+        return jnp.array(new, jnp.float32)  # a copy: steps donate their params
 
     params = nnx.state(model, nnx.Param)
     nnx.update(model, jax.tree_util.tree_map_with_path(pretrained, params))

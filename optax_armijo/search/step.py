@@ -401,9 +401,9 @@ def _search_groups(
         )
         promised = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
-        # A smooth loss keeps its promise 16 times better at a 16th of the step. One
-        # that does not is computed, or its params are kept, too coarsely to be seen
-        # at such steps: go up again, and allow for what was seen.
+        # At a 16th of the step a smooth loss misses its promise by a 256th. One that
+        # does not is computed, or its params are kept, too coarsely to be seen at such
+        # steps: go up again, and allow for what was seen.
         error = jnp.abs(problem.value - loss - promised)
         noise = jnp.maximum(error, at.error)
         is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
