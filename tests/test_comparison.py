@@ -414,8 +414,30 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
     assert "old" not in top and "No runs on the test tasks so far." in top
     assert "`armijo_adam()` is behind SaLSA on 0 of 2 and behind AdamW" in top
     assert "behind AdamW at its best rate on 1 of 1." in top
-    assert "| 0.880 (AdamW, warm-up and cosine, last iterate) |" in top
     assert report.updated_readme(top) == top
+
+
+def test_the_short_table_has_the_same_tasks_in_all_rows(results):
+    assert "Means over tasks that all five have run on (none so far)." in (
+        report.summary("development")
+    )
+    add("plasls", (0.70, 0.74))
+    text = report.summary("development")
+    assert "all five have run on (toys, accuracy: toy)" in text
+    found = [rows(text, title)[0] for title in report.TITLES]
+    assert found == [
+        ["`armijo_adam()`", "0.750 ± 0.050", "1", "1.25"],
+        [report.TITLES[1], "0.880 ± 0.000", "3", "3.75"],
+        [report.TITLES[2], "0.880 ± 0.000", "1", "1.25"],
+        [report.BEST_FREE, "0.750 ± 0.150 (SaLSA)", "1", "1.25"],
+        [report.TITLES[4], "0.720 ± 0.020", "1", "1.25"],
+    ]
+    # Two tasks of a kind: the error of their mean.
+    for method in ("plasls", "salsa"):
+        add(method, (0.3, 0.3), "toy-b")
+    sweep("adamw", {1e-3: 0.2, 2e-3: 0.4, 5e-3: 0.3}, "toy-b")
+    (ours,) = rows(report.summary("development"), "`armijo_adam()`")
+    assert ours[1] == "0.625 ± 0.025"
 
 
 def test_what_the_repository_shows_is_what_its_records_say():

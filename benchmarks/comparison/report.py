@@ -29,6 +29,15 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.
 NUM_DRAWN = 6  # methods in a figure
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
+BEST_FREE = "best method without a learning rate"
+TITLES = (
+    f"`{DEFAULT}()`",
+    "AdamW, warm-up and cosine, best rate of a sweep, known afterwards",
+    "AdamW, warm-up and cosine, a usual rate",
+    BEST_FREE,
+    "PLASLS, the line search of the paper",
+)
+FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
 
 INTRODUCTION = """\
@@ -368,32 +377,89 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 
 def summary(name: str) -> str:
-    """Returns the scores of a list in short, and where the default stands."""
+    """Returns a list's scores in five rows, and where the default stands."""
     tasks = recorded(name)
     if not tasks:
         return f"No runs on the {name} tasks so far."
     found = {task: {x.key: x for x in entrants(task)} for task in tasks}
+    columns = columns_of(found)
+    names = "; ".join(f"{key}: {', '.join(column)}" for key, column in columns.items())
+    last, average = (standing(found, x) for x in ITERATES)
+    short = f"{table(five_rows(columns))}\n\n" if columns else ""
     return (
-        f"{table([summary_row(task, found[task]) for task in tasks])}\n\n"
-        "Averaged iterates stand in brackets. By the mean score, on the tasks that "
-        f"both have run on: `armijo_adam()` is {standing(found, 'last')}; when both "
-        f"are averaged, it is {standing(found, 'average')}."
+        f"{short}Means over tasks that all five have run on: {names or 'none so far'}. "
+        "By the mean score, on all tasks that both have run on, `armijo_adam()` is "
+        f"{last}; when both are averaged, {average}."
     )
 
 
-def summary_row(task: str, found: dict[Any, Entrant]) -> dict[str, str]:
-    """Returns a task's scores in short; each method's average is in brackets."""
-    cells = {"task": f"{task}, {family_of(task).unit}"}
-    for method, label in ({DEFAULT: f"`{DEFAULT}()`"} | RIVALS).items():
-        texts = [
-            found[method, x].text("score") for x in ITERATES if (method, x) in found
+def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant]]]:
+    """Returns the five rows' entrants by task, by the headings of the columns.
+
+    The rows are the default, the best rate of a sweep, the middle one of those that the
+    sweep begins with, of the methods without a learning rate the best one on the task,
+    and the line search that the library began with.
+    """
+    columns: dict[str, dict[str, list[Entrant]]] = {}
+    for task, keyed in found.items():
+        family = family_of(task)
+        typical = f"adamw@{family.first_rates[1]:.0e}"
+        single = {(x.method, x.iterate): x for x in all_entrants(task)}
+        free = [keyed[x, "last"] for x in FREE if (x, "last") in keyed]
+        rows = [
+            keyed.get((DEFAULT, "last")),
+            keyed.get(("adamw", "last")),
+            single.get((typical, "last")),
+            max(free, key=Entrant.mean, default=None),
+            keyed.get(("plasls", "last")),
         ]
-        cells[label] = "{} [{}]".format(*texts) if texts else ""
-    rival, cells["best rival"] = best_rival(task), ""
-    if rival:
-        score = f"{rival.mean():.{places(task, 'score')}f}"
-        cells["best rival"] = f"{score} ({rival.title}, {ITERATES[rival.iterate]})"
-    return cells
+        if all(rows):
+            heading = f"{family.kind}, {family.unit}"
+            columns.setdefault(heading, {})[task] = [x for x in rows if x]
+    return columns
+
+
+def five_rows(columns: dict[str, dict[str, list[Entrant]]]) -> list[dict[str, str]]:
+    """Returns the cells of the short table by the names of their columns."""
+    rows = []
+    for i, title in enumerate(TITLES):
+        own = {
+            heading: [of[i] for of in column.values()]
+            for heading, column in columns.items()
+        }
+        cells = {"": title}
+        for heading, some in own.items():
+            cells[heading] = mean_over_tasks(some, 2 if "dB" in heading else 3)
+            if title == BEST_FREE:
+                cells[heading] += f" ({', '.join(sorted({x.title for x in some}))})"
+        every = [x for some in own.values() for x in some]
+        cells["runs"] = from_to([x.num_tried for x in every], 0)
+        costs = [
+            x.num_tried * np.mean([run["cost"] for run in x.runs.values()])
+            for x in every
+        ]
+        rows.append(cells | {"cost": from_to(costs, 2)})
+    return rows
+
+
+def mean_over_tasks(some: list[Entrant], places: int) -> str:
+    """Returns the mean, and its error over seeds where each task has two or more."""
+    errors = [standard_error(np.array([*x.values("score").values()])) for x in some]
+    text = f"{np.mean([x.mean() for x in some]):.{places}f}"
+    if all(len(x.runs) > 1 for x in some):
+        text += f" ± {np.linalg.norm(errors) / len(errors):.{places}f}"
+    return text
+
+
+def from_to(values: Sequence[float], places: int) -> str:
+    """Returns the smallest and the largest value.
+
+    Example:
+      >>> from_to([1.04, 1.16], 2), from_to([1, 1], 0)
+      ('1.04 to 1.16', '1')
+    """
+    ends = [f"{x:.{places}f}" for x in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def standing(found: dict[str, dict[Any, Entrant]], iterate: str) -> str:
