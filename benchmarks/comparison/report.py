@@ -387,20 +387,21 @@ def summary(name: str) -> str:
     last, average = (standing(found, x) for x in ITERATES)
     short = f"{table(five_rows(columns))}\n\n" if columns else ""
     return (
-        f"{short}Means over tasks that all five have run on: {names or 'none so far'}. "
+        f"{short}Means over the same tasks in all rows: {names or 'none so far'}. "
         "By the mean score, on all tasks that both have run on, `armijo_adam()` is "
         f"{last}; when both are averaged, {average}."
     )
 
 
-def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant]]]:
+def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None]]]:
     """Returns the five rows' entrants by task, by the headings of the columns.
 
     The rows are the default, the best rate of a sweep, the middle one of those that the
     sweep begins with, of the methods without a learning rate the best one on the task,
-    and the line search that the library began with.
+    and the line search that the library began with, which is missing where it has not
+    run on all tasks of the column.
     """
-    columns: dict[str, dict[str, list[Entrant]]] = {}
+    columns: dict[str, dict[str, list[Entrant | None]]] = {}
     for task, keyed in found.items():
         family = family_of(task)
         typical = f"adamw@{family.first_rates[1]:.0e}"
@@ -413,26 +414,27 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant]]]:
             max(free, key=Entrant.mean, default=None),
             keyed.get(("plasls", "last")),
         ]
-        if all(rows):
+        if all(rows[:-1]):
             heading = f"{family.kind}, {family.unit}"
-            columns.setdefault(heading, {})[task] = [x for x in rows if x]
+            columns.setdefault(heading, {})[task] = rows
     return columns
 
 
-def five_rows(columns: dict[str, dict[str, list[Entrant]]]) -> list[dict[str, str]]:
+def five_rows(
+    columns: dict[str, dict[str, list[Entrant | None]]],
+) -> list[dict[str, str]]:
     """Returns the cells of the short table by the names of their columns."""
     rows = []
     for i, title in enumerate(TITLES):
-        own = {
-            heading: [of[i] for of in column.values()]
-            for heading, column in columns.items()
-        }
-        cells = {"": title}
-        for heading, some in own.items():
-            cells[heading] = mean_over_tasks(some, 2 if "dB" in heading else 3)
-            if title == BEST_FREE:
-                cells[heading] += f" ({', '.join(sorted({x.title for x in some}))})"
-        every = [x for some in own.values() for x in some]
+        cells, every = {"": title}, []
+        for heading, column in columns.items():
+            some = [x for x in (of[i] for of in column.values()) if x]
+            cells[heading] = ""
+            if len(some) == len(column):
+                every += some
+                cells[heading] = mean_over_tasks(some, 2 if "dB" in heading else 3)
+                if title == BEST_FREE:
+                    cells[heading] += f" ({', '.join(sorted({x.title for x in some}))})"
         cells["runs"] = from_to([x.num_tried for x in every], 0)
         costs = [
             x.num_tried * np.mean([run["cost"] for run in x.runs.values()])
@@ -458,7 +460,7 @@ def from_to(values: Sequence[float], places: int) -> str:
       >>> from_to([1.04, 1.16], 2), from_to([1, 1], 0)
       ('1.04 to 1.16', '1')
     """
-    ends = [f"{x:.{places}f}" for x in (min(values), max(values))]
+    ends = [f"{x:.{places}f}" for x in (min(values), max(values))] if values else []
     return " to ".join(dict.fromkeys(ends))
 
 
