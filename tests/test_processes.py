@@ -16,7 +16,7 @@ from process_worker import NUM_STEPS
 from optax_armijo import armijo_adam
 
 WORKER = Path(__file__).with_name("process_worker.py")
-SECONDS = 120
+SECONDS = 300
 
 
 def free_port() -> int:

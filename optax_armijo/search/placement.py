@@ -28,16 +28,10 @@ def build_beside(params: Any, build: Callable[[], Built]) -> Built:
 def _replicated_over(leaves: list[Any]) -> Sharding | None:
     """Returns where copies go; None where JAX is free to choose, as inside ``jit``."""
     for leaf in leaves:
-        if isinstance(leaf, Tracer) or not _is_committed(leaf):
+        if isinstance(leaf, Tracer) or not getattr(leaf, "committed", False):
             continue
         if isinstance(leaf.sharding, NamedSharding):
             return NamedSharding(leaf.sharding.mesh, PartitionSpec())
         if isinstance(leaf.sharding, SingleDeviceSharding):
             return leaf.sharding
     return None
-
-
-def _is_committed(leaf: Any) -> bool:
-    """Tells whether the user has said where a leaf lies."""
-    # Its name before JAX 0.8 or so had an underscore.
-    return getattr(leaf, "committed", getattr(leaf, "_committed", False))
