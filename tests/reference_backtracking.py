@@ -154,10 +154,17 @@ class Twin:
         sizes = np.where(slope > 0, self.root_mean_squares(params), 0)
         sizes = with_new_groups(sizes, slope, abs(value))
         passed, failed, trial = 0.0, math.inf, 4.0**-4
+        errors: list[float] = []
         for _ in range(10 if np.any(slope > 0) else 0):
             loss = loss_after(trial * sizes, p)
             self.lowest = min(self.lowest, loss)
             promised = trial * np.sum(sizes * slope)
+            # A promise that is hardly better kept at a 16th of the step: noise.
+            errors.append(abs(value - loss - promised))
+            is_noise = passed == 0 and len(errors) > 1
+            is_noise = is_noise and errors[-1] >= errors[-2] / 20
+            if is_noise and max(errors[-2:]) < abs(value) / 32:
+                tolerance, failed = max(tolerance, 2 * max(errors[-2:])), math.inf
             if value - loss >= self.options.c * promised - tolerance:
                 passed = trial
             else:

@@ -54,6 +54,12 @@ def below_zero(params, batch):
     return value - 6.0, grads
 
 
+def coarse(params, batch):
+    """The same and a hundred, rounded, as a loss in low precision comes."""
+    value, grads = least_squares(params, batch)
+    return float(np.round(value + 100)), grads
+
+
 def logistic(params, batch):
     """Mean of ``log(1 + exp(-y z))`` with targets y of 1 and -1."""
     x, y = batch
@@ -68,6 +74,9 @@ def jax_loss(value_and_grad, params, batch):
     z = x @ jnp.concatenate([jnp.ravel(p) for p in params.values()])
     if value_and_grad is least_squares:
         return jnp.mean((z - y) ** 2) / 2
+    if value_and_grad is coarse:
+        value = jnp.mean((z - y) ** 2) / 2
+        return value + jax.lax.stop_gradient(jnp.round(value + 100) - value)
     if value_and_grad is below_zero:
         return jnp.mean((z - y) ** 2) / 2 - 6.0
     return jnp.mean(jax.nn.softplus(-y * z))
@@ -226,6 +235,14 @@ def test_a_loss_that_goes_to_zero(x64):
 def test_a_loss_below_zero(x64):
     steps = check(TWO, {}, regression(), below_zero)
     assert steps[0].loss > 0 > steps[-1].loss
+
+
+def test_a_loss_too_coarse_for_the_first_trials(x64):
+    steps = check(THREE, {}, regression(), coarse)
+    exact = follow_twin(THREE, {}, regression(), least_squares)
+    # Without the allowance for noise the bracket would fall to where nothing moves.
+    assert np.all(steps[0].step_sizes >= exact[0].step_sizes / 4)
+    assert steps[-1].loss < steps[0].loss
 
 
 def test_twenty_groups(x64):
