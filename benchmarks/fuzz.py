@@ -3,11 +3,13 @@
 Run ``python benchmarks/fuzz.py``, or ``--quick`` for a look. It prints a row a form and
 precision: how many runs came within a factor 2 of the decrease of the loss by the best
 of four Adams, and how many ended badly. All losses are measured over all rows in
-float32. ``--kinds``, ``--forms`` and ``--precisions`` choose what is run.
+float32. ``--kinds``, ``--forms`` and ``--precisions`` choose what is run; ``--record``
+keeps the tables in ``benchmarks/results/fuzz.json``.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from cli import make_parser, positive, some_of
+from provenance import RESULTS, environment, write_result
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -343,8 +346,11 @@ def best_of(runs: Sequence[Ends]) -> Ends:
     return Ends(*(np.take_along_axis(part, best, axis=0)[0] for part in parts))
 
 
-def print_tables(options: argparse.Namespace, console: Console) -> None:
-    """A table a precision."""
+def print_tables(
+    options: argparse.Namespace, console: Console
+) -> dict[str, list[list[str]]]:
+    """Prints a table a precision; returns their rows."""
+    rows: dict[str, list[list[str]]] = {}
     with Progress(console=console, transient=True) as progress:
         num_programs = len(options.precisions) * (len(options.forms) + 1)
         task = progress.add_task("training", total=num_programs + 1)
@@ -362,10 +368,13 @@ def print_tables(options: argparse.Namespace, console: Console) -> None:
             best = best_adam(precision)
             in_dtype = decreases(best).clip(0)
             title = f"{name}: {in_dtype.size} runs of {options.steps} steps"
+            rows[name] = []
             table = Table(*COLUMNS, title=title, title_justify="left")
 
             def add(form: str, ends: Ends) -> None:
-                table.add_row(*row(form, ends, in_dtype, in_float32, options.kinds))  # noqa: B023
+                cells = row(form, ends, in_dtype, in_float32, options.kinds)  # noqa: B023
+                rows[name].append(cells)  # noqa: B023
+                table.add_row(*cells)  # noqa: B023
 
             add("best of four Adams", best)
             for form in options.forms:
@@ -374,6 +383,7 @@ def print_tables(options: argparse.Namespace, console: Console) -> None:
                 progress.advance(task)
             console.print(table)
     jax.config.update("jax_enable_x64", False)
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -393,12 +403,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=positive, default=16, help="runs of each kind")
     parser.add_argument("--steps", type=positive, default=500, help="of each run")
     parser.add_argument("--quick", action="store_true", help="a few runs, in seconds")
+    parser.add_argument("--record", action="store_true", help="keep the tables")
     options = parser.parse_args(argv)
     if options.quick:
         options.seeds, options.steps = 2, 40
         options.forms, options.precisions = ["armijo_adam"], ["float32", "bfloat16"]
     # Rich takes a file or a pipe to be 80 columns wide.
-    print_tables(options, Console(width=None if sys.stdout.isatty() else 160))
+    start = time.perf_counter()
+    rows = print_tables(options, Console(width=None if sys.stdout.isatty() else 160))
+    minutes = round((time.perf_counter() - start) / 60, 1)
+    print(f"{minutes} minutes")
+    if options.record:
+        made = environment(vars(options)) | {"minutes": minutes}
+        write_result(RESULTS / "fuzz.json", made | {"columns": COLUMNS, "rows": rows})
 
 
 if __name__ == "__main__":

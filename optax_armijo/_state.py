@@ -85,8 +85,8 @@ class ArmijoState(NamedTuple):
       num_steps: updates so far, bad batches included.  # i32[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
-      bracket_limit: bracketing does not go beyond; +inf unless a search has failed
-        since one found the right size.  # f[G]
+      bracket_limit: bracketing does not go beyond; the largest number unless a search
+        has failed since one found the right size.  # f[G]
       averages: of what the test of sufficient decrease compares.
       backtracks: that are remembered where searches begin.  # i32[G]
       turn: which group is searched next.

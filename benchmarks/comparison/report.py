@@ -29,7 +29,7 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.
 NUM_DRAWN = 6  # methods in a figure
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
-BEST_FREE = "best method without a learning rate"
+BEST_FREE = "best method without a learning rate, task by task"
 TITLES = (
     f"`{DEFAULT}()`",
     "AdamW, warm-up and cosine, best rate of a sweep, known afterwards",
@@ -110,6 +110,10 @@ class Entrant(NamedTuple):
             for seed, run in self.runs.items()
         }
 
+    def on(self, seeds: set[int]) -> "Entrant":
+        """The same on these seeds."""
+        return self._replace(runs={seed: self.runs[seed] for seed in sorted(seeds)})
+
     def mean(self, score: str = "score") -> float:
         """Returns the mean over seeds, the larger the better."""
         return float(np.mean([*self.values(score).values()]))
@@ -177,9 +181,8 @@ def best_rival(task: str) -> Entrant | None:
 
 def is_better(one: Entrant, other: Entrant, by: str = "score") -> bool:
     """Tells whether one is ahead of another in the mean over the seeds of both."""
-    seeds = one.runs.keys() & other.runs.keys()
-    shared = [x._replace(runs={s: x.runs[s] for s in seeds}) for x in (one, other)]
-    return bool(seeds) and shared[0].mean(by) > shared[1].mean(by)
+    seeds = {*one.runs} & {*other.runs}
+    return bool(seeds) and one.on(seeds).mean(by) > other.on(seeds).mean(by)
 
 
 def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
@@ -387,7 +390,8 @@ def summary(name: str) -> str:
     last, average = (standing(found, x) for x in ITERATES)
     short = f"{table(five_rows(columns))}\n\n" if columns else ""
     return (
-        f"{short}Means over the same tasks in all rows: {names or 'none so far'}. "
+        f"{short}Means over the same tasks and seeds in all rows: "
+        f"{names or 'none so far'}. "
         "By the mean score, on all tasks that both have run on, `armijo_adam()` is "
         f"{last}; when both are averaged, {average}."
     )
@@ -414,7 +418,9 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
             max(free, key=Entrant.mean, default=None),
             keyed.get(("plasls", "last")),
         ]
-        if all(rows[:-1]):
+        seeds = set.intersection(*[{*x.runs} for x in rows if x] or [set()])
+        if all(rows[:-1]) and seeds:
+            rows = [x and x.on(seeds) for x in rows]
             heading = f"{family.kind}, {family.unit}"
             columns.setdefault(heading, {})[task] = rows
     return columns

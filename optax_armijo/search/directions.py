@@ -35,9 +35,8 @@ def slopes(
 class AdamDirections(NamedTuple):
     """Adam's directions once this batch's gradient is in its moments.
 
-    Everything is computed from the old moments where it is needed: what a step without
-    a search needs then fuses into two passes over the leaves, and nothing of the size
-    of params is kept for a search that may not take place.
+    Everything is computed from the old moments where it is needed, so that nothing of
+    the size of params is kept for a search that may not take place.
     """
 
     grouping: Grouping

@@ -29,7 +29,7 @@ GROUP_SEARCH_GROWTH = 4  # of the number of steps between comparisons of groups
 MOST_GROUPS = 16  # that are searched in one step
 TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
 GROUP_TRIALS = 2  # evaluations of a group's own test in a step
-FIRST_WAY, LATER_WAY = 0.75, 0.5  # towards what a group's own test finds
+FIRST_PART, LATER_PART = 0.75, 0.5  # of the way to what a group's own test finds
 LADDER = 4.0  # ratio of step sizes while the right size is looked for
 FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
@@ -39,6 +39,8 @@ LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
 COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
+LEFT_BY_NOISE = 1 / 20  # of a promise's error, at a 16th of the step, and more
+NARROW = 2.1  # ratio of the step sizes that fail and pass, where the bracket ends
 VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
 
 
@@ -380,9 +382,7 @@ def _search_groups(
     num_tests = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
     num_tests = jnp.where(checks_last, 1, num_tests).astype(jnp.int32)
 
-    density = jax.lax.cond(
-        num_tests > 0, lambda: _density(problem, moments), lambda: jnp.ones_like(sizes)
-    )
+    density = _density(problem, moments)
 
     def group(test: jax.Array) -> jax.Array:
         return turns[jnp.minimum(test, num_turns - 1)]
@@ -407,7 +407,9 @@ def _search_groups(
         error = jnp.abs(problem.value - loss - promised)
         noise = jnp.maximum(error, at.error)
         is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
-        is_noise &= (error >= at.error / 20) & (noise < COARSE * jnp.abs(problem.value))
+        is_noise &= (error >= LEFT_BY_NOISE * at.error) & (
+            noise < COARSE * jnp.abs(problem.value)
+        )
         noise = jnp.where(is_noise, 2 * noise, at.noise)
         tolerance = jnp.maximum(problem.tolerance, noise)
         passes = problem.value - loss >= c * promised - tolerance
@@ -428,7 +430,7 @@ def _search_groups(
         trial = jnp.where(is_first, ladder, fitted)
         is_bracketed = jnp.where(
             is_first,
-            (passed > 0) & (failed <= 2.1 * passed),
+            (passed > 0) & (failed <= NARROW * passed),
             ~is_new[group(at.test)] | (jnp.abs(jnp.log(fitted / at.trial)) < 1),
         )
         most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
@@ -436,13 +438,12 @@ def _search_groups(
 
         # A group tested alone does not see the others, and one batch is noisy: a step
         # size moves a part of the way, in logarithms.
-        before = sizes[group(at.test)]
-        moves = fitted / jnp.where(before > 0, before, 1)
-        way = jnp.where(is_new[group(at.test)], FIRST_WAY, LATER_WAY).astype(dtype)
-        own = before * moves**way
-        own *= jnp.where(is_new[group(at.test)], density[group(at.test)], 1)
-        result = jnp.where(is_first, jnp.where(passed > 0, passed, 0), own)
-        settled = jnp.where(is_first, result * sizes, jnp.where(turn, result, 0))
+        before, is_its_first = sizes[group(at.test)], is_new[group(at.test)]
+        change = fitted / jnp.where(before > 0, before, 1)
+        part = jnp.where(is_its_first, FIRST_PART, LATER_PART).astype(dtype)
+        own = before * change**part
+        own *= jnp.where(is_its_first, density[group(at.test)], 1)
+        settled = jnp.where(is_first, passed * sizes, jnp.where(turn, own, 0))
         is_moved = (moved != 0) & ~checks_last
         takes = is_over & is_moved
         test = at.test + is_over.astype(jnp.int32)
