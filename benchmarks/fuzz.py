@@ -127,6 +127,27 @@ PRECISIONS = {
     "bfloat16 compute": Precision("float32", "bfloat16"),
     "float16 compute": Precision("float32", "float16", is_scaled=True),
 }
+
+
+def widened(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """With moments in float32 or wider, as ours are, whatever params are."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(jax.tree.map(wide, updates), state)
+        return jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params), state
+
+    init = lambda params: inner.init(jax.tree.map(wide, params))  # noqa: E731
+    return optax.GradientTransformation(init, update)
+
+
+def behind_adam() -> optax.GradientTransformation:
+    """The search alone, behind Adam as the guide to chains has it."""
+    adam = optax.apply_if_finite(optax.scale_by_adam(), 1000)
+    return optax.chain(widened(adam), optax.scale(-1.0), oa.scale_by_armijo())
+
+
 FORMS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "armijo_adam": oa.armijo_adam,
     "loss_fraction=None": lambda: oa.armijo_adam(
@@ -134,9 +155,7 @@ FORMS: dict[str, Callable[[], optax.GradientTransformation]] = {
     ),
     "one_group": lambda: oa.armijo_adam(oa.one_group),
     "armijo_adamw": oa.armijo_adamw,
-    "scale_by_armijo": lambda: optax.chain(
-        optax.scale_by_adam(), optax.scale(-1.0), oa.scale_by_armijo()
-    ),
+    "scale_by_armijo": behind_adam,
     "adamsls": oa.adamsls,
     "plasls": lambda: oa.plasls(oa.by_layer),
     "salsa": oa.salsa,
@@ -295,28 +314,9 @@ def program(
     return lambda rate: jax.device_get(run(jnp.float32(rate)))
 
 
-def adam(rate: jax.Array) -> optax.GradientTransformation:
-    """Adam with moments in float32 or wider, as ours are, whatever params are."""
-    inner = optax.adam(rate)
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = inner.update(jax.tree.map(wide, updates), state)
-        return jax.tree.map(lambda u, p: u.astype(p.dtype), updates, params), state
-
-    init = lambda params: inner.init(jax.tree.map(wide, params))  # noqa: E731
-    return optax.GradientTransformation(init, update)
-
-
 def decreases(ends: Ends) -> np.ndarray:
     """Of the loss; minus infinity for runs that end on no number."""
     return np.where(np.isfinite(ends.last), ends.first - ends.last, -np.inf)
-
-
-def best_decreases(precision: Precision, options: argparse.Namespace) -> np.ndarray:
-    """Those of the best Adam of each run, 0 at least, [kinds, seeds]."""
-    run = program(adam, precision, options)
-    found = [decreases(run(rate)) for rate in ADAM_RATES]
-    return np.maximum(np.max(found, axis=0), 0)
 
 
 def row(
@@ -356,7 +356,7 @@ def print_tables(
         task = progress.add_task("training", total=num_programs + 1)
 
         def best_adam(precision: Precision) -> Ends:
-            run = program(adam, precision, options)
+            run = program(lambda rate: widened(optax.adam(rate)), precision, options)
             best = best_of([run(rate) for rate in ADAM_RATES])
             progress.advance(task)
             return best

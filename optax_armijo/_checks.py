@@ -40,7 +40,7 @@ def check_range(
         )
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless the value is one of the choices."""
     if value not in choices:
         allowed = ", ".join(map(repr, choices))

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.transformation import search_along_adam, search_along_updates
@@ -155,17 +156,20 @@ def scale_by_armijo(
     param_labels: ParamLabels = None,
     *,
     linesearch: Backtracking = Backtracking(),  # noqa: B008
+    take_back: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales any descent direction by step sizes that an Armijo search finds.
 
     The incoming updates :math:`d` are a direction, to be *added* to params as always
     in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
-    ``optax.scale(-1.0)``. The search is that of `Backtracking` with :math:`p = d`: a
-    step is never taken back, for the last direction is not remembered.
+    ``optax.scale(-1.0)``. The search is that of `Backtracking` with :math:`p = d`.
 
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.
       linesearch: the numbers of the search.
+      take_back: whether a step is taken back if the loss after it is not finite or far
+        above those before. This needs the direction of the last step: with True the
+        state holds one more array of the shape of each param.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, grad,
@@ -201,4 +205,5 @@ def scale_by_armijo(
       L. Armijo, *Minimization of functions having Lipschitz continuous first partial
       derivatives*, 1966.
     """
-    return search_along_updates(param_labels, linesearch)
+    check_choice("take_back", take_back, (True, False))
+    return search_along_updates(param_labels, linesearch, takes_back=take_back)

@@ -106,7 +106,7 @@ class Twin:
 
         # Safeguard: was it the last step that led to such a loss?
         excess = value - self.average
-        far = k > 9 and excess > 5 * self.deviation
+        far = k > 9 and excess > 3 * self.deviation
         suspect = np.any(self.last_move) and (far or not good)
         if suspect:
             last = {n: self.m[n] / bias(o.b1, self.k) for n in g}
@@ -230,6 +230,7 @@ class Twin:
             loss = ray.loss_after(factor * self.eta, ray.direction)
             better = loss <= ray.value
             accepted = ray.value - loss >= c * factor * promised - ray.tolerance
+            accepted |= loss == ray.value
             if accepted:
                 break
         if promised > 0 and not accepted:

@@ -21,18 +21,28 @@ from optax_armijo import (
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
 
-def train(loss_fn, params, num_steps, labels=EACH, search=None, **adam):
+def behind_adam(labels=None):
+    """As the guide to chains has it for losses that have a domain."""
+    adam = optax.apply_if_finite(optax.scale_by_adam(), 1000)
+    return optax.chain(adam, optax.scale(-1.0), scale_by_armijo(labels))
+
+
+def train(loss_fn, params, num_steps, labels=EACH, search=None, tx=None, **adam):
     """Runs Adam with `Backtracking`; gives params, and losses and states of all steps.
 
     Batches are the numbers of the steps.
     """
-    tx = armijo_adam(labels, linesearch=search or Backtracking(), **adam)
+    if tx is None:
+        tx = armijo_adam(labels, linesearch=search or Backtracking(), **adam)
+    tx = optax.with_extra_args_support(tx)
 
     def step(carry, batch):
         params, state = carry
         value_fn = functools.partial(loss_fn, batch=batch)
         value, grads = jax.value_and_grad(value_fn)(params)
-        updates, state = tx.update(grads, state, params, value=value, value_fn=value_fn)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=value_fn
+        )
         return (optax.apply_updates(params, updates), state), (value, state)
 
     carry = (params, tx.init(params))
@@ -166,7 +176,31 @@ def test_a_step_out_of_the_losss_domain_is_taken_back():
     assert np.isfinite(losses[-1])
 
 
-def test_exponential_regression_does_not_die():
+def test_a_step_that_is_not_seen_is_not_shortened():
+    """Half a unit in the last place: params and so the loss stay what they were."""
+    params = {"w": jnp.array([4.0, -8.0], jnp.bfloat16)}
+
+    def loss_fn(params, batch):
+        del batch
+        return jnp.mean((params["w"].astype(jnp.float32) - 1.0) ** 2)
+
+    search = Backtracking(max_step_size=1e-3)
+    _, losses, infos = run(loss_fn, params, 60, one_group, search)
+    assert np.all(losses == losses[0])
+    assert max(int(info.num_evaluations) for info in infos[1:]) == 1
+
+
+def longest_time_lost(losses):
+    """Steps in a row on a loss that is not finite, the most of any run, [R, steps]."""
+    count = most = np.zeros(len(losses), int)
+    for is_lost in ~np.isfinite(losses).T:
+        count = np.where(is_lost, count + 1, 0)
+        most = np.maximum(most, count)
+    return int(np.max(most))
+
+
+@pytest.mark.parametrize("form", [armijo_adam, optax_armijo.armijo_adamw, behind_adam])
+def test_exponential_regression_does_not_die(form):
     """Five draws at three scales at once; below zero the loss is not a number."""
 
     def of_draw(seed, scale):
@@ -179,12 +213,14 @@ def test_exponential_regression_does_not_die():
             rate = x[at] * params["w"]
             return jnp.mean(y[at] / rate + jnp.log(rate))
 
-        params, losses, _ = train(loss_fn, {"w": jnp.array(3.0)}, 200, one_group)
+        start = {"w": jnp.array(3.0)}
+        params, losses, _ = train(loss_fn, start, 200, tx=form(one_group))
         return params, losses
 
     seeds, scales = jnp.meshgrid(jnp.arange(5), jnp.array([0.01, 1.0, 100.0]))
     params, losses = jax.jit(jax.vmap(of_draw))(seeds.ravel(), scales.ravel())
     assert np.all(np.isfinite(losses[:, -10:])) and np.all(params["w"] > 0)
+    assert longest_time_lost(np.asarray(losses)) <= 10
 
 
 def test_a_loss_that_goes_below_zero_is_not_held_up_there():

@@ -51,6 +51,11 @@ class AdamDirections(NamedTuple):
         """How many batches were good, this one among them."""
         return jnp.asarray(optax.safe_increment(self.old.count))
 
+    @property
+    def knows_last(self) -> bool:
+        """Whether the last step can be taken back."""
+        return True
+
     def direction(self) -> list[jax.Array]:
         """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
         nu = self._nu()
@@ -107,12 +112,18 @@ def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:
 class GivenDirection(NamedTuple):
     """A direction that came in as updates, in the place of `AdamDirections`."""
 
-    updates: Leaves
+    grouping: Grouping
     old: optax.ScaleByAdamState
+    updates: Leaves
 
     @property
     def num_good(self) -> jax.Array:
         return jnp.asarray(optax.safe_increment(self.old.count))
+
+    @property
+    def knows_last(self) -> bool:
+        """Whether the direction of the last step stands in the place of ``mu``."""
+        return bool(jax.tree.leaves(self.old.mu))
 
     def direction(self) -> Leaves:
         return self.updates
@@ -121,10 +132,17 @@ class GivenDirection(NamedTuple):
         return self.updates
 
     def last_direction(self) -> Leaves:
-        """Not known: it would take a copy of params to remember it."""
+        """The direction of the step before; zeros where it is not remembered."""
+        if self.knows_last:
+            return self.grouping.trainable(self.old.mu)
         return [jnp.zeros_like(x) for x in self.updates]
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
-        """Counts a good batch."""
+        """Counts a good batch, and remembers its direction."""
         count = jnp.where(is_good, self.num_good, self.old.count)
-        return self.old._replace(count=count), self.updates
+        old = self.old._replace(count=count)
+        if not self.knows_last:
+            return old, self.updates
+        pairs = zip(self.updates, self.last_direction(), strict=True)
+        along = [jnp.where(is_good, new.astype(x.dtype), x) for new, x in pairs]
+        return old._replace(mu=self.grouping.masked(along)), along

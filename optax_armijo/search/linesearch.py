@@ -64,7 +64,7 @@ class Backtracking:
     faster without it: ``loss_fraction=None``.
 
     **Safeguard.** From the tenth step on, a step that turns out to have led to a loss
-    that is not finite, or five mean deviations above the moving average of the losses,
+    that is not finite, or three mean deviations above the moving average of the losses,
     is taken back at the next update if going back removes half of the excess; the step
     sizes shrink to a quarter. What it takes is one evaluation, and no memory.
 

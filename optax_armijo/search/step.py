@@ -34,7 +34,7 @@ LADDER = 4.0  # ratio of step sizes while the right size is looked for
 FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
 LIMITED_FROM = 32  # the step from which `loss_fraction` holds; 32 / k times it before
-FAR = 5.0  # mean deviations of the loss, above which the last step is suspected
+FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
@@ -87,8 +87,8 @@ def take_step(
     # A loss far above those before: was it the last step that led there?
     excess = problem.value - state.loss_average
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
-    is_known = isinstance(moments, AdamDirections)
-    is_suspect = is_known & jnp.any(state.last_move != 0) & (~is_good | is_far)
+    is_suspect = jnp.any(state.last_move != 0) & (~is_good | is_far)
+    is_suspect &= moments.knows_last
     dtype = problem.value.dtype
     is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
     is_due &= is_good
@@ -547,6 +547,8 @@ def _search_whole(
         factor = factor.astype(at.factor.dtype)
         loss = problem.loss_after(factor * sizes, direction)
         accepted = problem.value - loss >= factor * required - problem.tolerance
+        # As it is where all of the step is rounded away: to shorten it helps nothing.
+        accepted |= loss == problem.value
         applied = jnp.where(accepted | (loss <= problem.value), factor, 0)
         return _Whole(factor, loss, accepted, at.num_trials + 1, applied)
 

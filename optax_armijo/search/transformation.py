@@ -174,22 +174,27 @@ def search_along_adam(
 
 
 def search_along_updates(
-    param_labels: ParamLabels, linesearch: Backtracking
+    param_labels: ParamLabels, linesearch: Backtracking, *, takes_back: bool
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along whatever direction comes in as updates."""
     check_linesearch(linesearch)
 
+    def init(grouping: Grouping, params: Any) -> BacktrackingState:
+        last = _zeros(grouping, params) if takes_back else ()
+        return _init_state(grouping, params, last, ())
+
     def step(
         grouping: Grouping, batch: Batch, state: BacktrackingState
     ) -> tuple[Any, BacktrackingState]:
-        direction = GivenDirection(batch.updates, state.adam)
+        direction = GivenDirection(grouping, state.adam, batch.updates)
         return take_step(_problem(grouping, linesearch, batch), state, direction)
 
     return transformation(
         param_labels,
-        lambda grouping, params: _init_state(grouping, params, (), ()),
+        init,
         step,
         kind=BacktrackingState,
+        moments=lambda state: (state.adam.mu,) if takes_back else (),
         needs_grad=True,
     )
 
