@@ -14,6 +14,18 @@ def search_dtype(leaves: Sequence[jax.Array]) -> np.dtype:
     return max(dtypes, key=lambda dtype: dtype.itemsize)
 
 
+def rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """Returns `x` in `dtype`, rounded for good.
+
+    XLA skips casts to bfloat16 and float16 between operations that it fuses, so that a
+    loss might be that of a point between those which params can hold.
+    """
+    info = jnp.finfo(dtype)
+    if info.bits < 32:
+        x = jax.lax.reduce_precision(x.astype(jnp.float32), info.nexp, info.nmant)
+    return x.astype(dtype)
+
+
 def nan_to_inf(value: jax.Array) -> jax.Array:
     """Turns NaN into +inf, so that every comparison that means "better" fails."""
     return jnp.where(jnp.isnan(value), jnp.inf, value)

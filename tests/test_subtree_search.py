@@ -190,6 +190,24 @@ def test_a_step_that_is_not_seen_is_not_shortened():
     assert max(int(info.num_evaluations) for info in infos[1:]) == 1
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_the_point_that_is_tested_is_the_rounded_one_that_is_kept(dtype):
+    """XLA skips casts between operations that it fuses, unless it is told not to."""
+    params = {"w": jnp.linspace(-3.0, 4.0, 8).astype(dtype)}
+
+    def loss_fn(params, batch=None):
+        del batch
+        return jnp.mean((params["w"].astype(jnp.float32) - 1.3) ** 2)
+
+    end, losses, infos = run(loss_fn, params, 20, one_group)
+    losses = [*losses, float(loss_fn(end))]
+    tested = [i for i, info in enumerate(infos) if info.accepted[0]]
+    assert len(tested) > 3
+    for i in tested:
+        decrease = losses[i] - losses[i + 1]
+        assert float(infos[i].actual_decrease[0]) == pytest.approx(decrease, rel=1e-5)
+
+
 def longest_time_lost(losses):
     """Steps in a row on a loss that is not finite, the most of any run, [R, steps]."""
     count = most = np.zeros(len(losses), int)

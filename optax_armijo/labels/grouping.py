@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_armijo._numerics import rounded, search_dtype
 from optax_armijo._types import Label, ParamLabels
 from optax_armijo.labels.checks import (
     broadcast_prefix,
@@ -102,14 +103,15 @@ class Grouping(NamedTuple):
         """``step_size * direction``, f[G] times leaves, in the dtypes of params."""
         leaves = self.trainable(params)
         return [
-            jnp.where(e != 0, e.astype(d.dtype) * d, 0).astype(p.dtype)
+            rounded(jnp.where(e != 0, e.astype(d.dtype) * d, 0), p.dtype)
             for e, d, p in zip(self.spread(step_size), direction, leaves, strict=True)
         ]
 
     def moved(self, params: Any, updates: Sequence[jax.Array]) -> Any:
         """The point that ``optax.apply_updates`` reaches, frozen leaves as they are."""
         pairs = zip(self.trainable(params), updates, strict=True)
-        return self.merge([p + u for p, u in pairs], self.treedef.flatten_up_to(params))
+        moved = [rounded(_sum(p, u), p.dtype) for p, u in pairs]
+        return self.merge(moved, self.treedef.flatten_up_to(params))
 
     def whole(self, updates: Sequence[jax.Array], params: Any) -> Any:
         """The tree of updates, of zeros where frozen."""
@@ -185,6 +187,12 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
         for leaf, label, names in zip(leaves, leaf_labels, labels_of, strict=True)
     ]
     return Grouping(jax.tree.structure(params), tuple(members), tuple(groups))
+
+
+def _sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns ``x + y`` in float32 or wider."""
+    dtype = search_dtype([x])
+    return x.astype(dtype) + y.astype(dtype)
 
 
 def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:
