@@ -33,7 +33,7 @@ class Table:
 
 
 def span(sizes: list[float]) -> str:
-    """The range of the step sizes of what moved.
+    """The range of the step sizes that were applied.
 
     Example:
       >>> span([1e-3, 0.0, 2e-4])

@@ -1,8 +1,8 @@
 """Paints a photograph by 150 Gaussians: five kinds of params, and no learning rates.
 
 Run ``python examples/fit_gaussians.py``: positions, scales, rotations, colours and
-opacities each get a step size of their own, which the line search finds. Beside it
-runs Adam with a rate for each kind, the best of 53 sets that were tried. A picture
+opacities each get a step size of their own, which the line search finds. For comparison
+it runs Adam with a rate for each kind, the best of 53 sets that were tried. A figure
 shows both. Shapes: P pixels, G Gaussians.
 """
 
@@ -43,7 +43,7 @@ def initial_params(seed: int) -> dict[str, jax.Array]:
 
 
 def paint(params: dict[str, jax.Array], points: jax.Array) -> jax.Array:
-    """The colours [P, 3] of points [P, 2], where the first Gaussian lies in front."""
+    """Colours [P, 3] at points [P, 2]; the first Gaussian is in front."""
     offset = points[:, None] - params["position"][None]  # [P, G, 2]
     cos, sin = jnp.cos(params["rotation"]), jnp.sin(params["rotation"])
     scale = jnp.exp(params["log_scale"])
@@ -88,7 +88,7 @@ def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str,
 
 
 def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
-    """Writes pictures, PSNR and step sizes into a PNG file."""
+    """Plots both paintings, PSNR and step sizes into a PNG file."""
     figure = Figure(figsize=(22.0, 4.0), layout="constrained")  # needs no display
     *shown, left, right = figure.subplots(1, 5)
     pictures = {"photograph": colours} | {k: run["picture"] for k, run in runs.items()}
