@@ -82,7 +82,7 @@ def read(task: str, setup: Setup = USUAL, kind: str = "") -> list[Record]:
 
 
 def goodness(record: Record, iterate: str, score: str, when: str = "end") -> float:
-    """Returns a score, the larger the better; -inf of a run that came apart."""
+    """Returns a score, the larger the better; -inf of a run that diverged."""
     value = record["scores"][when][iterate][score]
     return -np.inf if value is None else SIGNS[score] * value
 
@@ -217,7 +217,7 @@ def contenders(records: Sequence[Record], seeds: Iterable[int]) -> list[str]:
                 by_seed[run["method"], iterate][run["seed"]] = value
         values = {key: [x[s] for s in sorted(x)] for key, x in by_seed.items()}
         best = max(values.values(), key=np.mean, default=[])
-        # How far others are behind, seed by seed; not those that came apart.
+        # How far others are behind, seed by seed; not those that diverged.
         behind = {
             key: np.subtract(best, x)
             for key, x in values.items()
