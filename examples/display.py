@@ -52,9 +52,9 @@ def plot_run(records: list[Record], title: str, path: Path) -> None:
     (loss, lines), (accuracy, heat) = figure.subplots(2, 2, sharex=True)
     x, ends = [r["step"] for r in steps], [r["step"] for r in epochs]
 
-    loss.plot(x, [r["loss"] for r in steps], color="0.75", label="training, a batch")
+    loss.plot(x, [r["loss"] for r in steps], color="0.75", label="each batch")
     middles = [end - (ends[0] - 1) / 2 for end in ends]
-    loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="an epoch")
+    loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="mean of epoch")
     loss.plot(ends, [r["log_loss"] for r in epochs], "s--C3", label="validation")
     loss.set(title="Loss", ylim=(0.0, None))
     loss.legend(frameon=False, ncols=3, loc="lower center", fontsize="small")
@@ -72,12 +72,12 @@ def plot_run(records: list[Record], title: str, path: Path) -> None:
 
     ratios = np.ma.log2(sizes)
     ratios -= ratios.mean(axis=0)
-    most = max(1, int(np.ceil(abs(ratios).max())))
+    most = max(1, int(np.ceil(np.percentile([0, *abs(ratios).compressed()], 98))))
     edges = np.arange(len(steps) + 1) + x[0] - 0.5, np.arange(len(groups) + 1) - 0.5
     mesh = heat.pcolormesh(*edges, ratios, cmap="RdBu_r", vmin=-most, vmax=most)
     heat.set_yticks(np.arange(len(groups)), groups, fontsize="small")
     heat.invert_yaxis()  # the first layer at the top
-    heat.set(title="Step size compared with the mean of all groups", xlabel="step")
-    bar = figure.colorbar(mesh, ax=heat, ticks=range(-most, most + 1))
+    heat.set(title="Relative to their mean", xlabel="step", xlim=(x[0] - 2, x[-1] + 2))
+    bar = figure.colorbar(mesh, ax=heat, ticks=range(-most, most + 1), extend="both")
     bar.set_ticklabels([f"x {2.0**i:g}" for i in range(-most, most + 1)])
     figure.savefig(path, dpi=140)

@@ -1,9 +1,9 @@
-"""What the comparison wants to be run, given what has been: the protocol.
+"""The protocol: which runs are wanted, given those that were made.
 
 1. Two seeds of every method. AdamW's rates, and those of AdamW at a constant rate,
    begin with three; while the best of a sweep is at its edge, the sweep goes on there.
    Best is meant by the score and by the loss, of the last iterate and of the average.
-2. Where parts differ in scale, Adam with a rate a part: `NUM_DRAWS` sets are drawn
+2. Where parts differ in scale, Adam with a rate for each: `NUM_DRAWS` sets are drawn
    around the best single rate and tried with a seed of their own; the best is then a
    method.
 3. Five seeds of whatever is within two standard errors of the best, and of ours.

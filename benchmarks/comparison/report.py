@@ -1,8 +1,8 @@
 """Makes tables and figures of the comparison's records, and the tables of the README.
 
 ``python benchmarks/comparison/report.py`` writes ``README.md`` and a figure a task to
-``benchmarks/results/comparison/``, and what stands between the markers of tables in the
-README of the repository. It says nothing that the records do not carry.
+``benchmarks/results/comparison/``, and the tables between markers in the README of the
+repository. Everything in them is computed from the records.
 """
 
 import re
