@@ -89,8 +89,8 @@ def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str,
 def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
     """Plots both paintings, PSNR and step sizes into a PNG file."""
     figure = Figure(figsize=(11.0, 7.0), layout="constrained")  # needs no display
-    above, below = figure.subfigures(2, 1)
-    shown, (left, right) = above.subplots(1, 3), below.subplots(1, 2)
+    halves: Any = figure.subfigures(2, 1)
+    shown, (left, right) = halves[0].subplots(1, 3), halves[1].subplots(1, 2)
     pictures = {"photograph": colours} | {k: run["picture"] for k, run in runs.items()}
     for axes, (name, picture) in zip(shown, pictures.items(), strict=True):
         axes.imshow(np.clip(np.reshape(picture, (HEIGHT, WIDTH, 3)), 0, 1))
@@ -105,7 +105,7 @@ def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
         right.plot(found, color=f"C{i}", label=part)
         right.axhline(RATES[part], color=f"C{i}", linestyle=":")
     right.set(xlabel="step", yscale="log", title="Step sizes (dotted: hand-tuned)")
-    below.legend(*right.get_legend_handles_labels(), loc="outside right center")
+    halves[1].legend(*right.get_legend_handles_labels(), loc="outside right center")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=140)
 
