@@ -1,12 +1,12 @@
-"""What a training step costs on a GPU or a TPU: AdamW's and ours, made in turn.
+"""What a training step costs on a GPU or a TPU: AdamW and ours, in turn.
 
 ``python benchmarks/accelerator.py`` trains a BERT of base size from random weights, in
 float32 and in bfloat16, with dropout; it downloads nothing. It prints a table to paste
 into an issue and writes it, as JSON, to ``benchmarks/results/``. On a CPU the model is
 a small one.
 
-In each step all methods move once, in an order drawn anew, and the loss alone is timed
-as well: what else the machine does falls on all alike. Shapes: B rows, L tokens.
+In each round every method makes one step, in random order, and the loss alone is timed
+as well, so that other load on the machine affects all alike. Shapes: B rows, L tokens.
 """
 
 import os
@@ -60,7 +60,7 @@ SIZES = {
 
 
 class Program:
-    """A compiled step, the training it has got to, and what was measured of it."""
+    """A compiled step, the state of its training, and its measurements."""
 
     def __init__(self, loss_fn: Any, tx: Any, params: Any, batch: Any, key: Any):
         self.num_traces = 0
@@ -96,7 +96,7 @@ class Program:
 
 
 def memory_of(compiled: Any) -> int | None:
-    """Returns bytes of arguments, results and temporaries; None where none are told."""
+    """Returns bytes of arguments, results and temporaries; None if not known."""
     found = compiled.memory_analysis()
     if found is None:
         return None
@@ -235,9 +235,9 @@ def report(record: dict[str, Any]) -> str:
         f" {record['versions']['jax']}, at commit {record['commit']}.{held}\n\n"
         f"{table}\n\n"
         "*Median*, *mean*: times AdamW's. *p99*: the slowest step in a hundred, in "
-        "forward passes above AdamW's median. *Trials*: evaluations of the loss a "
-        "step, beside the gradient's. *Memory*: of the compiled step, params and state "
-        "included, by XLA's account."
+        "forward passes above AdamW's median. *Trials*: evaluations of the loss per "
+        "step, besides the gradient's. *Memory*: of the compiled step, params and "
+        "state included, as reported by XLA."
     )
 
 

@@ -1,4 +1,4 @@
-"""Command lines: what is wrong with one is said in a line, and the exit status is 2."""
+"""Command lines whose errors are one line each, with exit status 2."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -1,10 +1,10 @@
-"""Small problems that are hard on a line search, in every public form and precision.
+"""Small problems that are hard for a line search, in every form and precision.
 
-Run ``python benchmarks/fuzz.py``, or ``--quick`` for a look. It prints a row a form and
-precision: how many runs came within a factor 2 of the decrease of the loss by the best
-of four Adams, and how many ended badly. All losses are measured over all rows in
-float32. ``--kinds``, ``--forms`` and ``--precisions`` choose what is run; ``--record``
-keeps the tables in ``benchmarks/results/fuzz.json``.
+Run ``python benchmarks/fuzz.py``, or ``--quick`` for a look. By form and precision, it
+prints how many runs decreased the loss by at least half as much as the best of four
+Adams, and how many ended badly. All losses are measured over all rows in float32.
+``--kinds``, ``--forms`` and ``--precisions`` choose what is run; ``--record`` keeps the
+tables in ``benchmarks/results/fuzz.json``.
 """
 
 import argparse

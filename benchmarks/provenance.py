@@ -1,4 +1,4 @@
-"""Where a result comes from: what every result file says of its making."""
+"""The origin of a result: what every result file records."""
 
 import json
 import platform

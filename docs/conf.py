@@ -29,24 +29,30 @@ examples
 training
 guides/nnx
 guides/linen
+guides/hugging_face
+guides/averaging
+guides/saving
+guides/logging
 guides/chain
 guides/accumulation
 many_devices
 guides/precision
+guides/labels
+guides/parts
 guides/frozen
 guides/scanned
-guides/saving
-guides/logging
-guides/labels
 """,
     "When in doubt": """
+FAQ <faq>
 Troubleshooting <troubleshooting>
 With optax's wrappers <compatibility>
 """,
     "Look up": """
-Methods <methods>
+armijo_adam in full <armijo_adam>
+Published line searches <methods>
 What was measured <results>
 speed
+glossary
 """,
     "API": """
 api/optimizers

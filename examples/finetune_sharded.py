@@ -1,10 +1,10 @@
 """Fine-tunes a pretrained BERT over all devices of one host or of many.
 
-One host: ``python examples/finetune_sharded.py``. N processes, on this host or others:
-the same command in each, with where the first one listens and who it is, as in
-``--coordinator 10.0.0.1:9876 --num-processes 2 --process-id 0``; on SLURM, Cloud TPU
-and the like ``--cluster`` finds these out. Params and moments are split over the
-devices as the rows are; the steps are those of one device, to rounding.
+One host: ``python examples/finetune_sharded.py``. Several processes, on this host or
+others: the same command in each, with the address of the first and its own number, as
+in ``--coordinator 10.0.0.1:9876 --num-processes 2 --process-id 0``. On SLURM, Cloud TPU
+and the like, ``--cluster`` finds these. Params and moments are split over the devices,
+as the rows are. The steps are those of one device, to rounding.
 """
 
 import sys
@@ -23,14 +23,14 @@ import optax_armijo
 
 
 def sharding_of(mesh: Mesh, shape: tuple[int, ...], *, is_split: bool) -> NamedSharding:
-    """Splits an array along its first axis that the devices divide, or copies it."""
+    """Splits an array along its first axis that can be split, else replicates it."""
     axes = [i for i, size in enumerate(shape) if size % mesh.size == 0]
     where = [None] * axes[0] + ["data"] if is_split and axes else []
     return NamedSharding(mesh, PartitionSpec(*where))
 
 
 def place(mesh: Mesh, tree: Any, *, is_split: bool = True) -> Any:
-    """Puts leaves, which each process has, on the devices of all of them."""
+    """Puts leaves, which every process has, on the devices of all processes."""
 
     def put(leaf: Any) -> jax.Array:
         array = np.asarray(leaf)

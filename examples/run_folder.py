@@ -1,7 +1,7 @@
-"""What a run leaves in its folder: its newest checkpoint, and metrics.jsonl.
+"""The folder of a run: its newest checkpoint, and metrics.jsonl.
 
-Of `metrics.jsonl` the first line has ``kind`` ``"run"`` (settings, versions, device,
-data); then come lines of kind ``"step"`` and ``"epoch"``.
+The first line of `metrics.jsonl` has ``kind`` ``"run"`` (settings, versions, device,
+data). The others have ``"step"`` or ``"epoch"``.
 """
 
 import json
@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 
 def run_record(settings: Record, **facts: Any) -> Record:
-    """The first line: what one needs to know to make the run again, and more facts."""
+    """The first line: what is needed to repeat the run, and more facts."""
     device = jax.devices()[0]
     versions = {package: version(package) for package in PACKAGES}
     return {

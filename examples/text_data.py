@@ -1,8 +1,8 @@
 """Texts to classify: where rows come from, and how they are split.
 
 Rows come from a pinned wheel, GLUE, or a file of the user's. Where they come as one
-pool they are freed of repeated texts (a tweet and its retweets must not stand on both
-sides) and split with `SPLIT_SEED`: validation rows are the same in every run.
+pool, repeated texts are removed (a tweet and its retweets must not be in both splits),
+and the rest is split with `SPLIT_SEED`: validation rows are the same in every run.
 """
 
 import csv
@@ -37,7 +37,7 @@ COLA_HEADER = ("source", "label", "mark", "sentence")
 
 
 class Row(NamedTuple):
-    """One thing to classify."""
+    """One text, or pair of texts, with its label."""
 
     text: str
     text_pair: str | None

@@ -1,8 +1,8 @@
 """Trains a BatchNorm CNN in Flax Linen on handwritten digits, without a learning rate.
 
 Run ``python examples/train_digits.py``: it learns 1,437 of scikit-learn's 8 x 8 images
-in a quarter of a minute on two cores and is tested on the other 360. Batch statistics
-move on in the gradient's pass alone; trials of step sizes leave no trace in them.
+in a quarter of a minute on two cores, and is tested on the other 360. Batch statistics
+are updated in the gradient's pass only; trials of step sizes do not change them.
 Shapes: B rows.
 """
 
@@ -50,7 +50,7 @@ class Network(nn.Module):
 
 
 class TrainState(optax_armijo.linen.TrainState):
-    """With what BatchNorm keeps beside params."""
+    """With the running statistics of BatchNorm."""
 
     batch_stats: Any
 
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     if (size := options.batch_size) > len(train):
         raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
 
-    # No learning rate; from random weights there is no small loss yet to be overfitted.
+    # No learning rate. From random weights, the bound on few rows is not needed.
     linesearch = optax_armijo.Backtracking(loss_fraction=None)
     network, tx = Network(), optax_armijo.armijo_adam(linesearch=linesearch)
     variables = network.init(jax.random.key(options.seed), images[:1], train=False)

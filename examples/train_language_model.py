@@ -48,7 +48,7 @@ class LanguageModel(nnx.Module):
     def __init__(self, width: int, num_layers: int, rngs: nnx.Rngs):
         self.byte_embedding = nnx.Embed(NUM_BYTES, width, rngs=rngs)
         self.position_embedding = nnx.Embed(CONTEXT, width, rngs=rngs)
-        # Bytes mean little alone: the layers begin with four at a time.
+        # One byte says little: the first layer sees four at a time.
         self.embedding_mix = nnx.Conv(width, width, 4, padding="CAUSAL", rngs=rngs)
         self.blocks = nnx.List([Block(width, rngs) for _ in range(num_layers)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     places = np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int)
     tested = windows_at(validation, places)
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
-    # From random weights there is no small loss yet that could be overfitted.
+    # From random weights, the bound on few rows is not needed.
     linesearch = optax_armijo.Backtracking(loss_fraction=None)
     tx = optax_armijo.armijo_adam(linesearch=linesearch)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

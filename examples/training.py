@@ -1,4 +1,4 @@
-"""What the programs that fine-tune share: options, rows and model, loss and scores."""
+"""Shared by the programs that fine-tune: options, rows and model, loss and scores."""
 
 import argparse
 import functools
@@ -34,25 +34,25 @@ class Job(NamedTuple):
 def make_parser(doc: str | None) -> Parser:
     """Returns a parser of the options on data, model and training."""
     parser = Parser(doc)
-    text = "tweets, bbc; of GLUE; or file (default tweets, with --train-file file)"
+    text = "tweets, bbc, one of GLUE, or file (default tweets; with --train-file, file)"
     parser.add_argument("--task", choices=TASKS, help=text)
-    text = ".csv, .tsv or .jsonl with text, label, perhaps text_pair; or GLUE's .tsv"
+    text = ".csv, .tsv or .jsonl with text, label, optionally text_pair; or GLUE's .tsv"
     parser.add_path("--train-file", text)
-    text = "another to validate on (default: a part of --train-file)"
+    text = "another file to validate on (default: some rows of --train-file)"
     parser.add_path("--validation-file", text)
-    text = "rows to train on, 0 for all"
+    text = "training rows, 0 for all"
     parser.add_count("--train-size", TRAIN_SIZE, text, least=0)
-    text = "to validate on, 0 for all (default 1000, of those to train on a fifth)"
+    text = "validation rows, 0 for all (default 1000, at most a fifth of the file)"
     parser.add_count("--validation-size", None, text, least=0)
-    text = f"tokens a row is cut to (default {MAX_LENGTH}, for tweets 64)"
+    text = f"tokens in a row at most (default {MAX_LENGTH}, for tweets 64)"
     parser.add_count("--max-length", None, text)
     text = "minilm, a folder or a Hugging Face name of a BERT (default %(default)s)"
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=text)
     parser.add_count("--num-layers", None, "only the first layers, for quick trials")
     parser.add_count("--epochs", 5, "passes over the training rows")
-    text = f"rows a step (default {BATCH_SIZE}, or all if they are fewer)"
+    text = f"rows in a step (default {BATCH_SIZE}, or all if there are fewer)"
     parser.add_count("--batch-size", None, text)
-    text = "of classifier, order of rows and dropout"
+    text = "seed of classifier, order of rows and dropout"
     parser.add_count("--seed", 0, text, least=0)
     return parser
 
@@ -104,8 +104,8 @@ def log_losses(logits: jax.Array, batch: Batch) -> jax.Array:
 def mean_loss(model: BertClassifier, batch: Batch, key: jax.Array) -> jax.Array:
     """The mean over a batch's rows, with the dropout masks of `key`.
 
-    The gradient and all trials of a step see the same masks: the loss is searched along
-    a ray, and it would not be one function with new masks a trial.
+    The gradient and all trials of a step see the same masks. With new masks for each
+    trial, trials would not measure the same function.
     """
     ids, mask, types = map(jnp.asarray, batch[:3])
     logits = model(ids, mask, types, nnx.Rngs(dropout=key))
@@ -122,7 +122,7 @@ def sums(graphdef: Any, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
 
 
 def evaluate(graphdef: Any, params: Any, batches: Iterable[Batch]) -> dict[str, float]:
-    """Averages accuracy and log loss over rows; their errors are those of the means."""
+    """Averages accuracy and log loss over rows, with the standard errors."""
     found = [jax.device_get(sums(graphdef, params, batch)) for batch in batches]
     hits, log_loss, squares, rows = np.sum(found, axis=0, dtype=float).tolist()
     accuracy, log_loss = hits / rows, log_loss / rows

@@ -1,9 +1,9 @@
 """Is it worth adopting? Our default, the papers' AdamW and a sweep, on your own data.
 
 Run ``python examples/trial.py --train-file mine.csv``: each optimizer fine-tunes the
-same model on the same rows for as many epochs, ours with an average of its last
-iterates, and ``report.html`` says what came of it and what it cost. Stopped, it goes on
-where it was.
+same model on the same rows for the same number of epochs, ours with an average of its
+last iterates. ``report.html`` has results and costs. If you stop it, the same command
+resumes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The report of a trial: a page with the verdict, a table and a picture."""
+"""The report of a trial: a page with the verdict, a table and a figure."""
 
 import base64
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from run_folder import Record
 
 OURS = "average_iterates(armijo_adam())"
 COLUMNS = ("method", "accuracy", "log loss", "runs", "time", "evaluations")
-# The picture is inside, so that one file can be sent.
+# The figure is embedded, so that one file can be sent.
 PAGE = """\
 <!doctype html><html lang="en"><head><meta charset="utf-8">
 <title>Trial of optax_armijo</title>
@@ -44,7 +44,7 @@ class Score(NamedTuple):
 
 
 class Method:
-    """The runs of a method, boiled down; `rate` is AdamW's, None for ours."""
+    """A summary of a method's runs; `rate` is AdamW's, None for ours."""
 
     def __init__(self, rate: float | None, runs: Sequence[list[Record]]):
         self.rate = rate
@@ -94,7 +94,7 @@ def describe(run: Record) -> str:
 
 
 def score(ends: Sequence[Record], name: str) -> Score:
-    """Averages over seeds; they share the validation rows, whose error stays."""
+    """Averages over seeds, which share the validation rows and so their error."""
     values = np.array([x[name] for x in ends])
     rows = np.mean([x[f"{name}_error"] for x in ends])
     seeds = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0

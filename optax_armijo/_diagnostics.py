@@ -19,23 +19,24 @@ KINDS = (ArmijoState, BacktrackingState)
 class ArmijoInfo(NamedTuple):
     """What the line search did in the last step.
 
-    Printed, it is a table of a row a group, one where all are alike, with the columns
-    that say something: ``applied`` where it is not the step size, the test and its
-    trials where there was one.
+    Printed, it is a table with a row for each group, or a single row where all are
+    alike. Columns that would say nothing are left out: ``applied`` where it is the step
+    size, the test and its trials where there was none.
 
-    All are arrays, by group (G of them) unless said otherwise, inside ``jit`` too.
+    All fields are arrays, inside ``jit`` too, with an entry for each group (G of them)
+    unless stated otherwise.
 
     Attributes:
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
-      step_size: what the group will step by.  # f[G]
-      applied_step_size: the step size that it last moved by, 0 if unmoved.  # f[G]
-      searched: whether its own step size or the whole step was tested.  # bool[G]
-      accepted: whether that passed: the whole step, where it was tested.  # bool[G]
+      step_size: the group's next step size.  # f[G]
+      applied_step_size: the step size that was applied, 0 if unmoved.  # f[G]
+      searched: whether the group or the whole step was tested.  # bool[G]
+      accepted: whether that test passed; the whole step's, if made.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
       predicted_decrease: step size times slope of the accepted trial.  # f[G]
       actual_decrease: of the loss, by the accepted trial.  # f[G]
-      step_factor: by what its test shortened the whole step, else 1.  # f[]
+      step_factor: by which the test shortened the whole step, else 1.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
@@ -116,7 +117,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
 
 
 def has_info(opt_state: Any) -> bool:
-    """Tells whether a state is of a line search."""
+    """Whether the state is that of a line search."""
     return bool(find_states(opt_state, KINDS))
 
 
@@ -136,7 +137,7 @@ def _table(info: ArmijoInfo) -> str:
     ]
     foot = (
         f"whole step x {float(info.step_factor):g}; {int(info.num_evaluations)} loss "
-        f"evaluations beside the gradient's, {int(info.total_evaluations)} in all"
+        f"evaluations besides the gradient's, {int(info.total_evaluations)} in total"
     )
     return "\n".join([*lines, foot])
 

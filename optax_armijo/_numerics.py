@@ -54,12 +54,12 @@ def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:
 
 @jax.custom_jvp
 def on_its_own(x: jax.Array) -> jax.Array:
-    """Returns a flag, or a scalar >= 0, for which the compiler makes a kernel apart.
+    """Returns a flag, or a scalar >= 0, that the compiler computes in its own kernel.
 
-    XLA copies what is cheap into every kernel that uses it, with all that it is made
-    of: then the kernels of a model's layers, which differ in nothing but their step
-    size, are compiled one by one, each with all of the search's numbers. A square root
-    it holds to be costly and leaves alone. Exact but for its rounding.
+    XLA copies cheap computations into every kernel that uses their result. Then the
+    kernels of a model's layers, which differ only in their step size, are compiled one
+    by one, each with all of the search. XLA considers a square root expensive and does
+    not copy it. The result is exact to rounding.
     """
     if x.dtype == jnp.bool_:
         return jnp.sqrt(x.astype(jnp.float32)) > 0

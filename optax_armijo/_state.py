@@ -41,8 +41,8 @@ class BacktrackingState(NamedTuple):
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       num_steps: updates so far, bad batches included.  # i32[]
       adam: moments; its count k is that of the good batches.
-      group_step_size: what each group's own test accepts, 0 before.  # f[G]
-      factor: of all groups together.  # f[]
+      group_step_size: step size of each group from its tests, 0 before.  # f[G]
+      factor: that all groups share.  # f[]
       group_searched: k at the group's last search, 0 before.  # i32[G]
       searched: k at the last test of the whole step.  # i32[]
       lowest_loss: of all evaluations, the largest number before.  # f[]
@@ -50,7 +50,7 @@ class BacktrackingState(NamedTuple):
       loss_deviation: that of their distance from it.  # f[]
       last_move: step sizes of the last move, along the direction of `adam`.  # f[G]
       total_trials: evaluations so far that moved the group.  # i32[G]
-      total_evaluations: evaluations so far, beside the gradient's.  # i32[]
+      total_evaluations: evaluations so far, besides the gradient's.  # i32[]
       last: facts about the last step.
     """
 

@@ -37,7 +37,7 @@ def armijo_adam(
         None groups `by_layer`; `one_group` gives all leaves one step size. Leaves
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
-      linesearch: the numbers of the search.
+      linesearch: the options of the search.
       b1: decay rate of the first moment, in [0, 1).
       b2: decay rate of the second moment, in [0, 1).
       eps: added to the root of the second moment, above 0.
@@ -106,8 +106,8 @@ def armijo_adamw(
 
     with :math:`\lambda` the weight decay and :math:`\tau \eta_l` the step size that
     group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
-    The loss that is tested does not hold the decay, and a group that does not move
-    does not decay.
+    The loss that is tested does not include the decay. A group that does not move does
+    not decay.
 
     Args:
       param_labels: see `armijo_adam`, as for all but the last two.

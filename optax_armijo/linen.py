@@ -9,7 +9,7 @@ from flax.training import train_state
 
 
 class TrainState(train_state.TrainState):
-    """``flax.training.train_state.TrainState``, with a loss beside the gradients.
+    """``flax.training.train_state.TrainState``, which also takes the loss.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
@@ -47,10 +47,10 @@ class TrainState(train_state.TrainState):
 
         Args:
           grads: the gradient, structured like ``params``.
-          value: the loss at ``params``; only a line search needs it, as the next.
+          value: the loss at ``params``. Only a line search needs it, and `value_fn`.
           value_fn: from params to the loss of the same batch: same rows, same dropout
-            masks, same batch statistics. One that gives aux: ``lambda params:
-            loss_fn(params)[0]``.
+            masks, same batch statistics. If the loss function returns aux:
+            ``lambda params: loss_fn(params)[0]``.
           **kwargs: other fields to replace, such as ``batch_stats``.
         """
         tx = optax.with_extra_args_support(self.tx)

@@ -29,10 +29,10 @@ def make_train_step(
     """Returns ``step(model, optimizer, *batch) -> metrics``, jitted.
 
     `model` is an ``nnx.Module`` and `optimizer` an ``nnx.Optimizer`` of it; both are
-    updated in place. State that is not trained, such as batch statistics and the
-    counts of random streams, moves on in the gradient's pass alone: all trials of a
-    step begin with the state that this pass began with, so that they see the same
-    dropout masks, and leave no trace.
+    updated in place. State that is not trained, such as batch statistics and the counts
+    of random streams, is updated in the gradient's pass alone. All trials of a step
+    start from the state that this pass started from, so that they see the same dropout
+    masks, and do not change it.
 
     Args:
       loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the

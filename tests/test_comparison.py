@@ -68,7 +68,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def record(method, seed, score, loss=None, average=None):
-    """A record with these scores; None is a run that came apart."""
+    """A record with these scores; None is a run that diverged."""
     loss = 1.0 - (score or 0.0) if loss is None else loss
     last = {"score": score, "loss": None if score is None else loss}
     both = {"last": last, "average": last if average is None else average}
@@ -301,7 +301,7 @@ def test_bad_input_is_one_line_and_nothing_is_run(
 
 @pytest.fixture
 def results(toy):
-    """Two tasks; on the second, fewer methods and a run that came apart."""
+    """Two tasks; on the second, fewer methods and a run that diverged."""
     add("armijo_adam", (0.80, 0.70), average={"score": 0.85, "loss": 0.2})
     add("salsa", (0.90, 0.60))
     add("schedule_free_adamw", (0.65, 0.65))
@@ -356,9 +356,9 @@ def test_a_sweep_whose_best_rate_is_at_the_edge_is_flagged(results):
 def test_a_run_that_came_apart_is_the_worst_and_is_said(results):
     text = report.task_section("toy-b")
     for cells in rows(text, "SaLSA"):
-        assert cells[3:6] == ["came apart: 1 of 2"] * 3
+        assert cells[3:6] == ["diverged: 1 of 2"] * 3
     ours = rows(text, "`armijo_adam()`")
-    assert all(x[9:] == ["came apart", "came apart"] for x in ours)
+    assert all(x[9:] == ["diverged", "diverged"] for x in ours)
     assert text.index("| `armijo_adam()`") < text.index("| SaLSA")
 
 
@@ -374,7 +374,7 @@ def test_ranks_are_over_the_largest_table_without_a_gap(results):
     )
     add("prodigy", (0.3, 0.3))
     assert "of 2: Prodigy (1)." in report.ranks(["toy", "toy-b"])
-    # On toy-b ours and AdamW are ahead of what came apart, by both scores.
+    # On toy-b ours and AdamW are ahead of what diverged, by both scores.
     alone = report.ranks(["toy-b"])
     assert {tuple(x[2:]) for x in rows(alone, "SaLSA")} == {("8.0", "8.0")}
 

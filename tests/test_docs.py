@@ -74,8 +74,9 @@ def test_the_snippets_in_readme_train(capsys):
 def test_the_python_of_a_page_runs(page, monkeypatch):
     for logger in ("tensorboardX", "wandb"):  # not needed otherwise: stand-ins
         monkeypatch.setitem(sys.modules, logger, MagicMock())
-    if "flax" in page.read_text():
-        pytest.importorskip("flax")
+    for needed in ("flax", "safetensors"):
+        if needed in page.read_text():
+            pytest.importorskip(needed)
     if "jax.set_mesh" in page.read_text() and not hasattr(jax, "set_mesh"):
         pytest.skip("this JAX has no jax.set_mesh")
     run_blocks(page, {})

@@ -1,7 +1,7 @@
-"""Makes the runs of the comparison that are missing, and shows how far it is.
+"""Makes the runs of the comparison that are missing, and shows progress.
 
 ``python benchmarks/comparison/compare.py --tasks development`` follows all of the
-protocol, which ``protocol.py`` describes. It may be stopped at any time and goes on
+protocol, which ``protocol.py`` describes. It may be stopped at any time and resumes
 where it was. Records are lines of ``benchmarks/results/comparison/TASK.jsonl``;
 ``report.py`` makes tables and figures of them.
 """

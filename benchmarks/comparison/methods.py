@@ -1,7 +1,7 @@
 """The optimizers that are compared, by name.
 
 AdamW's names carry a learning rate, such as ``adamw@1e-04``: `SWEPT` are the methods
-whose rate is swept, task by task, over `RATES` until the best one lies inside.
+whose rate is swept, task by task, over `RATES` until the best is not at the edge.
 """
 
 from collections.abc import Callable

@@ -34,7 +34,7 @@ def gaussians(photograph: str, *, setup: Setup) -> Task:
 
 
 def oscillator(*, setup: Setup) -> Task:
-    """Damping 1 and stiffness 100 of ``u'' + c u' + k u = 0``, found beside u itself.
+    """Damping 1 and stiffness 100 of ``u'' + c u' + k u = 0``, found together with u.
 
     A network of time is fitted to 40 noisy observations in [0, 1], and to the equation
     in [0, 2]; it is validated in [0, 2], where the coefficients alone tell the second
@@ -88,7 +88,7 @@ def oscillator(*, setup: Setup) -> Task:
 
 
 def decay(*, setup: Setup) -> Task:
-    """Amplitude 50 and life 0.05 of a decay, beside a network of other variables.
+    """Amplitude 50 and lifetime 0.05 of a decay, and a network of other variables.
 
     ``y = a exp(-t / tau) + f(x) + noise``; a and tau begin at 5 and 0.5.
     """

@@ -1,9 +1,9 @@
-"""What the comparison wants to be run, given what has been: the protocol.
+"""The protocol: which runs are wanted, given those that were made.
 
 1. Two seeds of every method. AdamW's rates, and those of AdamW at a constant rate,
    begin with three; while the best of a sweep is at its edge, the sweep goes on there.
    Best is meant by the score and by the loss, of the last iterate and of the average.
-2. Where parts differ in scale, Adam with a rate a part: `NUM_DRAWS` sets are drawn
+2. Where parts differ in scale, Adam with a rate for each: `NUM_DRAWS` sets are drawn
    around the best single rate and tried with a seed of their own; the best is then a
    method.
 3. Five seeds of whatever is within two standard errors of the best, and of ours.
@@ -82,7 +82,7 @@ def read(task: str, setup: Setup = USUAL, kind: str = "") -> list[Record]:
 
 
 def goodness(record: Record, iterate: str, score: str, when: str = "end") -> float:
-    """Returns a score, the larger the better; -inf of a run that came apart."""
+    """Returns a score, the larger the better; -inf of a run that diverged."""
     value = record["scores"][when][iterate][score]
     return -np.inf if value is None else SIGNS[score] * value
 
@@ -217,7 +217,7 @@ def contenders(records: Sequence[Record], seeds: Iterable[int]) -> list[str]:
                 by_seed[run["method"], iterate][run["seed"]] = value
         values = {key: [x[s] for s in sorted(x)] for key, x in by_seed.items()}
         best = max(values.values(), key=np.mean, default=[])
-        # How far others are behind, seed by seed; not those that came apart.
+        # How far others are behind, seed by seed; not those that diverged.
         behind = {
             key: np.subtract(best, x)
             for key, x in values.items()

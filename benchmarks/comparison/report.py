@@ -1,8 +1,8 @@
 """Makes tables and figures of the comparison's records, and the tables of the README.
 
 ``python benchmarks/comparison/report.py`` writes ``README.md`` and a figure a task to
-``benchmarks/results/comparison/``, and what stands between the markers of tables in the
-README of the repository. It says nothing that the records do not carry.
+``benchmarks/results/comparison/``, and the tables between markers in the README of the
+repository. Everything in them is computed from the records.
 """
 
 import re
@@ -41,35 +41,38 @@ FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
 
 INTRODUCTION = """\
-# The comparison
+# What was measured
 
-Written by `benchmarks/comparison/report.py` from the records beside it.
+Written by `benchmarks/comparison/report.py` from the records in the same folder.
 
-Tasks stand in two lists, written down before any run. *Development* tasks may be used
-to choose a default; *test* tasks judge it once it is chosen.
+Tasks are in two lists, written down before any run. *Development* tasks may be used to
+choose a default; *test* tasks judge it afterwards.
+
+"""
+DETAILS = """\
+## How to read the tables
 
 - **Seeds.** Two of every method, then five of those within two standard errors of the
-  best, and of ours. A seed draws params, rows and their order. Means are over seeds, ±
-  the standard error where there are two or more.
-- **Sweeps.** AdamW's learning rates are extended until the best lies inside, by score
-  and by loss, of the last iterate and of the average. *Best of N
-  rates* is chosen in hindsight by the mean score, and where that is another one, also
-  by the mean loss.
-- **Hand-tuned rates.** Where parts of a model differ in scale, Adam has a rate a part:
-  the best of many sets of rates, tried with a seed of their own.
+  best, and of ours. A seed determines params, rows and their order. Means are over
+  seeds, ± the standard error where there are two or more.
+- **Sweeps.** AdamW's learning rates are extended until the best is not at the edge, by
+  score and by loss, of the last iterate and of the average. *Best of N rates* is chosen
+  in hindsight by the mean score and, where that is another rate, also by the mean loss.
+- **Hand-tuned rates.** Where the parts of a model differ in scale, Adam has a rate for
+  each part: the best of many sets of rates, tried with a seed of their own.
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
   makes of it. Schedule-free AdamW has an average of its own, shown as its last iterate.
-- **Columns.** The score is an accuracy or decibels (dB); score and loss are of the
-  validation data, the training loss is the mean of the last epoch. *Early* is the score
+- **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
+  validation data; the training loss is the mean of the last epoch. *Early* is the score
   after two epochs of five or ten, or one of two. *Cost* is in runs of AdamW, with
-  evaluations of the loss at the price measured on the task, times the runs that finding
+  evaluations of the loss at the cost measured on the task, times the runs that finding
   the rates took. *At equal cost* is the score when a run of AdamW is over. *Difference*
   is to the best rival, paired by seed: the method not ours with the best mean score.
-- **Came apart** is a run whose score or loss is not finite. It counts as worst.
-- **Ranks** are 1 and how many others are better, by the mean over the seeds that both
-  have; then the mean over tasks. Each iterate of each method is one entrant, a sweep
-  with its best rate by score in one column, by loss in the other. Tasks and entrants
-  are those of the largest table without a gap.
+- **Diverged** is a run whose score or loss is not finite. It counts as worst.
+- **Ranks** are 1 plus the number of others that are better, by the mean over the seeds
+  that both have; then the mean over tasks. Each iterate of each method is an entrant, a
+  sweep with its best rate by score in one column and by loss in the other. Tasks and
+  entrants are those of the largest table without gaps.
 """
 
 
@@ -104,7 +107,7 @@ class Entrant(NamedTuple):
         return float(self.method.partition("@")[2])
 
     def values(self, score: str, when: str = "end") -> dict[int, float]:
-        """Returns a score by seed, the larger the better; -inf if a run came apart."""
+        """Returns a score by seed, the larger the better; -inf if a run diverged."""
         return {
             seed: protocol.goodness(run, self.iterate, score, when)
             for seed, run in self.runs.items()
@@ -190,11 +193,11 @@ def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
 
     Example:
       >>> mean_text([0.5, 0.7]), mean_text([0.5], 2, "+"), mean_text([0.5, np.inf])
-      ('0.600 ± 0.100', '+0.50', 'came apart: 1 of 2')
+      ('0.600 ± 0.100', '+0.50', 'diverged: 1 of 2')
     """
     x = np.array([*values], float)
     if not np.all(np.isfinite(x)):
-        return f"came apart: {np.sum(~np.isfinite(x))} of {x.size}"
+        return f"diverged: {np.sum(~np.isfinite(x))} of {x.size}"
     if x.size == 0:
         return ""
     error = f" ± {standard_error(x):.{places}f}" if x.size > 1 else ""
@@ -225,7 +228,7 @@ def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
         own, other = entrant.values(score), rival.values(score)
         pairs = np.array([(own[s], other[s]) for s in own if s in other])
         if not np.all(np.isfinite(pairs)):
-            return "came apart"
+            return "diverged"
         ahead = [SIGNS[score] * (x - y) for x, y in pairs]
         return mean_text(ahead, places(entrant.task, score), "+")
 
@@ -373,7 +376,7 @@ def draw(task: str) -> Figure:
 
 
 def mean_and_error(entrant: Entrant) -> tuple[float, float]:
-    """Returns the mean score and its standard error; NaN where a run came apart."""
+    """Returns the mean score and its standard error; NaN where a run diverged."""
     x = np.array([*entrant.values("score").values()])
     x[~np.isfinite(x)] = np.nan
     return float(x.mean()), standard_error(x)
@@ -482,8 +485,9 @@ def standing(found: dict[str, dict[Any, Entrant]], iterate: str) -> str:
 
 
 def page() -> str:
-    """Returns the page of all results."""
-    return "\n".join([INTRODUCTION, *map(list_section, LISTS)])
+    """Returns the page of all results: the short tables first, then the details."""
+    short = "\n".join(f"## In short: {x} tasks\n\n{summary(x)}\n" for x in LISTS)
+    return "\n".join([INTRODUCTION + short, DETAILS, *map(list_section, LISTS)])
 
 
 def updated_readme(text: str) -> str:

@@ -1,7 +1,7 @@
 """The tasks of the comparison, in two lists that were written down before any run.
 
-*Development* tasks may be used to choose a default. *Test* tasks judge it once it is
-chosen, and what they say is reported whatever it is.
+*Development* tasks may be used to choose a default. *Test* tasks judge it afterwards,
+and their results are reported in any case.
 """
 
 import functools

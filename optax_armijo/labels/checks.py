@@ -1,4 +1,4 @@
-"""Whether labels fit params: what is wrong is said by name, path and label."""
+"""Checks that labels fit params; messages have the name, the path and the label."""
 
 import numbers
 from collections.abc import Callable, Hashable, Sequence

@@ -1,8 +1,7 @@
-"""What labels say: functions from params to labels, and labels that say more.
+"""Label functions, which map params to labels, and the labels `FROZEN` and `Stacked`.
 
-The functions split params into groups by tree paths alone. They work on nested dicts,
-lists, Flax Linen params, Flax NNX state and any other pytree whose paths name its
-parts.
+The functions split params into groups by tree paths only. They work on nested dicts,
+lists, Flax Linen params, Flax NNX state and any other pytree whose paths have names.
 """
 
 import re
@@ -16,7 +15,7 @@ import jax
 from optax_armijo.labels.paths import Path, natural_key, paths_and_leaves
 
 FROZEN = "__frozen__"
-"""The label of leaves that never move: they cost no state and no time.
+"""The label of leaves that never move. They have no optimizer state and cost no time.
 
 The loss still sees the full params.
 
@@ -31,7 +30,7 @@ Example:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Labels a leaf one axis of which counts layers: a group for each.
+    """Labels a leaf that stacks layers along an axis: a group for each layer.
 
     Models that scan over their layers (``flax.linen.scan``, ``nnx.scan``) keep one leaf
     for the same weight of all layers. Labelled with this, each layer in it has a step
@@ -83,11 +82,11 @@ def one_group(params: Any) -> Any:
 def by_layer(params: Any) -> Any:
     """Labels embeddings, each numbered layer, and what comes after them.
 
-    A layer is found where siblings differ by a number alone: ``layers/0`` and
-    ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. Of several such
-    families on one path the one with the most members counts, the outer one where
-    they are equal. Leaves outside every layer are ``"embeddings"`` when a part of
-    their path speaks of embedding, position, patches or a stem, else ``"output"``.
+    Layers are siblings whose names differ by a number only: ``layers/0`` and
+    ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. If a path has
+    several such families, the one with the most members counts, or the outer one of two
+    equal ones. Leaves outside all layers are ``"embeddings"`` if their path mentions an
+    embedding, a position, patches or a stem, else ``"output"``.
 
     Args:
       params: any pytree; only its paths are read.

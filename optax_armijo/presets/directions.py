@@ -1,4 +1,4 @@
-"""Where trials go and where params go: along the gradient, or by Adam's moments.
+"""Directions of trials and of params: along the gradient, or by Adam's moments.
 
 All lists have one array a trainable leaf.
 """

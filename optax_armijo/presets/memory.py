@@ -1,4 +1,4 @@
-"""What methods remember: averages for the test of sufficient decrease, and turns.
+"""State between steps: averages for the test of sufficient decrease, and turns.
 
 Shapes: G groups.
 """

@@ -1,4 +1,4 @@
-"""`Backtracking`: what a line search of a step size a group can be told."""
+"""`Backtracking`: the options of the line search."""
 
 import dataclasses
 
@@ -20,63 +20,62 @@ class Backtracking:
       f(w + \tau \sum_l \eta_l d_l) &\le f(w) +
         c\,\tau \sum_l \eta_l \langle g_l, d_l \rangle
 
-    The first is a group's own and settles how the groups' step sizes compare, with
-    nothing but that group moved. The second is that of the whole step, as it is
-    applied: groups that were searched alone do not see one another, and how far they
-    go together it alone can tell. Updates are :math:`\tau \eta_l d_l`.
+    The first is the group's test. It moves that group alone, and sets the ratios of
+    the groups' step sizes. The second is the test of the whole step, as it is applied.
+    It sets the factor: groups that were tested alone do not see one another. Updates
+    are :math:`\tau \eta_l d_l`.
 
     **When.** The whole step is tested whenever the number of steps k has grown by
-    `search_growth` since its last test: ever more rarely. The test begins where the
-    last one ended, times the growth of k since then (8 at most): so a step size grows
-    no faster than k, whatever the number of groups. It shrinks by `decrease_factor`
-    until the test passes, in `max_trials` evaluations at most; if none does, the last
-    one is taken where the loss does not rise, else nothing moves. Where momentum
-    ascends on this batch, the loss may rise by 2 - c times what the slope says, and
-    :math:`\tau` stays.
+    `search_growth` since its last test, so ever more rarely. The test begins at the
+    last factor times the growth of k since then (8 at most), so that step sizes grow no
+    faster than k. The factor shrinks by `decrease_factor` until the test passes, in
+    `max_trials` evaluations at most. If none passes, the last trial is applied if it
+    does not raise the loss; else nothing moves. Where momentum ascends on this batch,
+    the loss may rise by 2 - c times what the slope says, and :math:`\tau` stays.
 
-    Groups are compared in the second step, and again whenever k is four times as large:
-    each is tested on the same batch, 16 in a step at most, and the whole step stays as
-    long as it was. A group's own test takes one evaluation; the first one, which begins
-    at twice the group's step size, takes two at most. It ends at the step size at
-    which, on the quadratic that slope and decrease fix, the test would just pass. It
-    says what the group bears alone, on one batch: so the step size moves a part of the
-    way there, in logarithms three quarters the first time and half later.
+    Groups are compared in the second step, and again whenever k has grown fourfold. All
+    are tested on the same batch, 16 in a step at most, and the length of the whole step
+    stays as it was. A group's test takes one evaluation; its first test begins at twice
+    the group's step size and takes two at most. The result is the step size at which
+    the test would just pass on the quadratic that has this slope and this decrease.
+    The group's step size moves part of the way there, since it was tested alone and on
+    one batch: on a logarithmic scale three quarters the first time, and half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
-    of their params, and one bracket finds the common factor. It goes down while trials
-    fail, by 16. A trial whose promise is not kept far better at a 16th of the step,
-    though it misses by less than bfloat16 may hide, 1/32 of the loss, is taken for
-    noise, twice of which is allowed for on the way up again. Groups whose gradient is
-    zero, or whose params are, get the step size that promises the decrease of the
-    median group. What a group's first own test finds is multiplied by the root mean
-    square of :math:`P g` where that is below 1: it is so where most of the gradient is
-    zero, as of the embeddings of words that are not in the batch, and what such a group
-    bears is borne by few params. Nothing else ties groups to one another: multiplying
-    the params of a group by a power of two, and dividing them by it within the loss,
-    changes nothing.
+    of their params, and one bracket finds the common factor. The factor is divided by
+    16 while trials fail. If a trial misses its promise by less than 1/32 of the loss,
+    the most that bfloat16 may hide, and misses it by nearly as much at a 16th of the
+    step, the error is noise. Twice that noise is then tolerated on the way up. Groups
+    whose gradient or params are zero get the step size that promises the decrease of
+    the median group. The result of a group's first test is multiplied by the root mean
+    square of :math:`P g` where that is below 1. It is so where most entries of the
+    gradient are zero, as for the embeddings of words that are not in the batch, so that
+    few params allow the step. Groups are not coupled otherwise: multiplying the params
+    of a group by a power of two, and dividing them by it in the loss, changes nothing.
 
-    **Few rows.** The step is shortened where it would promise to remove more than
-    `loss_fraction` of the batch's loss, as Polyak's step size would (Loizou et al.,
-    2021), and between tests :math:`\tau` follows what was applied, by a geometric
-    moving average: on few rows, which can be fitted to a loss of zero, step sizes so
-    come down by themselves. In the first 32 steps the part is 32 / k times as large.
-    This holds while no loss below zero has been seen. Training from random weights is
-    faster without it: ``loss_fraction=None``.
+    **Few rows.** A step is shortened if it promises to remove more than `loss_fraction`
+    of the batch's loss; this is Polyak's step size as a bound (Loizou et al., 2021).
+    Between tests, :math:`\tau` follows by an exponential moving average on a
+    logarithmic scale. So step sizes come down where few rows can be fitted to a loss of
+    zero. In the first 32 steps the fraction is 32 / k times as large. The bound is off
+    once a loss below zero has been seen. Training from random weights is faster without
+    it: ``loss_fraction=None``.
 
-    **Safeguard.** From the tenth step on, a step that turns out to have led to a loss
-    that is not finite, or three mean deviations above the moving average of the losses,
-    is taken back at the next update if going back removes half of the excess; the step
-    sizes shrink to a quarter. What it takes is one evaluation, and no memory.
+    **Safeguard.** A step is taken back in the next update if the loss after it is not
+    finite or, from the tenth step on, three mean deviations above the moving average,
+    and if going back removes half of the excess. Step sizes then shrink to a quarter.
+    This costs one evaluation, and no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).
-      group_c: that of a group's own test, in (0, 1).
-      decrease_factor: in (0, 1).
-      search_growth: of the number of steps between searches, above 1.
-      max_trials: evaluations of the whole step's test in a step, at least 1.
-      loss_fraction: the part of the loss that a step may promise to remove, above 0;
-        None for any.
-      max_step_size: upper bound of what is applied, above 0; None for none.
+      group_c: sufficient-decrease constant of a group's test, in (0, 1).
+      decrease_factor: by which a failed test shrinks the step, in (0, 1).
+      search_growth: growth of the number of steps between tests, above 1.
+      max_trials: evaluations in a test of the whole step, at least 1.
+      loss_fraction: the fraction of the loss that a step may promise to remove, above
+        0; None for no bound.
+      max_step_size: upper bound of the step sizes that are applied, above 0; None for
+        no bound.
 
     Raises:
       ValueError: an argument outside its range.

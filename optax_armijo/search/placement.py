@@ -1,8 +1,7 @@
-"""Where the state's own arrays lie: on all devices that params lie on.
+"""Devices of the state's own arrays: all devices that hold params.
 
-A step's outputs lie where its params do. Were the state's arrays elsewhere before the
-first step, on JAX's default device, then the second step would be compiled anew for the
-place where the first one left them.
+The outputs of a step are on the devices of the params. If the state's arrays were on
+JAX's default device before the first step, the second step would be compiled again.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a search refuses: calls that lack the loss, states of others, MultiSteps."""
+"""Refused: calls without the loss, states of other searches, optax.MultiSteps."""
 
 import sys
 import warnings

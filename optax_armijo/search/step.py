@@ -45,7 +45,7 @@ VISIBLE = 16  # times its rounding, from which a promise is large enough for a f
 
 
 class Problem(NamedTuple):
-    """What a step is made of; `loss_grads` is the gradient of the loss."""
+    """The inputs of a step; `loss_grads` is the gradient of the loss."""
 
     grouping: Grouping
     linesearch: Backtracking
@@ -84,7 +84,7 @@ def take_step(
     grouping, search, k = problem.grouping, problem.linesearch, moments.num_good
     slope = problem.slopes(moments.direction())  # [G]
     is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
-    # A loss far above those before: was it the last step that led there?
+    # If the loss is far above those before, was the last step the cause?
     excess = problem.value - state.loss_average
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
     is_suspect = jnp.any(state.last_move != 0) & (~is_good | is_far)
@@ -94,9 +94,9 @@ def take_step(
     is_due &= is_good
     is_comparing = is_good & jnp.any(_is_group_due(state.group_searched, k))
 
-    # Along the gradient: the first bracket, the groups' own tests, or the point that
-    # the last step came from. In a conditional, since all that a loop reads is made
-    # before it, though the loop be empty.
+    # Along the gradient: the first bracket, the groups' tests, or the point before the
+    # last step. In a conditional, since everything that a loop reads is computed before
+    # it, even if the loop does nothing.
     is_first = ~jnp.any(state.group_step_size > 0)
     found, ratio = jax.lax.cond(
         is_comparing | is_suspect,
@@ -130,7 +130,7 @@ def take_step(
     adam, along = moments.settled(is_good & is_over)
     updates = problem.updates(move, along)
     current = jnp.where(is_first, 1, before)
-    # A test along a direction that does not descend says nothing of the step's size.
+    # A test along a direction that does not descend says nothing about the step size.
     learns = tests & (promised > 0)
     factor = jnp.where(
         learns,
@@ -211,8 +211,8 @@ def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
 def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
     """The root mean square of ``P g`` where it is below 1, f[G].
 
-    It is so where most gradients are zero, as of the embeddings of words that are not
-    in the batch: what is there bears larger steps, for these rows alone.
+    It is so where most gradients are zero, as for the embeddings of words that are not
+    in the batch. Such a group passes with larger steps, but only for these rows.
     """
     root = _root_mean_squares(problem.grouping, moments.plain(), problem.value.dtype)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
@@ -237,7 +237,7 @@ def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
 def _with_new_groups(
     step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
 ) -> jax.Array:
-    """Gives groups without a step size that which promises the median decrease."""
+    """Gives groups without a step size the one that promises the median decrease."""
     knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
     promised = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
     number = jnp.sum(knows)
@@ -247,12 +247,12 @@ def _with_new_groups(
 
 
 def _is_group_due(searched: jax.Array, k: jax.Array) -> jax.Array:
-    """Groups that are due for a test of their own, bool[G]."""
+    """Which groups are due for a test, bool[G]."""
     return (searched == 0) | (k >= GROUP_SEARCH_GROWTH * searched)
 
 
 def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
-    """What the groups' promises before are to those after, where both are known."""
+    """The ratio of the groups' promised decreases before and after, where known."""
     both = (before > 0) & (after > 0)
     total = jnp.sum(jnp.where(both, after, 0))
     ratio = jnp.sum(jnp.where(both, before, 0)) / jnp.where(total > 0, total, 1)
@@ -307,10 +307,10 @@ def _compare_groups(
     is_first: jax.Array,
     checks_last: jax.Array,
 ) -> tuple[_Groups, jax.Array]:
-    """The evaluations along the gradient, and by what the whole step is to change.
+    """The evaluations along the gradient, and the factor that keeps the whole step.
 
-    What the groups' tests settle is how their step sizes compare: the whole step is as
-    long as before.
+    The groups' tests set the ratios of their step sizes. The whole step stays as long
+    as before.
     """
     slope = problem.slopes(moments.plain())
     slope = jnp.where(checks_last, 0, slope)
@@ -401,9 +401,9 @@ def _search_groups(
         )
         promised = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
-        # At a 16th of the step a smooth loss misses its promise by a 256th. One that
-        # does not is computed, or its params are kept, too coarsely to be seen at such
-        # steps: go up again, and allow for what was seen.
+        # At a 16th of the step, a smooth loss misses its promise by a 256th. If it
+        # misses by more, loss or params are too coarse to be tested at such steps: go
+        # up again, and tolerate the error that was seen.
         error = jnp.abs(problem.value - loss - promised)
         noise = jnp.maximum(error, at.error)
         is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
@@ -436,8 +436,8 @@ def _search_groups(
         most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
         is_over = checks_last | is_bracketed | (num_in_test >= most)
 
-        # A group tested alone does not see the others, and one batch is noisy: a step
-        # size moves a part of the way, in logarithms.
+        # A group that is tested alone does not see the others, and one batch is noisy:
+        # its step size moves part of the way, on a logarithmic scale.
         before, is_its_first = sizes[group(at.test)], is_new[group(at.test)]
         change = fitted / jnp.where(before > 0, before, 1)
         part = jnp.where(is_its_first, FIRST_PART, LATER_PART).astype(dtype)
@@ -483,7 +483,7 @@ def _limit(
     search, value = problem.linesearch, problem.value
     limit = jnp.asarray(jnp.inf, value.dtype)
     if search.loss_fraction is not None:
-        # Who has seen a loss below 0 knows that 0 is no bound.
+        # After a loss below 0, 0 is no lower bound.
         holds = (promised > 0) & (value > 0) & (lowest >= 0)
         more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
         fraction = jnp.asarray(search.loss_fraction, value.dtype) * more
@@ -535,8 +535,8 @@ def _search_whole(
 ) -> _Whole:
     """Backtracks from the factor `begin` until the whole step decreases the loss.
 
-    Where the momentum does not descend on this batch, what is asked for is that the
-    loss rises by no more than (2 - c) times what the slope says.
+    Where the momentum does not descend on this batch, the loss may rise by (2 - c)
+    times what the slope says.
     """
     search = problem.linesearch
     required = promised - (1 - search.c) * jnp.abs(promised)
@@ -562,17 +562,17 @@ def _search_whole(
 def _learned(
     whole: _Whole, begin: jax.Array, current: jax.Array, step_down: Scalar
 ) -> jax.Array:
-    """The factor to go on with: one that was shortened may have been too short."""
+    """The factor to continue with: a shortened one may have been too short."""
     passed = jnp.where(whole.factor < begin, whole.factor, jnp.maximum(begin, current))
     failed = step_down * jnp.minimum(whole.factor, current)
     return jnp.where(whole.accepted, passed, failed)
 
 
 def _towards_limit(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Array:
-    """A factor above the limit follows it: a geometric moving average.
+    """Moves a factor above the limit toward it, on a logarithmic scale.
 
-    Otherwise the first batch whose loss is large again would be given a step of the
-    size that was right long ago.
+    Otherwise the first batch whose loss is large again would get a step size that was
+    right long ago.
     """
     ratio = jnp.minimum(limit / jnp.where(factor > 0, factor, 1), 1)
     return factor * jnp.maximum(ratio ** (1 - LOSS_DECAY), step_down).astype(

@@ -1,4 +1,4 @@
-"""Gradient transformations that search: what comes in is checked, then a step made."""
+"""Gradient transformations that search: they check their inputs, then make a step."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def transformation(
     moments: Callable[[Any], Sequence[Any]] = lambda state: (),
     needs_grad: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns a transformation that checks what comes in and then makes a step.
+    """Returns a transformation that checks its inputs and then makes a step.
 
     Args:
       param_labels: how the leaves are grouped.
@@ -176,7 +176,7 @@ def search_along_adam(
 def search_along_updates(
     param_labels: ParamLabels, linesearch: Backtracking, *, takes_back: bool
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns the search along whatever direction comes in as updates."""
+    """Returns the search along the incoming updates."""
     check_linesearch(linesearch)
 
     def init(grouping: Grouping, params: Any) -> BacktrackingState:

@@ -30,7 +30,7 @@ def decay_updates(
     mask = mask(params) if callable(mask) else mask
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
     dtype = step_size.dtype
-    # No decay turns a weight round, however large the step.
+    # Decay never changes the sign of a weight, however large the step.
     rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
     return [
         -(rate * p.astype(dtype)).astype(p.dtype) if is_decayed else jnp.zeros_like(p)

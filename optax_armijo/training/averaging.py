@@ -35,16 +35,16 @@ def average_iterates(
 
     .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
 
-    with p the part: about the last p n of n steps count, the later the more
-    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training goes on at
-    the params themselves, unchanged by it; `averaged_params` returns the average, to
-    validate with and to keep. It takes out the noise that the last steps left behind,
-    which otherwise needs a step size that decays to nothing, and so a number of steps
-    that is known ahead. Its price is one more copy of the params.
+    with p the fraction `part`: about the last p n of n steps count, later ones more
+    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training is not
+    changed. `averaged_params` returns the average, to validate with and to save. It
+    removes the noise of the last mini-batches, for which one otherwise needs a decaying
+    step size, and so the number of steps in advance. The price is one more copy of the
+    params.
 
     Args:
-      tx: any transformation, such as `armijo_adam`; it must be the whole of it, for
-        its updates are taken to be what moves params.
+      tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
+        since its updates are assumed to be those applied to params.
       part: p, in (0, 1].
 
     Returns:

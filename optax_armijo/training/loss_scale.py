@@ -16,8 +16,8 @@ class LossScaleState(NamedTuple):
     """State of `dynamic_loss_scale`.
 
     Attributes:
-      scale: by what the loss is to be multiplied for its gradient.  # f32[]
-      num_good: batches since the scale changed last.  # i32[]
+      scale: by which the loss is multiplied for its gradient.  # f32[]
+      num_good: finite gradients since the last change of the scale.  # i32[]
       inner: the state of the transformation inside.
     """
 
@@ -35,21 +35,20 @@ def dynamic_loss_scale(
     min_scale: float = 2.0**-24,
     max_scale: float = 2.0**24,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Takes gradients of :math:`\sigma f`, and finds :math:`\sigma` as it goes.
+    r"""Takes gradients of :math:`\sigma f`, and adapts :math:`\sigma` during the run.
 
     .. math::
       \sigma \leftarrow \sigma / \phi \ \text{ after a gradient that is not finite,}
       \qquad \sigma \leftarrow \phi \sigma \ \text{ after n finite ones}
 
-    The gradient is divided by :math:`\sigma`, in float32 or wider, before `inner` sees
-    it, whose state and updates stay in the dtypes that they have; the loss, of
-    which `value` and `value_fn` speak, is never scaled: trials take no gradient, so
-    that both sides of the search's test are in the loss's own unit. After a gradient
-    that is not finite nothing else changes (P. Micikevicius et al., *Mixed Precision
-    Training*, 2017, section 3.2).
+    The gradient is divided by :math:`\sigma`, in float32 or wider, before `inner` gets
+    it. The dtypes of the state and updates of `inner` do not change. The loss itself,
+    `value` and `value_fn`, is never scaled, since trials take no gradient. After a
+    gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
+    Precision Training*, 2017, section 3.2).
 
-    `make_train_step` scales the loss by itself; in a loop of one's own take the
-    gradient of ``loss * loss_scale(opt_state)``.
+    `make_train_step` scales the loss. In a custom training loop, take the gradient of
+    ``loss * loss_scale(opt_state)``.
 
     Args:
       inner: what sees the unscaled gradients.
@@ -135,7 +134,7 @@ def dynamic_loss_scale(
 
 
 def loss_scale(opt_state: Any) -> jax.Array:
-    """Returns the scale that `dynamic_loss_scale` wants now, 1 where there is none.
+    """Returns the current scale of `dynamic_loss_scale`, or 1 if there is none.
 
     Args:
       opt_state: a state, however deep the `LossScaleState` is in it.

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: at once, in parts, over several devices."""
+"""The loss of a batch and its gradient: whole, in microbatches, over devices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

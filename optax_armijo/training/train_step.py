@@ -1,4 +1,4 @@
-"""`make_train_step`: the loop's body for any params and any optax transformation."""
+"""`make_train_step`: the body of a loop, for any params and any transformation."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from optax_armijo.training.objective import build_objective, with_aux
 
 
 class TrainMetrics(NamedTuple):
-    """What a train step tells.
+    """The metrics of a train step.
 
     Attributes:
-      loss: before the step, of the whole batch.  # f[]
-      aux: what the loss function gave beside the loss, None if nothing.
-      info: what the line search did; None without one.
+      loss: of the whole batch, before the step.  # f[]
+      aux: auxiliary output of the loss function, or None.
+      info: what the line search did; None without a search.
     """
 
     loss: jax.Array
@@ -41,18 +41,19 @@ def make_train_step(
     r"""Returns the jitted step of a training loop.
 
     ``step(params, opt_state, *batch) -> (params, opt_state, metrics)`` takes the
-    gradient of the batch's loss, lets `tx` search on the loss of that same batch, and
-    applies what it found. What the loss function gives beside the loss, batch
-    statistics for instance, comes from the gradient's pass alone: trials see the
-    arguments of the batch as they are, and what they give is dropped.
+    gradient of the batch's loss, lets `tx` search on the loss of the same batch, and
+    applies the updates. Auxiliary output, such as batch statistics, is that of the
+    gradient's pass. Trials get the same arguments, and their auxiliary output is
+    dropped.
 
     With several microbatches,
 
     .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
 
-    gradient and every trial go through them one after the other, at one microbatch's
-    memory: what is tested is the loss of the whole batch, to rounding. Aux is averaged
-    likewise where it is floating point, and the last microbatch's where it is not.
+    the gradient and every trial go through them one after the other, with the memory of
+    one microbatch. The loss that is tested is that of the whole batch, to rounding. Aux
+    is averaged in the same way where it is floating point; else it is that of the last
+    microbatch.
 
     Args:
       loss_fn: ``(params, *batch) -> loss``, a scalar, or ``(loss, aux)``: a mean over
@@ -64,8 +65,8 @@ def make_train_step(
       microbatch_argnums: which arguments of the batch have rows, from 0; None for all
         whose leaves have an axis. The others go whole to each microbatch; a random key
         (of ``jax.random.key``) among them gets the microbatch's number folded in.
-      weight_fn: ``(*microbatch) -> weight``, for losses that are not means over equal
-        rows, such as means over the tokens that are no padding; None for equal weights.
+      weight_fn: ``(*microbatch) -> weight``, for losses that are not means over rows
+        that count equally, such as means over unpadded tokens; None for equal weights.
       axis_name: the axis, or axes, over which ``jax.shard_map`` or ``jax.pmap`` splits
         the batch; loss, aux and gradient are averaged over it, so that every device
         finds the same step sizes. None under ``jax.jit`` alone, which needs nothing.
@@ -129,7 +130,7 @@ def make_train_step(
 
 
 def info_of(opt_state: Any) -> ArmijoInfo | None:
-    """Returns what the line search in a state did; None where there is none."""
+    """Returns what the line search in a state did; None if there is none."""
     return armijo_info(opt_state) if has_info(opt_state) else None
 
 
