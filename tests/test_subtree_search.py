@@ -257,6 +257,17 @@ def test_nan_and_infinity_are_not_made_on_the_way():
     assert losses[-1] < losses[0]
 
 
+def test_max_step_size_may_be_a_schedule():
+    """Of the batches so far, from 0 on, as optax's schedules count."""
+    schedule = optax.linear_schedule(0.0, 0.01, 10)
+    start = {"a": jnp.full(4, 9.0)}
+    _, _, infos = run(bowl, start, 20, search=Backtracking(max_step_size=schedule))
+    applied = [float(info.applied_step_size[0]) for info in infos]
+    expected = [float(schedule(i)) for i in range(12)]
+    np.testing.assert_allclose(applied[:12], expected, rtol=1e-5)
+    assert all(np.isfinite(info.step_factor) for info in infos)
+
+
 def test_max_step_size_caps_what_is_applied():
     _, _, infos = run(
         bowl, {"a": jnp.full(4, 9.0)}, 20, search=Backtracking(max_step_size=0.01)

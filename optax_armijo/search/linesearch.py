@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import optax
+
 from optax_armijo._checks import check_range
 from optax_armijo._types import Scalar
 
@@ -74,8 +76,8 @@ class Backtracking:
       max_trials: evaluations in a test of the whole step, at least 1.
       loss_fraction: the fraction of the loss that a step may promise to remove, above
         0; None for no bound.
-      max_step_size: upper bound of the step sizes that are applied, above 0; None for
-        no bound.
+      max_step_size: upper bound of the step sizes that are applied, above 0, or a
+        schedule of it, from the number of batches so far; None for no bound.
 
     Raises:
       ValueError: an argument outside its range.
@@ -108,7 +110,7 @@ class Backtracking:
     search_growth: Scalar = 1.2
     max_trials: Scalar = 3
     loss_fraction: Scalar | None = 0.1
-    max_step_size: Scalar | None = None
+    max_step_size: Scalar | optax.Schedule | None = None
 
     def __post_init__(self) -> None:
         check_range("c", self.c, above=0, below=1)
@@ -118,5 +120,5 @@ class Backtracking:
         check_range("max_trials", self.max_trials, at_least=1)
         if self.loss_fraction is not None:
             check_range("loss_fraction", self.loss_fraction, above=0)
-        if self.max_step_size is not None:
+        if self.max_step_size is not None and not callable(self.max_step_size):
             check_range("max_step_size", self.max_step_size, above=0)

@@ -174,7 +174,9 @@ def take_step(
             actual_decrease=jnp.where(
                 tests & whole.accepted, _shares(applied * slope, problem, whole), 0
             ),
-            step_factor=jnp.where(tests, whole.applied / begin, 1),
+            step_factor=jnp.where(
+                tests, whole.applied / jnp.where(begin > 0, begin, 1), 1
+            ),
             num_evaluations=num_evaluations,
         ),
     )
@@ -489,9 +491,11 @@ def _limit(
         fraction = jnp.asarray(search.loss_fraction, value.dtype) * more
         part = fraction * value / jnp.where(promised > 0, promised, 1)
         limit = jnp.where(holds, part, limit)
-    if search.max_step_size is not None:
+    bound = search.max_step_size
+    if bound is not None:
+        bound = bound(k - 1) if callable(bound) else bound
         largest = jnp.max(sizes)
-        cap = search.max_step_size / jnp.where(largest > 0, largest, 1)
+        cap = bound / jnp.where(largest > 0, largest, 1)
         limit = jnp.minimum(limit, jnp.where(largest > 0, cap, jnp.inf))
     return limit
 
