@@ -53,6 +53,7 @@ Published line searches <methods>
 What was measured <results>
 speed
 glossary
+Development log <development_log>
 """,
     "API": """
 api/optimizers
