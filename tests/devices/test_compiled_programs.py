@@ -14,6 +14,8 @@ from many_devices import NETWORK, STACKED, batches_of, mesh_of, split, whole
 
 from optax_armijo import armijo_adam, armijo_info, make_train_step
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = {"network": NETWORK, "stacked": STACKED}
 PLACES = {"data parallel": whole, "fully sharded": split}
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from command_line import tell
 from example_runs import assert_refused, records
-from test_bert import need_wheel
 from text_data import MINILM, TWEETS
+from tiny_bert import need_wheel
+
+pytestmark = pytest.mark.slow
 
 WHOLE = ["--epochs", "5", "--seed", "0"]
 

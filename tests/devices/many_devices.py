@@ -10,8 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from test_training import batch, mean_loss
-from toys import LABELS, network_params
+from toys import LABELS, batch, mean_loss, network_params
 
 from optax_armijo import Stacked, make_train_step
 

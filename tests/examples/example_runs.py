@@ -7,7 +7,7 @@ import finetune_bert
 import numpy as np
 from command_line import tell
 from run_folder import read
-from test_bert import tiny_tensors, write_checkpoint
+from tiny_bert import tiny_tensors, write_checkpoint
 
 MAIN = str(finetune_bert.__file__)
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")

@@ -5,7 +5,7 @@ import jax
 import pytest
 from bert import BertClassifier
 from flax import nnx
-from test_bert import TINY
+from tiny_bert import TINY
 
 
 def test_adamw_warms_up_and_comes_down():

@@ -8,39 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params, run
+from toys import (
+    LABELS,
+    batch,
+    mean_loss,
+    network_loss,
+    network_params,
+    row_losses,
+    run,
+    trained,
+)
 
 from optax_armijo import armijo_adam, make_train_step, scale_by_armijo
-
-
-def rows(params, x, y):
-    """The loss of each row, shape [B]."""
-    h = x
-    for name in ("embed", "layers", "head"):
-        h = h @ params[name]["w"] + params[name]["b"]
-        h = h if name == "head" else jnp.tanh(h)
-    return optax.softmax_cross_entropy_with_integer_labels(h, y)
-
-
-def mean_loss(params, x, y):
-    return rows(params, x, y).mean()
-
-
-def batch(size=16, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(size, 8))
-    y = np.argmax(x[:, :3] + x[:, 3:6] ** 2, axis=1)
-    return jnp.asarray(x, jnp.float32), jnp.asarray(y)
-
-
-def trained(step, tx, batches, params=None):
-    """Params, and the metrics of each step."""
-    params = network_params() if params is None else params
-    opt_state, history = tx.init(params), []
-    for arguments in batches:
-        params, opt_state, metrics = step(params, opt_state, *arguments)
-        history.append(metrics)
-    return params, history
 
 
 @pytest.mark.parametrize(
@@ -113,7 +92,9 @@ def test_aux_is_the_gradient_passes_and_trials_see_the_arguments_as_they_are():
 def test_a_loss_a_row_is_refused():
     tx = armijo_adam(LABELS)
     with pytest.raises(ValueError, match="loss_fn's result must be a scalar"):
-        make_train_step(rows, tx)(network_params(), tx.init(network_params()), *batch())
+        make_train_step(row_losses, tx)(
+            network_params(), tx.init(network_params()), *batch()
+        )
 
 
 @pytest.mark.parametrize("value", [0, -1])

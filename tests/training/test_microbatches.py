@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_training import batch, mean_loss, rows, trained
-from toys import LABELS, network_params
+from toys import LABELS, batch, mean_loss, network_params, row_losses, trained
 
 from optax_armijo import armijo_adam, make_train_step
 
@@ -43,7 +42,7 @@ def test_without_padding_the_mean_is_over_rows_that_count():
     """Parts have other numbers of rows that count: a mean of means would be wrong."""
 
     def masked_mean(params, x, y, mask):
-        return jnp.sum(mask * rows(params, x, y)) / jnp.sum(mask)
+        return jnp.sum(mask * row_losses(params, x, y)) / jnp.sum(mask)
 
     def with_mask(seed):
         mask = jnp.asarray([1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0], jnp.float32)

@@ -9,8 +9,8 @@ import train_language_model
 from batches import Encoded, eval_batches
 from bert import BertClassifier
 from flax import nnx
-from test_bert import TINY, need_wheel
 from text_data import BBC, MINILM, TWEETS
+from tiny_bert import TINY, need_wheel
 
 
 def rows(capsys, first: str) -> list[list[str]]:

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_training import batch, mean_loss, trained
-from toys import LABELS, network_params
+from toys import LABELS, batch, mean_loss, network_params, trained
 
 from optax_armijo import (
     LossScaleState,

@@ -2,14 +2,17 @@
 
 import jax
 import numpy as np
+import pytest
 from batches import Batch
 from bert import BertClassifier
+from exports import assert_for_accelerators, exported
 from flax import nnx
-from test_export import assert_for_accelerators, exported
 from training import mean_loss
 from transformers import BertConfig
 
 from optax_armijo import armijo_adam, make_train_step
+
+pytestmark = pytest.mark.slow
 
 ROWS, LENGTH, CLASSES = 32, 64, 3
 # MiniLM's sizes; no weight of them is ever made.

@@ -17,7 +17,7 @@ from reference_presets import Arrays
 import optax_armijo
 
 RECORD = json.loads(
-    (Path(__file__).parent / "data" / "published_trajectories.json").read_text()
+    (Path(__file__).parents[1] / "data" / "published_trajectories.json").read_text()
 )
 PROBLEM = RECORD["problem"]
 NAMES = ("w1", "b1", "w2", "b2", "w3", "b3")

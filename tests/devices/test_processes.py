@@ -1,9 +1,6 @@
 """Several processes, as on many hosts: they step in agreement with one process."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,46 +9,13 @@ import numpy as np
 import pytest
 from many_devices import NETWORK, on_one_device
 from process_worker import NUM_STEPS
+from processes import free_port, run_processes
 
 from optax_armijo import armijo_adam
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).with_name("process_worker.py")
-SECONDS = 300
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_processes(commands, *, num_devices) -> list[str]:
-    """Runs commands side by side; returns what each wrote, or shows what went wrong.
-
-    None of them outlives this call, whatever happens.
-    """
-    count = f"--xla_force_host_platform_device_count={num_devices}"
-    others = [f for f in os.environ.get("XLA_FLAGS", "").split() if "_count=" not in f]
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join([count, *others])}
-    processes = [
-        subprocess.Popen(
-            command,
-            env=os.environ | flags,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in commands
-    ]
-    try:
-        outputs = [process.communicate(timeout=SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    errors = "\n".join(error[-2000:] for _, error in outputs)
-    assert not any(process.returncode for process in processes), errors
-    return [output for output, _ in outputs]
 
 
 def test_processes_step_in_agreement_with_one():

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 from example_runs import assert_refused, records
-from test_processes import free_port, run_processes
+from processes import free_port, run_processes
+
+pytestmark = pytest.mark.slow
 
 SHORT = ["--epochs", "1"]
 

@@ -11,7 +11,7 @@ import pytest
 import trial_report
 from bert import BertClassifier
 from flax import nnx
-from test_bert import TINY
+from tiny_bert import TINY
 from training import evaluate
 
 

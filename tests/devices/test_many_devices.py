@@ -20,8 +20,7 @@ from many_devices import (
     train,
     whole,
 )
-from test_training import mean_loss
-from toys import LABELS, network_params
+from toys import LABELS, mean_loss, network_params
 
 from optax_armijo import (
     armijo_adam,
@@ -31,6 +30,8 @@ from optax_armijo import (
     plasls,
     scale_by_armijo,
 )
+
+pytestmark = pytest.mark.slow
 
 PROBLEMS = {"network": NETWORK, "stacked": STACKED}
 STEPS = 5

@@ -14,8 +14,8 @@ import train_language_model
 import trial
 from bert import load_pretrained
 from example_runs import MAIN, assert_refused
-from test_bert import TINY, need_wheel
 from text_data import TWEETS
+from tiny_bert import TINY, need_wheel
 
 PAGES = (fit_gaussians, train_digits, train_language_model)
 FINE_TUNERS = (finetune_bert, finetune_lora, finetune_sharded, trial)

@@ -23,7 +23,7 @@ import pytest
 
 import optax_armijo
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 FOLDERS = (".", "examples", "benchmarks")
