@@ -12,17 +12,22 @@ import runpy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
+import finetune_bert
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert import BertClassifier, load_bert, load_pretrained
-from command_line import UserError
+from command_line import UserError, tell
+from example_runs import records
 from flax import nnx
 from safetensors.flax import save_file as save_flax_file
-from text_data import MINILM
+from text_data import MINILM, TWEETS
 from tiny_bert import TINY, need_wheel, tiny_tensors, write_checkpoint
 from transformers import BertConfig
+
+from optax_armijo import armijo_adam, make_train_step
 
 pytestmark = pytest.mark.slow
 
@@ -183,3 +188,31 @@ def test_other_kinds_of_bert_are_refused(fields, message):
     config = BertConfig.from_dict({**TINY.to_dict(), **fields})
     with pytest.raises(UserError, match=message):
         load_bert(config, tiny_tensors(), 2, seed=0)
+
+
+def test_first_layers_of_the_real_model_on_real_tweets(tmp_path):
+    need_wheel(MINILM)
+    need_wheel(TWEETS)
+    sizes = ["--train-size", "32", "--validation-size", "32", "--max-length", "16"]
+    argv = [*sizes, "--num-layers", "2", "--epochs", "1"]
+    assert tell(finetune_bert.main, [*argv, "--output-dir", str(tmp_path)]) == 0
+    (step,) = records(tmp_path, "step")
+    assert list(step["step_size"]) == ["embeddings", "layer_0", "layer_1", "output"]
+
+
+def test_a_donated_step_leaves_the_weights_for_the_next_load_of_a_checkpoint():
+    """JAX may take float32 arrays over as they are, and delete them with the params."""
+    tensors = {name: jnp.asarray(x) for name, x in tiny_tensors().items()}
+    graphdef, params = nnx.split(load_bert(TINY, tensors, 2, seed=0), nnx.Param)
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(params))
+    inputs = tiny_inputs(5)
+
+    def loss_fn(params):
+        return jnp.mean(nnx.merge(graphdef, params)(*inputs) ** 2)
+
+    tx = armijo_adam()
+    make_train_step(loss_fn, tx)(params, tx.init(params))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+    assert not any(leaf.is_deleted() for leaf in tensors.values())
+    again = nnx.state(load_bert(TINY, tensors, 2, seed=0), nnx.Param)
+    chex.assert_trees_all_equal(nnx.to_pure_dict(again), before)

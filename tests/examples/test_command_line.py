@@ -139,6 +139,7 @@ def test_hub_name(tiny, monkeypatch, tmp_path, capsys):
     assert load_pretrained("some/bert").config.hidden_size == TINY.hidden_size
 
 
+@pytest.mark.slow
 def test_command_line_ends_with_code_2_and_no_traceback(tmp_path):
     command = [sys.executable, MAIN, "--task", "file", "--train-file", "none.csv"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

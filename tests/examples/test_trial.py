@@ -11,6 +11,7 @@ from run_folder import read
 from trial_report import Method, Score, compare, describe, judge, plot, score
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys):
     """One test, so that its runs are made once."""
     own = ["--rates", "1e-3", "--epochs", "2", "--output-dir", str(tmp_path)]

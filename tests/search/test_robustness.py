@@ -86,7 +86,7 @@ def test_a_bad_first_batch_costs_one_step():
 
 
 @pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
-def test_a_search_that_finds_nothing_comes_back(name):
+def test_trap_1_a_search_that_finds_nothing_comes_back(name):
     """Neither the step nor the step size is lost: the trap of a rate stuck at 0.
 
     Every trial is infinite at some steps, the loss and its gradient are not.
@@ -127,7 +127,7 @@ def test_a_search_that_finds_nothing_comes_back(name):
 
 
 @pytest.mark.parametrize("direction", [1.0, 0.0])
-def test_a_direction_that_does_not_descend_is_not_followed(direction):
+def test_trap_2_a_direction_that_does_not_descend_is_not_followed(direction):
     """An ascent direction (or none) costs no trial and no step."""
     tx = optax.chain(optax.scale(direction), scale_by_armijo(LABELS))
     history = run(tx, network_params(), num_steps=3)
