@@ -121,13 +121,20 @@ def test_grad_is_what_the_search_tests_and_updates_what_adam_takes():
     value, grads = jax.value_and_grad(network_loss)(params)
     scaled = jax.tree.map(lambda g: g / 1000, grads)
     tx = armijo_adam(eps=1e-12)
-    infos = []
-    for grad in (grads, None):
+
+    @jax.jit
+    def info_after_a_step(grad):
         _, state = tx.update(
-            scaled, tx.init(params), params, value=value, grad=grad,
+            scaled,
+            tx.init(params),
+            params,
+            value=value,
+            grad=grad,
             value_fn=network_loss,
-        )  # fmt: skip
-        infos.append(armijo_info(state))
+        )
+        return armijo_info(state)
+
+    infos = [info_after_a_step(grad) for grad in (grads, None)]
     ratios = [info.predicted_decrease / info.applied_step_size for info in infos]
     np.testing.assert_allclose(ratios[0], 1000 * ratios[1], rtol=1e-3)
 

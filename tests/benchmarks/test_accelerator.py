@@ -23,6 +23,7 @@ def made(tmp_path_factory):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_has_a_row_a_method_for_each_dtype(made):
     rows = {(x["dtype"], x["method"]): x for x in made["rows"]}
     assert [*rows] == [
@@ -41,6 +42,7 @@ def test_a_run_has_a_row_a_method_for_each_dtype(made):
     assert {"commit", "versions", "device", "peak_memory"} <= made.keys()
 
 
+@pytest.mark.slow
 def test_a_table_shows_each_row_and_where_it_was_made(made):
     text = accelerator.report(made)
     assert text.startswith("BERT, tiny: 0.1 million weights, batches of 2 x 8 tokens")

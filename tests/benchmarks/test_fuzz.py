@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_a_table_a_precision(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     fuzz.main(["--quick", "--kinds", "regression,exponential"])

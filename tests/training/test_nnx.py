@@ -171,7 +171,7 @@ def test_any_optimizer_and_only_what_wrt_names():
 
 def test_a_value_fn_of_the_model_is_told_from_one_of_the_state():
     model, optimizer, _ = make()
-    grads = nnx.grad(loss_fn)(model, *batch())
+    grads = nnx.jit(nnx.grad(loss_fn))(model, *batch())
     with pytest.raises(TypeError, match="an nnx.State, .*optax_armijo.nnx.make_train_"):
         optimizer.update(
             model,
