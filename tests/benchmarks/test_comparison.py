@@ -196,7 +196,8 @@ def test_numbers_that_are_not_finite_are_null():
 
 
 def test_an_evaluation_has_a_price():
-    assert 0 < run.price_of(toy_task(), repeats=2) < 20
+    # Many, so that the median is of steps that nothing else on the machine held up.
+    assert 0 < run.price_of(toy_task(), repeats=31) < 20
 
 
 # The protocol.
