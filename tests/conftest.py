@@ -19,12 +19,18 @@ def is_known(flag: str) -> bool:
 
 # Nearly all of the tests' time is compilation of programs that run for an instant.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Workers inherit what the first process has found out.
 if "XLA_FLAGS" not in os.environ:
     # The sharding tests want eight devices.
     flags = ["--xla_force_host_platform_device_count=8"]
-    # Where there is this choice, as in JAX 0.10, it compiles in a third of the time.
-    quick = "--xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = " ".join([*flags, quick] if is_known(quick) else flags)
+    for quick in (
+        # Where there is this choice, as in JAX 0.10: a third of the time to compile.
+        "--xla_cpu_use_fusion_emitters=false",
+        # One module for LLVM instead of 32: two thirds of what is left.
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ):
+        flags += [quick] if is_known(quick) else []
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 # Tests compile many a program that another test has compiled. Each process keeps its
 # own: one that reads what another has half written warns.
@@ -45,35 +51,7 @@ EXAMPLES_NEED = (
     "transformers",
 )
 MISSING = [name for name in EXAMPLES_NEED if find_spec(name) is None]
-NEED_THEM = [
-    "test_bert.py",
-    "test_benchmark*.py",
-    "test_comparison.py",
-    "test_examples*.py",
-    "example_runs.py",
-]
-collect_ignore_glob = NEED_THEM if MISSING else []
-
-# Their assertions are to show values, as those of test files do.
-pytest.register_assert_rewrite("example_runs")
-
-
-# Models of BERT's size, several devices and processes: for the leg `slow` of .ci/run.
-SLOW = (
-    "test_bert.py",
-    "test_compiled_programs.py",
-    "test_examples.py",
-    "test_examples_export.py",
-    "test_examples_sharded.py",
-    "test_many_devices.py",
-    "test_processes.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.name in SLOW:
-            item.add_marker(pytest.mark.slow)
+collect_ignore = ["examples", "benchmarks"] if MISSING else []
 
 
 def pytest_unconfigure() -> None:
@@ -95,11 +73,3 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options of a run of `finetune_bert` that takes seconds."""
-    from example_runs import write_tiny
-
-    return write_tiny(tmp_path_factory.mktemp("tiny"))

@@ -22,7 +22,6 @@ from optax_armijo import (
 
 OPTIMIZERS = {
     "armijo_adam": armijo_adam,
-    "armijo_adamw": armijo_adamw,
     "scale_by_armijo": lambda labels: optax.chain(
         optax.sgd(1.0), scale_by_armijo(labels)
     ),
@@ -37,9 +36,9 @@ def plain_runs():
     }
 
 
-@pytest.mark.parametrize("make", [armijo_adam, armijo_adamw, plasls])
+@pytest.mark.parametrize("make", [armijo_adam, armijo_adamw])
 def test_inject_hyperparams_takes_schedules_and_a_search(make):
-    options = {} if make is plasls else {"linesearch": Backtracking(max_trials=2)}
+    options = {"linesearch": Backtracking(max_trials=2)}
     schedule = optax.linear_schedule(0.8, 0.95, 3)
     injected = optax.inject_hyperparams(make)(LABELS, b1=schedule, **options)
     history = run(injected, network_params(), num_steps=6)
@@ -86,29 +85,6 @@ def test_scan(optimizer, plain_runs):
     np.testing.assert_allclose(values, np.stack(expected), rtol=1e-4)
 
 
-def test_cond():
-    """Both branches of a cond return the same types: the state never drifts."""
-    tx = armijo_adam(LABELS)
-    params = network_params()
-    value, grads = jax.value_and_grad(network_loss)(params)
-
-    @jax.jit
-    def maybe(do_it, state):
-        def update():
-            return tx.update(grads, state, params, value=value, value_fn=network_loss)
-
-        def skip():
-            return jax.tree.map(jnp.zeros_like, params), state
-
-        return jax.lax.cond(do_it, update, skip)
-
-    state = tx.init(params)
-    _, skipped = maybe(False, state)
-    chex.assert_trees_all_equal(skipped, state)
-    updates, _ = maybe(True, state)
-    assert jnp.any(updates["head"]["w"] != 0)
-
-
 @pytest.mark.parametrize("make", [armijo_adam, plasls])
 def test_vmap_is_one_run_after_the_other(make):
     tx = make(LABELS)
@@ -145,13 +121,20 @@ def test_grad_is_what_the_search_tests_and_updates_what_adam_takes():
     value, grads = jax.value_and_grad(network_loss)(params)
     scaled = jax.tree.map(lambda g: g / 1000, grads)
     tx = armijo_adam(eps=1e-12)
-    infos = []
-    for grad in (grads, None):
+
+    @jax.jit
+    def info_after_a_step(grad):
         _, state = tx.update(
-            scaled, tx.init(params), params, value=value, grad=grad,
+            scaled,
+            tx.init(params),
+            params,
+            value=value,
+            grad=grad,
             value_fn=network_loss,
-        )  # fmt: skip
-        infos.append(armijo_info(state))
+        )
+        return armijo_info(state)
+
+    infos = [info_after_a_step(grad) for grad in (grads, None)]
     ratios = [info.predicted_decrease / info.applied_step_size for info in infos]
     np.testing.assert_allclose(ratios[0], 1000 * ratios[1], rtol=1e-3)
 

@@ -32,7 +32,7 @@ def test_one_dtype(dtype):
     assert np.mean(last) < 0.6 * float(history[0].value)
 
 
-def test_mixed_tree():
+def test_trap_7_mixed_tree():
     params = network_params()
     params["embed"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["embed"])
     params["head"] = jax.tree.map(lambda x: x.astype(jnp.float16), params["head"])

@@ -112,6 +112,7 @@ def sharded(tree, num_devices):
     return jax.tree.map(put, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(8, 2), (1, 8)])
 def test_a_run_resumes_on_another_number_of_devices(before, after, tmp_path):
     checkpoint = pytest.importorskip("orbax.checkpoint")

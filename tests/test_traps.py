@@ -1,4 +1,8 @@
-"""The traps measured in optax's own line searches, each with its test."""
+"""The traps measured in optax's own line searches, each with its test.
+
+Those of 1 and 2 are in `search/test_robustness.py`, of 4 in `test_forms.py`, of 7 in
+`test_dtypes.py`, of 8 in `devices/test_many_devices.py`.
+"""
 
 import chex
 import jax
@@ -10,33 +14,6 @@ from toys import LABELS, network_loss, network_params, one_step, run
 
 import optax_armijo
 from optax_armijo import Backtracking, armijo_adam, armijo_adamw, armijo_info
-
-
-def test_trap_1_a_step_size_never_sticks_at_zero():
-    """Trials that are all non-finite leave a step size that works again at once."""
-
-    tx = armijo_adam()
-
-    @jax.jit
-    def step_fn(params, state, step):
-        def f(moved):
-            loss = jnp.sum((moved - 3.0) ** 2)
-            return jnp.where((step == 3) & jnp.any(moved != params), jnp.nan, loss)
-
-        value, grads = jax.value_and_grad(f)(params)
-        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
-        return updates, state, value
-
-    params = jnp.zeros(2)
-    state = tx.init(params)
-    losses = []
-    for step in range(15):
-        updates, state, value = step_fn(params, state, jnp.asarray(step))
-        if step in (3, 4):
-            assert np.all((updates == 0) == (step == 3))
-        params = optax.apply_updates(params, updates)
-        losses.append(float(value))
-    assert losses[-1] < 0.5 * losses[4]
 
 
 @pytest.mark.parametrize("max_trials", [1, 3])
@@ -153,7 +130,7 @@ def test_trap_11_strict_dtype_promotion(dtype):
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))
 
 
-def test_the_loss_is_never_handed_a_hole():
+def test_trap_5_the_loss_is_never_handed_a_hole():
     """With frozen leaves, the loss still sees the full params (optax#1649)."""
     params = network_params()
     structure = jax.tree.structure(params)

@@ -105,3 +105,35 @@ def run(
         state = entry.state
         history.append(entry)
     return history
+
+
+def row_losses(params, x, y):
+    """The loss of each row, shape [B]."""
+    h = x
+    for name in GROUPS:
+        h = h @ params[name]["w"] + params[name]["b"]
+        h = h if name == "head" else jnp.tanh(h)
+    return optax.softmax_cross_entropy_with_integer_labels(h, y)
+
+
+def mean_loss(params, x, y):
+    """The toy network's loss on rows that are given."""
+    return row_losses(params, x, y).mean()
+
+
+def batch(size=16, seed=0):
+    """Rows and their classes, other ones for each seed."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(size, 8))
+    y = np.argmax(x[:, :3] + x[:, 3:6] ** 2, axis=1)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(y)
+
+
+def trained(step, tx, batches, params=None):
+    """Takes steps of `make_train_step`; gives params, and the metrics of each step."""
+    params = network_params() if params is None else params
+    opt_state, history = tx.init(params), []
+    for arguments in batches:
+        params, opt_state, metrics = step(params, opt_state, *arguments)
+        history.append(metrics)
+    return params, history

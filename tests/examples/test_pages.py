@@ -1,0 +1,75 @@
+"""The examples of one page: each trains at tiny size, and prints what it says."""
+
+import finetune_lora
+import fit_gaussians
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import train_digits
+import train_language_model
+from batches import Encoded, eval_batches
+from bert import BertClassifier
+from flax import nnx
+from text_data import BBC, MINILM, TWEETS
+from tiny_bert import TINY, need_wheel
+
+
+def rows(capsys, first: str) -> list[list[str]]:
+    """The printed table's lines, split at blanks, from the header on."""
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    return lines[[line[:1] for line in lines].index([first]) :]
+
+
+def test_digits_are_learnt(capsys):
+    assert train_digits.main(["--epochs", "2", "--batch-size", "128"]) > 0.8
+    header, *epochs = rows(capsys, "epoch")
+    assert header[-4:] == ["layer_0", "layer_1", "layer_2", "output"]
+    assert [row[0] for row in epochs] == ["1", "2"]
+    assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
+    assert all(float(size) > 0.0 for row in epochs for size in row[-4:])
+
+
+def test_language_model_beats_the_even_guess(capsys):
+    need_wheel(BBC)
+    argv = ["--steps", "20", "--batch-size", "8", "--width", "16", "--layers", "2"]
+    assert train_language_model.main(argv) < 6.5, "256 bytes are 8 bits"
+    header, *lines = rows(capsys, "step")
+    assert header[-4:] == ["embeddings", "layer_0", "layer_1", "output"]
+    assert [line[0] for line in lines[:10]] == [str(2 * i) for i in range(1, 11)]
+    assert all(float(size) > 0.0 for line in lines[:10] for size in line[-4:])
+
+
+@pytest.mark.slow
+def test_lora_trains_adapters_and_head_alone(capsys):
+    need_wheel(MINILM)
+    need_wheel(TWEETS)
+    sizes = ["--train-size", "32", "--validation-size", "32", "--batch-size", "16"]
+    argv = [*sizes, "--num-layers", "2", "--epochs", "2", "--max-length", "16"]
+    assert 0.0 <= finetune_lora.main(argv) <= 1.0
+    (header, *epochs) = rows(capsys, "epoch")
+    assert header[-3:] == ["layer_0", "layer_1", "output"], "the embeddings rest"
+    assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
+
+
+def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
+    model = BertClassifier(TINY, 2, nnx.Rngs(0))
+    batch = eval_batches([Encoded(np.arange(5), np.zeros(5, int), 1)], 2, 32)
+    ids, mask, types = map(jnp.asarray, next(batch)[:3])
+    before = model(ids, mask, types)
+    finetune_lora.add_adapters(model, 4, nnx.Rngs(1))
+    np.testing.assert_array_equal(model(ids, mask, types), before)
+    _, trained, rest = nnx.split(model, finetune_lora.TRAINED, ...)
+    names = {str(path[-1]) for path, _ in nnx.to_flat_state(trained)}
+    assert names == {"lora_a", "lora_b", "kernel", "bias"}
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]
+    assert not any("lora" in path or "classifier" in path for path in paths)
+
+
+def test_gaussians_are_fitted_with_a_step_size_for_each_part(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    scores = fit_gaussians.main(["--steps", "8"])
+    assert scores[fit_gaussians.OURS] > 12.0, "it begins at 11.3 dB"
+    assert fit_gaussians.PICTURE.read_bytes().startswith(b"\x89PNG")
+    assert f"armijo_adam: {scores['armijo_adam']:.2f} dB" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""Float16 with a loss scale: gradients are scaled, and nothing else."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import LABELS, batch, mean_loss, network_params, trained
+
+from optax_armijo import (
+    LossScaleState,
+    armijo_adam,
+    armijo_info,
+    dynamic_loss_scale,
+    loss_scale,
+    make_train_step,
+)
+
+SMALL = 2.0**-19
+"""Makes gradients of order 1e-2 vanish in float16, whose smallest number is 6e-8."""
+
+
+def half_loss(params, x, y):
+    """The network in float16, its small loss in float32."""
+    half = jax.tree.map(lambda p: p.astype(jnp.float16), params)
+    h = x.astype(jnp.float16)
+    for name in ("embed", "layers", "head"):
+        h = h @ half[name]["w"] + half[name]["b"]
+        h = h if name == "head" else jnp.tanh(h)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        (h * jnp.float16(SMALL)).astype(jnp.float32) / SMALL, y
+    )
+    return SMALL * losses.mean()
+
+
+def test_gradients_that_vanish_without_a_scale_train_with_one():
+    batches = [batch(64)] * 30
+    whole = armijo_adam(LABELS)
+    _, expected = trained(make_train_step(mean_loss, whole), whole, batches)
+    scaled = dynamic_loss_scale(armijo_adam(LABELS, eps=1e-14))
+    step = make_train_step(half_loss, scaled, num_microbatches=2)
+    _, history = trained(step, scaled, batches)
+    first, last = (float(history[i].loss) / SMALL for i in (0, -1))
+    np.testing.assert_allclose(first, expected[0].loss, rtol=1e-2)
+    assert last < 0.5 * first
+    assert last < 1.5 * float(expected[-1].loss)
+    grads = jax.jit(jax.grad(half_loss))(network_params(), *batch(64))
+    lost = np.mean([float((g == 0).mean()) for g in jax.tree.leaves(grads)])
+    assert lost > 0.3
+
+
+def test_the_search_works_in_the_losss_own_unit():
+    """Both sides of its test are unscaled, whatever the scale."""
+    runs = []
+    for scale in (1.0, 2.0**10):
+        tx = dynamic_loss_scale(armijo_adam(LABELS), init_scale=scale)
+        step = make_train_step(mean_loss, tx, num_microbatches=2)
+        runs.append(trained(step, tx, [batch(seed=i) for i in range(5)]))
+    (params, history), (others, other_history) = runs
+    chex.assert_trees_all_close(params, others, rtol=1e-5, atol=1e-7)
+    for mine, theirs in zip(history, other_history, strict=True):
+        np.testing.assert_allclose(mine.loss, theirs.loss, rtol=1e-6)
+        for name in ("predicted_decrease", "actual_decrease", "step_size"):
+            a, b = getattr(mine.info, name), getattr(theirs.info, name)
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e8])
+@pytest.mark.parametrize("name", ["armijo_adam", "sgd"])
+def test_float16_params_train_on_losses_whose_gradients_float16_cannot_hold(name, size):
+    """Neither the scale nor the unscaled gradient stops at what float16 holds."""
+    inner = {"armijo_adam": armijo_adam(eps=1e-14), "sgd": optax.sgd(0.1 / size)}
+    tx = dynamic_loss_scale(inner[name])
+
+    def loss_fn(params):
+        return size * jnp.mean((params["w"].astype(jnp.float32) - 1.0) ** 2)
+
+    step = make_train_step(loss_fn, tx)
+    params = {"w": jnp.full(2, 2.0, jnp.float16)}
+    state = jax.jit(tx.init)(params)
+    for _ in range(120):
+        params, state, _ = step(params, state)
+    assert params["w"].dtype == jnp.float16
+    np.testing.assert_allclose(params["w"], 1.0, atol=0.02)
+
+
+def test_a_gradient_that_overflows_changes_the_scale_alone():
+    tx = dynamic_loss_scale(armijo_adam(LABELS), init_scale=1024.0)
+    params = network_params()
+    state = tx.init(params)
+    grads = jax.tree.map(lambda p: jnp.full_like(p, jnp.inf), params)
+
+    @jax.jit
+    def update(state):
+        return tx.update(
+            grads, state, params, value=jnp.ones(()), value_fn=lambda p: jnp.ones(())
+        )
+
+    updates, after = update(state)
+    assert isinstance(state, LossScaleState) and isinstance(after, LossScaleState)
+    assert float(after.scale) == 512.0
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    chex.assert_trees_all_equal(after.inner, state.inner)
+    # The info is the state's: this step left it as it was.
+    assert int(armijo_info(after).total_evaluations) == 0
+
+
+def test_the_scale_follows_its_rule():
+    rng = np.random.default_rng(0)
+    good = rng.random(60) > 0.2
+    tx = dynamic_loss_scale(
+        optax.sgd(1.0),
+        init_scale=8.0,
+        factor=4.0,
+        growth_interval=3,
+        min_scale=0.5,
+        max_scale=64.0,
+    )
+    state = tx.init(jnp.zeros(2))
+    scale, streak = 8.0, 0
+    for is_good in good:
+        grad = jnp.full(2, 1.0 if is_good else jnp.nan)
+        _, state = tx.update(grad, state, jnp.zeros(2))
+        streak = streak + 1 if is_good else 0
+        scale = scale if is_good else scale / 4
+        if streak == 3:
+            scale, streak = scale * 4, 0
+        scale = min(max(scale, 0.5), 64.0)
+        assert float(loss_scale(state)) == scale
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("init_scale", 0.0, r"init_scale .* \[5.96046e-08, 1.67772e\+07\]; got 0.0"),
+        ("factor", 1.0, r"factor .* \(1, inf\); got 1.0"),
+        ("growth_interval", 0, r"growth_interval .* got 0"),
+        ("min_scale", 0.0, r"min_scale .* got 0.0"),
+        ("max_scale", 1e-9, r"max_scale .* got 1e-09"),
+    ],
+)
+def test_bad_options_raise_at_construction(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        dynamic_loss_scale(optax.sgd(1.0), **{name: value})

@@ -1,0 +1,132 @@
+"""A batch in parts: the same step as the batch at once, at one part's memory."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import LABELS, batch, mean_loss, network_params, row_losses, trained
+
+from optax_armijo import armijo_adam, make_train_step
+
+
+def compare(step, other, tx, batches, **tolerances):
+    params, history = trained(step, tx, batches)
+    expected, others = trained(other, tx, batches)
+    for mine, theirs in zip(history, others, strict=True):
+        np.testing.assert_allclose(mine.loss, theirs.loss, rtol=1e-5)
+        np.testing.assert_array_equal(mine.info.num_trials, theirs.info.num_trials)
+        np.testing.assert_allclose(
+            mine.info.step_size, theirs.info.step_size, rtol=1e-4
+        )
+    chex.assert_trees_all_close(params, expected, **tolerances)
+
+
+@pytest.mark.parametrize("num_microbatches", [2, 8])
+def test_parts_make_the_step_of_the_whole(num_microbatches):
+    tx = armijo_adam(LABELS)
+    compare(
+        make_train_step(mean_loss, tx, num_microbatches=num_microbatches),
+        make_train_step(mean_loss, tx),
+        tx,
+        [batch(16, seed) for seed in range(10)],
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+def test_without_padding_the_mean_is_over_rows_that_count():
+    """Parts have other numbers of rows that count: a mean of means would be wrong."""
+
+    def masked_mean(params, x, y, mask):
+        return jnp.sum(mask * row_losses(params, x, y)) / jnp.sum(mask)
+
+    def with_mask(seed):
+        mask = jnp.asarray([1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0], jnp.float32)
+        return (*batch(12, seed), mask)
+
+    tx = armijo_adam(LABELS)
+    compare(
+        make_train_step(
+            masked_mean,
+            tx,
+            num_microbatches=2,
+            weight_fn=lambda x, y, mask: mask.sum(),
+        ),
+        make_train_step(masked_mean, tx),
+        tx,
+        [with_mask(seed) for seed in range(6)],
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+def test_what_has_no_rows_goes_whole_and_keys_differ_by_part():
+    def loss_fn(params, scale, key, x, y):
+        noise = jax.random.normal(key, ())
+        aux = {"noise": noise, "count": jnp.asarray(x.shape[0]), "scale": scale.mean()}
+        return scale.mean() * mean_loss(params, x, y), aux
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(
+        loss_fn, tx, has_aux=True, num_microbatches=2, microbatch_argnums=(2, 3)
+    )
+    key = jax.random.key(0)
+    arguments = (jnp.full(7, 2.0), key, *batch())
+    _, (metrics,) = trained(step, tx, [arguments])
+    draws = [jax.random.normal(jax.random.fold_in(key, i), ()) for i in range(2)]
+    np.testing.assert_allclose(metrics.aux["noise"], np.mean(draws), rtol=1e-5)
+    assert int(metrics.aux["count"]) == 8  # the last part's: it is no float
+    assert float(metrics.aux["scale"]) == 2.0
+    whole = 2.0 * mean_loss(network_params(), *batch())
+    np.testing.assert_allclose(metrics.loss, whole, rtol=1e-5)
+
+
+def test_rows_that_cannot_be_split_raise():
+    tx = armijo_adam(LABELS)
+    step = make_train_step(mean_loss, tx, num_microbatches=3)
+    with pytest.raises(ValueError, match=r"num_microbatches=3 and shape \(16, 8\)"):
+        step(network_params(), tx.init(network_params()), *batch())
+
+
+def test_low_precision_gradients_are_added_up_in_float32():
+    """256 equal parts in bfloat16: their sum would stand still at 256 times one."""
+    params = {"w": jnp.ones(4, jnp.bfloat16)}
+
+    def loss_fn(params, x):
+        return jnp.mean(params["w"].astype(jnp.float32) * x)
+
+    tx = optax.sgd(1.0)
+    x = jnp.full((1024, 1), 1.5)
+    step = make_train_step(loss_fn, tx, num_microbatches=1024, donate=False)
+    new, _, _ = step(params, tx.init(params), x)
+    whole, _, _ = make_train_step(loss_fn, tx)(params, tx.init(params), x)
+    chex.assert_trees_all_equal(new, whole)
+
+
+def test_trials_need_the_memory_of_one_part():
+    """Activations, [B, 4096], are what this program's memory is of."""
+
+    def loss_fn(params, x):
+        h = jnp.tanh(x @ params["in"])
+        return jnp.mean(jnp.tanh(h @ params["mid"]) @ params["out"])
+
+    params = {
+        "in": jnp.ones((4, 4096)),
+        "mid": jnp.ones((4096, 16)),
+        "out": jnp.ones((16, 1)),
+    }
+    tx = armijo_adam({"in": "a", "mid": "b", "out": "b"})
+
+    def temporaries(num_microbatches):
+        step = make_train_step(loss_fn, tx, num_microbatches=num_microbatches)
+        x = jnp.ones((512, 4))
+        compiled: Any = step.lower(params, tx.init(params), x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    activations = 512 * 4096 * 4
+    assert temporaries(1) > activations
+    assert temporaries(1) - temporaries(8) > 0.7 * (7 / 8) * activations

@@ -1,0 +1,103 @@
+"""`make_train_step`: the loop everyone writes, for any params and any optimizer."""
+
+from typing import Any, cast
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import (
+    LABELS,
+    batch,
+    mean_loss,
+    network_loss,
+    network_params,
+    row_losses,
+    run,
+    trained,
+)
+
+from optax_armijo import armijo_adam, make_train_step, scale_by_armijo
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        armijo_adam(LABELS),
+        optax.chain(optax.sgd(1.0, momentum=0.9), scale_by_armijo(LABELS)),
+        optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(LABELS)),
+    ],
+    ids=["armijo_adam", "behind momentum", "behind clipping"],
+)
+def test_it_does_what_the_loop_by_hand_does(tx):
+    step = make_train_step(network_loss, tx)
+    params, history = trained(step, tx, [(jnp.asarray(i),) for i in range(6)])
+    expected = run(tx, network_params(), num_steps=6)
+    for metrics, entry in zip(history, expected, strict=True):
+        np.testing.assert_allclose(metrics.loss, entry.value, rtol=1e-5)
+    last = optax.apply_updates(expected[-1].params, expected[-1].updates)
+    chex.assert_trees_all_close(params, last, rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_outlive_the_states_that_are_donated():
+    tx = armijo_adam(LABELS)
+    step = make_train_step(mean_loss, tx)
+    params = network_params()
+    kept = jax.tree.map(jnp.copy, params)
+    opt_state = tx.init(params)
+    first_state = opt_state
+    params, opt_state, first = step(params, opt_state, *batch())
+    params, opt_state, _ = step(params, opt_state, *batch())
+    assert first.info is not None
+    assert first.info.labels == ("embed", "head", "layers")
+    assert first.info.num_trials.shape == (3,)
+    assert cast(Any, first_state).adam.nu["head"]["w"].is_deleted()
+    unharmed = make_train_step(mean_loss, tx, donate=False)
+    unharmed(kept, tx.init(kept), *batch())
+    assert not kept["head"]["w"].is_deleted()
+
+
+def test_optimizers_without_a_search_work_too():
+    tx = optax.adam(1e-2)
+    params, history = trained(make_train_step(mean_loss, tx), tx, [batch()] * 30)
+    assert history[-1].loss < 0.7 * history[0].loss
+    assert history[0].info is None and history[0].aux is None
+
+
+def test_aux_is_the_gradient_passes_and_trials_see_the_arguments_as_they_are():
+    """Running statistics go around the loop as an argument and come back as aux."""
+
+    def loss_fn(params, mean, x, y):
+        aux = {"mean": 0.9 * mean + 0.1 * x.mean(0), "loss": mean_loss(params, x, y)}
+        return mean_loss(params, x, y), aux
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(loss_fn, tx, has_aux=True)
+    plain = make_train_step(mean_loss, tx)
+    batches = [batch(seed=seed) for seed in range(4)]
+    _, expected = trained(plain, tx, batches)
+    params, mean, by_hand = network_params(), jnp.zeros(8), np.zeros(8)
+    opt_state = tx.init(params)
+    for arguments, other in zip(batches, expected, strict=True):
+        params, opt_state, metrics = step(params, opt_state, mean, *arguments)
+        mean = metrics.aux["mean"]
+        by_hand = 0.9 * by_hand + 0.1 * np.asarray(arguments[0]).mean(0)
+        np.testing.assert_allclose(mean, by_hand, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(metrics.aux["loss"], metrics.loss)
+        np.testing.assert_allclose(metrics.loss, other.loss, rtol=1e-5)
+
+
+def test_a_loss_a_row_is_refused():
+    tx = armijo_adam(LABELS)
+    with pytest.raises(ValueError, match="loss_fn's result must be a scalar"):
+        make_train_step(row_losses, tx)(
+            network_params(), tx.init(network_params()), *batch()
+        )
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_bad_options_raise_at_construction(value):
+    with pytest.raises(ValueError, match=r"num_microbatches .* \[1, inf\); got"):
+        make_train_step(mean_loss, optax.sgd(1.0), num_microbatches=value)
