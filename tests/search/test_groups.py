@@ -263,7 +263,7 @@ def test_max_step_size_may_be_a_schedule():
     start = {"a": jnp.full(4, 9.0)}
     _, _, infos = run(bowl, start, 20, search=Backtracking(max_step_size=schedule))
     applied = [float(info.applied_step_size[0]) for info in infos]
-    expected = [float(schedule(i)) for i in range(12)]
+    expected = [float(jnp.asarray(schedule(i))) for i in range(12)]
     np.testing.assert_allclose(applied[:12], expected, rtol=1e-5)
     assert all(np.isfinite(info.step_factor) for info in infos)
 
