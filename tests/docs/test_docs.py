@@ -6,6 +6,7 @@ The site itself is built by CI's leg `docs`; what is tested here needs no Sphinx
 import ast
 import importlib
 import inspect
+import json
 import re
 import shlex
 import sys
@@ -214,3 +215,19 @@ def test_a_figure_is_drawn(name, tmp_path):
     importlib.import_module(name).main(folder=tmp_path)
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn and all((ROOT / "docs" / "img" / name).is_file() for name in drawn)
+
+
+def test_the_guide_to_precision_says_what_was_measured():
+    record = json.loads((ROOT / "benchmarks/results/fuzz.json").read_text())
+    within, still = map(record["columns"].index, ("within 2 of Adam", "stood still"))
+    names = {
+        ("float32", "bfloat16"): "bfloat16 compute",
+        ("float32", "float16, scaled"): "float16 compute",
+    }
+    text = (ROOT / "docs/guides/precision.md").read_text()
+    shown = re.findall(r"\| (\w+) \| ([\w, ]+) \| (\d+) \| (\d+) \|", text)
+    assert len(shown) == 5
+    for params, compute, *numbers in shown:
+        rows = record["rows"][names.get((params, compute), params)]
+        (row,) = (row for row in rows if row[0] == "armijo_adam")
+        assert numbers == [row[within], row[still]]
