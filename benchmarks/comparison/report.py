@@ -29,13 +29,13 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.
 NUM_DRAWN = 6  # methods in a figure
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
-BEST_FREE = "best method without a learning rate, task by task"
+BEST_FREE = "best method without a learning rate, task by task, in hindsight"
 TITLES = (
     f"`{DEFAULT}()`",
-    "AdamW, warm-up and cosine, best rate of a sweep, known afterwards",
-    "AdamW, warm-up and cosine, a usual rate",
+    "AdamW, warm-up and cosine, best rate of a sweep, in hindsight",
+    "AdamW, warm-up and cosine, one usual rate",
     BEST_FREE,
-    "PLASLS, the line search of the paper",
+    "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
 )
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
@@ -395,8 +395,8 @@ def summary(name: str) -> str:
     return (
         f"{short}Means over the same tasks and seeds in all rows: "
         f"{names or 'none so far'}. "
-        "By the mean score, on all tasks that both have run on, `armijo_adam()` is "
-        f"{last}; when both are averaged, {average}."
+        "By the mean score, on the tasks that both have run on, `armijo_adam()` is "
+        f"{last}; with `average_iterates` around both, {average}."
     )
 
 
