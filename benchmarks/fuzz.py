@@ -25,7 +25,7 @@ from rich.table import Table
 
 import optax_armijo as oa
 
-ROWS, BATCH = 64, 16
+ROWS = 64
 ADAM_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 FACTOR = 2.0
 LONG = 20  # steps in a row without a move that count as standing still
@@ -252,7 +252,9 @@ class Ends(NamedTuple):
     has_nan: Any
 
 
-def train(tx: Any, problem: Problem, precision: Precision, num_steps: int) -> Ends:
+def train(
+    tx: Any, problem: Problem, precision: Precision, num_steps: int, batch_size: int
+) -> Ends:
     """One run."""
     tx = optax.with_extra_args_support(tx)
 
@@ -261,7 +263,7 @@ def train(tx: Any, problem: Problem, precision: Precision, num_steps: int) -> En
 
     def step_fn(carry: Any, step: jax.Array) -> tuple[Any, None]:
         params, state, counts, most = carry
-        rows = (BATCH * step + jnp.arange(BATCH)) % ROWS
+        rows = (batch_size * step + jnp.arange(batch_size)) % ROWS
         is_bad = problem.has_nans & (step % BAD_BATCHES == BAD_BATCHES - 1)
 
         def value_fn(params: Any) -> jax.Array:
@@ -301,7 +303,8 @@ def program(
 
     def one(rate: jax.Array, kind: jax.Array, seed: jax.Array) -> Ends:
         tx = oa.dynamic_loss_scale(make(rate)) if precision.is_scaled else make(rate)
-        return train(tx, make_problem(kind, seed), precision, options.steps)
+        problem = make_problem(kind, seed)
+        return train(tx, problem, precision, options.steps, options.batch_size)
 
     @jax.jit
     def run(rate: jax.Array) -> Ends:
@@ -402,8 +405,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     parser.add_argument("--seeds", type=positive, default=16, help="runs of each kind")
     parser.add_argument("--steps", type=positive, default=500, help="of each run")
+    text = f"rows in a step, of {ROWS}; default 16"
+    parser.add_argument("--batch-size", type=positive, default=16, help=text)
     parser.add_argument("--quick", action="store_true", help="a few runs, in seconds")
-    parser.add_argument("--record", action="store_true", help="keep the tables")
+    text = "keep the tables in results/NAME.json; default fuzz"
+    parser.add_argument("--record", nargs="?", const="fuzz", metavar="NAME", help=text)
     options = parser.parse_args(argv)
     if options.quick:
         options.seeds, options.steps = 2, 40
@@ -415,7 +421,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{minutes} minutes")
     if options.record:
         made = environment(vars(options)) | {"minutes": minutes}
-        write_result(RESULTS / "fuzz.json", made | {"columns": COLUMNS, "rows": rows})
+        write_result(
+            RESULTS / f"{options.record}.json",
+            made | {"columns": COLUMNS, "rows": rows},
+        )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class BacktrackingState(NamedTuple):
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       num_steps: updates so far, bad batches included.  # i32[]
-      adam: moments; its count k is that of the good batches.
+      adam: moments; its count k is that of the good batches. `scale_by_armijo` has no
+        moments: it keeps the last direction in the place of ``mu``.
       group_step_size: step size of each group from its tests, 0 before.  # f[G]
       factor: that all groups share.  # f[]
       group_searched: k at the group's last search, 0 before.  # i32[G]

@@ -111,7 +111,7 @@ def armijo_adamw(
 
     Args:
       param_labels: see `armijo_adam`, as for all but the last two.
-      linesearch: the numbers of the search.
+      linesearch: the options of the search.
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
@@ -166,7 +166,7 @@ def scale_by_armijo(
 
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.
-      linesearch: the numbers of the search.
+      linesearch: the options of the search.
       take_back: whether a step is taken back if the loss after it is not finite or far
         above those before. This needs the direction of the last step: with True the
         state holds one more array of the shape of each param.
@@ -206,4 +206,4 @@ def scale_by_armijo(
       derivatives*, 1966.
     """
     check_choice("take_back", take_back, (True, False))
-    return search_along_updates(param_labels, linesearch, takes_back=take_back)
+    return search_along_updates(param_labels, linesearch, take_back=take_back)

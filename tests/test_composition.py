@@ -22,6 +22,7 @@ from optax_armijo import (
 
 OPTIMIZERS = {
     "armijo_adam": armijo_adam,
+    "armijo_adamw": armijo_adamw,
     "scale_by_armijo": lambda labels: optax.chain(
         optax.sgd(1.0), scale_by_armijo(labels)
     ),

@@ -305,8 +305,8 @@ class TestAsOptaxTestsItsOwn:
             return jax.lax.cond(is_due, step, lambda *same: same, params, state)
 
         state = tx.init(params)
-        stayed, _ = maybe(False, params, state)
-        chex.assert_trees_all_equal(stayed, params)
+        stayed, kept = maybe(False, params, state)
+        chex.assert_trees_all_equal((stayed, kept), (params, state))
         moved, _ = maybe(True, params, state)
         assert network_loss(moved) < network_loss(params)
 

@@ -32,8 +32,10 @@ class Backtracking:
     last factor times the growth of k since then (8 at most), so that step sizes grow no
     faster than k. The factor shrinks by `decrease_factor` until the test passes, in
     `max_trials` evaluations at most. If none passes, the last trial is applied if it
-    does not raise the loss; else nothing moves. Where momentum ascends on this batch,
-    the loss may rise by 2 - c times what the slope says, and :math:`\tau` stays.
+    does not raise the loss; else nothing moves. A trial that leaves the loss exactly
+    as it was passes: its step may have been rounded away. Where momentum ascends on
+    this batch, the loss may rise by 2 - c times what the slope says, and :math:`\tau`
+    stays.
 
     Groups are compared in the second step, and again whenever k has grown fourfold. All
     are tested on the same batch, 16 in a step at most, and the length of the whole step
@@ -66,7 +68,7 @@ class Backtracking:
     **Safeguard.** A step is taken back in the next update if the loss after it is not
     finite or, from the tenth step on, three mean deviations above the moving average,
     and if going back removes half of the excess. Step sizes then shrink to a quarter.
-    This costs one evaluation, and no memory.
+    This costs one evaluation and, along Adam's direction, no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).

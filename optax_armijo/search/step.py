@@ -551,7 +551,7 @@ def _search_whole(
         factor = factor.astype(at.factor.dtype)
         loss = problem.loss_after(factor * sizes, direction)
         accepted = problem.value - loss >= factor * required - problem.tolerance
-        # As it is where all of the step is rounded away: to shorten it helps nothing.
+        # The whole step may be rounded away, and then a shorter one would be, too.
         accepted |= loss == problem.value
         applied = jnp.where(accepted | (loss <= problem.value), factor, 0)
         return _Whole(factor, loss, accepted, at.num_trials + 1, applied)

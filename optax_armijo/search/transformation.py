@@ -174,13 +174,13 @@ def search_along_adam(
 
 
 def search_along_updates(
-    param_labels: ParamLabels, linesearch: Backtracking, *, takes_back: bool
+    param_labels: ParamLabels, linesearch: Backtracking, *, take_back: bool
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along the incoming updates."""
     check_linesearch(linesearch)
 
     def init(grouping: Grouping, params: Any) -> BacktrackingState:
-        last = _zeros(grouping, params) if takes_back else ()
+        last = _zeros(grouping, params) if take_back else ()
         return _init_state(grouping, params, last, ())
 
     def step(
@@ -194,7 +194,7 @@ def search_along_updates(
         init,
         step,
         kind=BacktrackingState,
-        moments=lambda state: (state.adam.mu,) if takes_back else (),
+        moments=lambda state: (state.adam.mu,) if take_back else (),
         needs_grad=True,
     )
 
