@@ -3,8 +3,8 @@
 Run ``python benchmarks/fuzz.py``, or ``--quick`` for a look. By form and precision, it
 prints how many runs decreased the loss by at least half as much as the best of four
 Adams, and how many ended badly. All losses are measured over all rows in float32.
-``--kinds``, ``--forms`` and ``--precisions`` choose what is run; ``--record NAME`` keeps
-the tables in ``benchmarks/results/NAME.json``.
+``--kinds``, ``--forms`` and ``--precisions`` choose what is run; ``--record NAME``
+keeps the tables in ``benchmarks/results/NAME.json``.
 """
 
 import argparse
