@@ -37,13 +37,14 @@ class Backtracking:
     this batch, the loss may rise by 2 - c times what the slope says, and :math:`\tau`
     stays.
 
-    Groups are compared in the second step, and again whenever k has grown fourfold. All
-    are tested on the same batch, 16 in a step at most, and the length of the whole step
-    stays as it was. A group's test takes one evaluation; its first test begins at twice
-    the group's step size and takes two at most. The result is the step size at which
-    the test would just pass on the quadratic that has this slope and this decrease.
-    The group's step size moves part of the way there, since it was tested alone and on
-    one batch: on a logarithmic scale three quarters the first time, and half later.
+    Groups are compared in the second step, and again whenever k has grown eightfold.
+    All are tested on the same batch, 16 in a step at most, and the length of the whole
+    step stays as it was. A group's test takes one evaluation; its first test begins at
+    twice the group's step size and takes two at most. The result is the step size at
+    which the test would just pass on the quadratic that has this slope and this
+    decrease. The group's step size moves part of the way there, since it was tested
+    alone and on one batch: on a logarithmic scale three quarters the first time, and
+    half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. The factor is divided by
@@ -111,7 +112,7 @@ class Backtracking:
     decrease_factor: Scalar = 0.8
     search_growth: Scalar = 1.2
     max_trials: Scalar = 3
-    loss_fraction: Scalar | None = 0.1
+    loss_fraction: Scalar | None = 0.05
     max_step_size: Scalar | optax.Schedule | None = None
 
     def __post_init__(self) -> None:

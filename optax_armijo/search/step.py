@@ -25,7 +25,7 @@ from optax_armijo.search.linesearch import Backtracking
 
 FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
-GROUP_SEARCH_GROWTH = 4  # of the number of steps between comparisons of groups
+GROUP_SEARCH_GROWTH = 8  # of the number of steps between comparisons of groups
 MOST_GROUPS = 16  # that are searched in one step
 TINY = 1e-3  # below which a ratio of decreases says nothing of curvature
 GROUP_TRIALS = 2  # evaluations of a group's own test in a step

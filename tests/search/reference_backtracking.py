@@ -21,7 +21,7 @@ class Options(NamedTuple):
     decrease_factor: float = 0.8
     search_growth: float = 1.2
     max_trials: int = 3
-    loss_fraction: float | None = 0.1
+    loss_fraction: float | None = 0.05
     max_step_size: float | None = None
     b1: float = 0.9
     b2: float = 0.999
@@ -127,7 +127,7 @@ class Twin:
         is_first = not np.any(self.eta)
         if is_first:
             self.find_first_sizes(params, ray)
-        elif not suspect and np.any(k >= 4 * self.group_tested):
+        elif not suspect and np.any(k >= 8 * self.group_tested):
             self.compare_groups(k, ray)
         promised = float(np.sum(self.eta * slope))
         limit = self.limit(value, k, promised)
@@ -182,7 +182,7 @@ class Twin:
         p, slope, value, tolerance, loss_after = ray
         before = self.eta = with_new_groups(self.eta, slope, 0.0)
         after, density = before.copy(), self.root_mean_squares(p)
-        due = (k >= 4 * self.group_tested) & (slope > 0) & (before > 0)
+        due = (k >= 8 * self.group_tested) & (slope > 0) & (before > 0)
         longest_ago_first = np.argsort(self.group_tested, kind="stable")
         turns = [i for i in longest_ago_first if due[i]][:16]
         for i in turns if len(before) > 1 else []:

@@ -88,8 +88,10 @@ def test_a_bad_first_batch_costs_one_step():
     assert history[-1].value < 0.8 * history[1].value
 
 
+# Where groups are compared in these steps, one of them comes out five times smaller.
+@pytest.mark.parametrize(("bad", "part"), [(17, 0.3), (12, 0.15)])
 @pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
-def test_trap_1_a_search_that_finds_nothing_comes_back(name):
+def test_trap_1_a_search_that_finds_nothing_comes_back(name, bad, part):
     """Neither the step nor the step size is lost: the trap of a rate stuck at 0.
 
     Every trial is infinite at some steps, the loss and its gradient are not.
@@ -98,7 +100,7 @@ def test_trap_1_a_search_that_finds_nothing_comes_back(name):
 
     @jax.jit
     def step_fn(params, state, step, is_spoilt):
-        fails = is_spoilt & (step >= BAD) & (step < BAD + 4)
+        fails = is_spoilt & (step >= bad) & (step < bad + 4)
 
         def value_fn(moved):
             is_moved = jnp.any(moved["head"]["b"] != params["head"]["b"])
@@ -110,23 +112,28 @@ def test_trap_1_a_search_that_finds_nothing_comes_back(name):
         )
         return optax.apply_updates(params, updates), updates, state
 
+    def loss_of_all(params):
+        return np.mean([network_loss(params, step) for step in range(4)])
+
     def step_sizes(is_spoilt):
         params = network_params()
         state, info, num_failed = tx.init(params), None, 0
-        for step in range(BAD + 30):
+        before = np.inf
+        for step in range(bad + 30):
+            before = loss_of_all(params) if step == bad else before
             params, updates, state = step_fn(params, state, step, is_spoilt)
             info = armijo_info(state)
             assert np.all(info.step_size > 0) and np.all(np.isfinite(info.step_size))
             whole_step_failed = float(info.step_factor) == 0
-            if BAD <= step < BAD + 4 and is_spoilt and whole_step_failed:
+            if bad <= step < bad + 4 and is_spoilt and whole_step_failed:
                 num_failed += 1
                 np.testing.assert_array_equal(updates["head"]["b"], 0)
         assert num_failed or not is_spoilt
-        assert network_loss(params, 0) < 0.5 * network_loss(network_params(), 0)
+        assert loss_of_all(params) < 0.95 * before
         assert info is not None
         return info.step_size
 
-    assert np.all(step_sizes(True) > 0.3 * step_sizes(False))
+    assert np.all(step_sizes(True) > part * step_sizes(False))
 
 
 @pytest.mark.parametrize("direction", [1.0, 0.0])
@@ -177,7 +184,7 @@ def test_step_sizes_do_not_grow_on_a_loss_that_has_come_to_zero():
         return jnp.sum(jnp.maximum(params - 1.0, 0.0) ** 2)
 
     tx = armijo_adam()
-    history = run(tx, jnp.array([1.5, 1.2]), loss_fn, num_steps=300)
+    history = run(tx, jnp.array([1.5, 1.2]), loss_fn, num_steps=400)
     assert history[-1].value < 1e-10
     assert armijo_info(history[-1].state).step_size < 1.0
 
