@@ -22,7 +22,7 @@ from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
 from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
-from tasks import FAMILIES, LISTS, family_of  # noqa: E402
+from tasks import FAMILIES, LISTS, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
@@ -63,7 +63,8 @@ DETAILS = """\
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
   makes of it. Schedule-free AdamW has an average of its own, shown as its last iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
-  validation data; the training loss is the mean of the last epoch. *Early* is the score
+  validation data; in the short tables the log loss is of the runs that are best by
+  score. The training loss is the mean of the last epoch. *Early* is the score
   after two epochs of five or ten, or one of two. *Cost* is in runs of AdamW, with
   evaluations of the loss at the cost measured on the task, times the runs that finding
   the rates took. *At equal cost* is the score when a run of AdamW is over. *Difference*
@@ -438,10 +439,13 @@ def five_rows(
         cells, every = {"": title}, []
         for heading, column in columns.items():
             some = [x for x in (of[i] for of in column.values()) if x]
-            cells[heading] = ""
+            scores = {heading: "score"}
+            scores |= {"log loss": "loss"} if heading.startswith(TUNING) else {}
+            cells |= dict.fromkeys(scores, "")
             if len(some) == len(column):
                 every += some
-                cells[heading] = mean_over_tasks(some, 2 if "dB" in heading else 3)
+                for name, score in scores.items():
+                    cells[name] = mean_over_tasks(some, 2 if "dB" in name else 3, score)
                 if title == BEST_FREE:
                     cells[heading] += f" ({', '.join(sorted({x.title for x in some}))})"
         cells["runs"] = from_to([x.num_tried for x in every], 0)
@@ -453,10 +457,10 @@ def five_rows(
     return rows
 
 
-def mean_over_tasks(some: list[Entrant], places: int) -> str:
+def mean_over_tasks(some: list[Entrant], places: int, score: str) -> str:
     """Returns the mean, and its error over seeds where each task has two or more."""
-    errors = [standard_error(np.array([*x.values("score").values()])) for x in some]
-    text = f"{np.mean([x.mean() for x in some]):.{places}f}"
+    errors = [standard_error(np.array([*x.values(score).values()])) for x in some]
+    text = f"{SIGNS[score] * np.mean([x.mean(score) for x in some]):.{places}f}"
     if all(len(x.runs) > 1 for x in some):
         text += f" ± {np.linalg.norm(errors) / len(errors):.{places}f}"
     return text
