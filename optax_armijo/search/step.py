@@ -34,6 +34,8 @@ LADDER = 4.0  # ratio of step sizes while the right size is looked for
 FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
 LIMITED_FROM = 32  # the step from which `loss_fraction` holds; 32 / k times it before
+DOUBTED = 1 / 32  # factor: does the loss go on below zero if the limit is lower?
+FAR_PROMISE = 4.0  # times the loss, at the step that tells
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
@@ -111,14 +113,20 @@ def take_step(
 
     # Along the momentum: the whole step, as it is applied.
     promised = jnp.sum(sizes * slope)
-    limit = _limit(problem, sizes, promised, found.lowest, k)
+    limit_by_loss = _limit_by_loss(problem, promised, found.lowest, k)
+    limit = jnp.minimum(limit_by_loss, _limit_by_size(problem, sizes, k))
     tests = is_good & is_due & jnp.any(sizes > 0)
     growth = _growth(k.astype(dtype), state.searched.astype(dtype))
     grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
+    # Steps may be short since zero is near, or since the loss goes on below zero.
+    is_doubtful = limit_by_loss < jnp.minimum(DOUBTED, grown)
+    far = FAR_PROMISE * problem.value / jnp.where(promised > 0, promised, 1)
     whole = jax.lax.cond(
         tests,
-        lambda: _search_whole(problem, moments.direction(), sizes, promised, begin),
+        lambda: _search_whole(
+            problem, moments.direction(), sizes, promised, begin, far, is_doubtful
+        ),
         lambda: _Whole.before(begin, problem.value),
     )
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
@@ -157,7 +165,7 @@ def take_step(
         factor=jnp.where(takes_back, TAKEN_BACK * state.factor, factor),
         group_searched=jnp.where(found.searched, k, state.group_searched),
         searched=_last_searched(search, state, k, tests, takes_back),
-        lowest_loss=jnp.minimum(found.lowest, losses),
+        lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),
         loss_average=jnp.where(is_good, average, state.loss_average),
         loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
         last_move=jnp.where(
@@ -474,30 +482,31 @@ def _search_groups(
     )
 
 
-def _limit(
-    problem: Problem,
-    sizes: jax.Array,
-    promised: jax.Array,
-    lowest: jax.Array,
-    k: jax.Array,
+def _limit_by_loss(
+    problem: Problem, promised: jax.Array, lowest: jax.Array, k: jax.Array
 ) -> jax.Array:
-    """The largest factor by which the groups' step sizes may be applied, f[]."""
-    search, value = problem.linesearch, problem.value
-    limit = jnp.asarray(jnp.inf, value.dtype)
-    if search.loss_fraction is not None:
-        # After a loss below 0, 0 is no lower bound.
-        holds = (promised > 0) & (value > 0) & (lowest >= 0)
-        more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
-        fraction = jnp.asarray(search.loss_fraction, value.dtype) * more
-        part = fraction * value / jnp.where(promised > 0, promised, 1)
-        limit = jnp.where(holds, part, limit)
-    bound = search.max_step_size
-    if bound is not None:
-        bound = bound(k - 1) if callable(bound) else bound
-        largest = jnp.max(sizes)
-        cap = bound / jnp.where(largest > 0, largest, 1)
-        limit = jnp.minimum(limit, jnp.where(largest > 0, cap, jnp.inf))
-    return limit
+    """The factor that promises `loss_fraction` of the loss, f[]; infinity without."""
+    fraction, value = problem.linesearch.loss_fraction, problem.value
+    infinity = jnp.asarray(jnp.inf, value.dtype)
+    if fraction is None:
+        return infinity
+    # After a loss below 0, 0 is no lower bound.
+    holds = (promised > 0) & (value > 0) & (lowest >= 0)
+    more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
+    fraction = jnp.asarray(fraction, value.dtype) * more
+    part = fraction * value / jnp.where(promised > 0, promised, 1)
+    return jnp.where(holds, part, infinity)
+
+
+def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Array:
+    """The factor at which the largest step size is `max_step_size`, f[]."""
+    bound, infinity = problem.linesearch.max_step_size, jnp.asarray(jnp.inf)
+    if bound is None:
+        return infinity.astype(sizes.dtype)
+    bound = bound(k - 1) if callable(bound) else bound
+    largest = jnp.max(sizes)
+    cap = bound / jnp.where(largest > 0, largest, 1)
+    return jnp.where(largest > 0, cap, infinity).astype(sizes.dtype)
 
 
 class _Whole(NamedTuple):
@@ -510,6 +519,7 @@ class _Whole(NamedTuple):
       num_trials: evaluations.  # i32[]
       applied: what is applied: a factor that passed, or that at least lowers the
         loss, else 0.  # f[]
+      lowest: loss of all evaluations.  # f[]
     """
 
     factor: jax.Array
@@ -517,6 +527,7 @@ class _Whole(NamedTuple):
     accepted: jax.Array
     num_trials: jax.Array
     applied: jax.Array
+    lowest: jax.Array
 
     @classmethod
     def before(cls, begin: jax.Array, value: jax.Array) -> "_Whole":
@@ -527,6 +538,7 @@ class _Whole(NamedTuple):
             accepted=jnp.zeros([], jnp.bool_),
             num_trials=jnp.zeros([], jnp.int32),
             applied=jnp.zeros_like(begin),
+            lowest=jnp.full_like(value, jnp.inf),
         )
 
 
@@ -536,28 +548,40 @@ def _search_whole(
     sizes: jax.Array,
     promised: jax.Array,
     begin: jax.Array,
+    far: jax.Array,
+    looks_far: jax.Array,
 ) -> _Whole:
     """Backtracks from the factor `begin` until the whole step decreases the loss.
 
     Where the momentum does not descend on this batch, the loss may rise by (2 - c)
-    times what the slope says.
+    times what the slope says. The first evaluation may be at the factor `far`, only to
+    see whether the loss goes below zero.
     """
     search = problem.linesearch
     required = promised - (1 - search.c) * jnp.abs(promised)
+    num_before = looks_far.astype(jnp.int32)
 
     def body(at: _Whole) -> _Whole:
-        again = at.num_trials > 0
+        looks, again = at.num_trials < num_before, at.num_trials > num_before
         factor = at.factor * jnp.where(again, search.decrease_factor, 1)
         factor = factor.astype(at.factor.dtype)
-        loss = problem.loss_after(factor * sizes, direction)
+        loss = problem.loss_after(jnp.where(looks, far, factor) * sizes, direction)
         accepted = problem.value - loss >= factor * required - problem.tolerance
         # The whole step may be rounded away, and then a shorter one would be, too.
-        accepted |= loss == problem.value
-        applied = jnp.where(accepted | (loss <= problem.value), factor, 0)
-        return _Whole(factor, loss, accepted, at.num_trials + 1, applied)
+        accepted = (accepted | (loss == problem.value)) & ~looks
+        lowers = (accepted | (loss <= problem.value)) & ~looks
+        return _Whole(
+            factor=factor,
+            loss=loss,
+            accepted=accepted,
+            num_trials=at.num_trials + 1,
+            applied=jnp.where(lowers, factor, 0),
+            lowest=jnp.minimum(at.lowest, loss),
+        )
 
+    most = search.max_trials + num_before
     return jax.lax.while_loop(
-        lambda at: ~at.accepted & (at.num_trials < search.max_trials),
+        lambda at: ~at.accepted & (at.num_trials < most),
         body,
         _Whole.before(begin, problem.value),
     )

@@ -130,13 +130,18 @@ class Twin:
         elif not suspect and np.any(k >= 8 * self.group_tested):
             self.compare_groups(k, ray)
         promised = float(np.sum(self.eta * slope))
-        limit = self.limit(value, k, promised)
+        by_loss = self.limit_by_loss(value, k, promised)
+        limit = min(by_loss, self.limit_by_size())
         applied = min(self.tau, limit)
         tests = k >= o.search_growth * self.tested and np.any(self.eta)
         if tests:
             growth = 1.0 if is_first or promised <= 0 else k / max(self.tested, 1)
-            begin = min(self.tau * min(growth, 8), limit)
+            grown = self.tau * min(growth, 8)
+            begin = min(grown, limit)
             ray = Ray(d, slope, value, tolerance, loss_after)
+            if by_loss < min(1 / 32, grown):  # does the loss go on below zero?
+                far = loss_after(4 * value / promised * self.eta, d)
+                self.lowest = min(self.lowest, far)
             applied = self.test_whole(begin, promised, ray)
             self.tested = k
         if not (tests and promised > 0) and limit < self.tau:
@@ -211,14 +216,18 @@ class Twin:
             self.tau *= np.sum((before * slope)[both]) / np.sum((after * slope)[both])
         self.eta = after
 
-    def limit(self, value: float, k: int, promised: float) -> float:
-        """The largest factor that may be applied."""
-        fraction, limit = self.options.loss_fraction, math.inf
-        if fraction is not None and promised > 0 and value > 0 and self.lowest >= 0:
-            limit = fraction * max(32 / k, 1) * value / promised
-        if self.options.max_step_size is not None and np.any(self.eta):
-            limit = min(limit, self.options.max_step_size / np.max(self.eta))
-        return limit
+    def limit_by_loss(self, value: float, k: int, promised: float) -> float:
+        """The largest factor that `loss_fraction` allows."""
+        fraction = self.options.loss_fraction
+        if fraction is None or promised <= 0 or value <= 0 or self.lowest < 0:
+            return math.inf
+        return fraction * max(32 / k, 1) * value / promised
+
+    def limit_by_size(self) -> float:
+        """The largest factor that `max_step_size` allows."""
+        bound = self.options.max_step_size
+        is_bound = bound is not None and np.any(self.eta)
+        return bound / np.max(self.eta) if is_bound else math.inf
 
     def test_whole(self, begin: float, promised: float, ray: Ray) -> float:
         """Backtracks; returns what is applied, and sets the factor to go on with."""
@@ -229,6 +238,7 @@ class Twin:
             factor *= o.decrease_factor if trial else 1
             loss = ray.loss_after(factor * self.eta, ray.direction)
             better = loss <= ray.value
+            self.lowest = min(self.lowest, loss)
             accepted = ray.value - loss >= c * factor * promised - ray.tolerance
             accepted |= loss == ray.value
             if accepted:

@@ -251,6 +251,22 @@ def test_a_loss_that_goes_below_zero_is_not_held_up_there():
     np.testing.assert_allclose(params["w"], 4.0, atol=0.1)
 
 
+@pytest.mark.parametrize("labels", [None, one_group])
+def test_the_loss_of_a_full_batch_is_not_held_up_at_zero(labels):
+    """No noise takes it below: only a longer step shows that zero is not the end."""
+    x = jnp.asarray(np.random.default_rng(0).normal(3.0, 0.01, 64))
+
+    def loss_fn(params, batch):
+        del batch
+        z = (x - params["mean"]) / jnp.exp(params["log_width"])
+        return params["log_width"] + 0.5 * jnp.mean(z**2)
+
+    params = {"mean": jnp.array(2.0), "log_width": jnp.array(0.0)}
+    _, losses, infos = run(loss_fn, params, 300, labels)
+    assert losses[0] > 0.4 and losses[-1] < -3.0
+    assert max(int(x.num_evaluations) for x in infos[10:]) <= 2 + 3 + 1
+
+
 def test_nan_and_infinity_are_not_made_on_the_way():
     loss_fn, params = noisy_regression()
     with jax.debug_nans(True), jax.debug_infs(True):

@@ -54,6 +54,11 @@ def below_zero(params, batch):
     return value - 6.0, grads
 
 
+def hardly_below_zero(params, batch):
+    value, grads = least_squares(params, batch)
+    return value - 3.5, grads
+
+
 def coarse(params, batch):
     """The same and a hundred, rounded, as a loss in low precision comes."""
     value, grads = least_squares(params, batch)
@@ -79,6 +84,8 @@ def jax_loss(value_and_grad, params, batch):
         return value + jax.lax.stop_gradient(jnp.round(value + 100) - value)
     if value_and_grad is below_zero:
         return jnp.mean((z - y) ** 2) / 2 - 6.0
+    if value_and_grad is hardly_below_zero:
+        return jnp.mean((z - y) ** 2) / 2 - 3.5
     return jnp.mean(jax.nn.softplus(-y * z))
 
 
@@ -235,6 +242,15 @@ def test_a_loss_that_goes_to_zero(x64):
 def test_a_loss_below_zero(x64):
     steps = check(TWO, {}, regression(), below_zero)
     assert steps[0].loss > 0 > steps[-1].loss
+
+
+def test_a_loss_that_goes_on_below_zero_by_itself(x64):
+    """The bound shortens steps as if zero were the end, until a trial is below it."""
+    params, x, y = regression()
+    batch = params, np.broadcast_to(x[:1], x.shape), np.broadcast_to(y[:1], y.shape)
+    steps = check(ONE, {"loss_fraction": 0.1}, batch, hardly_below_zero)
+    losses = np.array([step.loss for step in steps])
+    assert np.sum((losses > 0) & (losses < 0.1)) > 8 and losses[-1] < 0
 
 
 def test_a_loss_too_coarse_for_the_first_trials(x64):
