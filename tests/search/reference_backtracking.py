@@ -226,8 +226,9 @@ class Twin:
     def limit_by_size(self) -> float:
         """The largest factor that `max_step_size` allows."""
         bound = self.options.max_step_size
-        is_bound = bound is not None and np.any(self.eta)
-        return bound / np.max(self.eta) if is_bound else math.inf
+        if bound is None or not np.any(self.eta):
+            return math.inf
+        return bound / float(np.max(self.eta))
 
     def test_whole(self, begin: float, promised: float, ray: Ray) -> float:
         """Backtracks; returns what is applied, and sets the factor to go on with."""
