@@ -411,6 +411,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = "keep the tables in results/NAME.json; default fuzz"
     parser.add_argument("--record", nargs="?", const="fuzz", metavar="NAME", help=text)
     options = parser.parse_args(argv)
+    if options.batch_size > ROWS:
+        parser.error(f"--batch-size must be {ROWS} at most; got {options.batch_size}")
     if options.quick:
         options.seeds, options.steps = 2, 40
         options.forms, options.precisions = ["armijo_adam"], ["float32", "bfloat16"]

@@ -63,9 +63,9 @@ class Backtracking:
     Between tests, :math:`\tau` follows by an exponential moving average on a
     logarithmic scale. So step sizes come down where few rows can be fitted to a loss of
     zero. In the first 32 steps the fraction is 32 / k times as large. The bound is off
-    once a loss below zero has been seen; where it is below 1/32, a test looks for one
-    at the step that promises four times the loss. Training from random weights is
-    faster without it: ``loss_fraction=None``.
+    once a loss below zero has been seen; where it holds :math:`\tau` below 1/32, a test
+    looks for one at the step that promises four times the loss. Training from random
+    weights is faster without it: ``loss_fraction=None``.
 
     **Safeguard.** A step is taken back in the next update if the loss after it is not
     finite or, from the tenth step on, three mean deviations above the moving average,

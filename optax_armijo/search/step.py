@@ -500,13 +500,14 @@ def _limit_by_loss(
 
 def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Array:
     """The factor at which the largest step size is `max_step_size`, f[]."""
-    bound, infinity = problem.linesearch.max_step_size, jnp.asarray(jnp.inf)
+    bound = problem.linesearch.max_step_size
+    infinity = jnp.asarray(jnp.inf, sizes.dtype)
     if bound is None:
-        return infinity.astype(sizes.dtype)
+        return infinity
     bound = bound(k - 1) if callable(bound) else bound
     largest = jnp.max(sizes)
     cap = bound / jnp.where(largest > 0, largest, 1)
-    return jnp.where(largest > 0, cap, infinity).astype(sizes.dtype)
+    return jnp.where(largest > 0, cap, infinity)
 
 
 class _Whole(NamedTuple):
@@ -566,10 +567,10 @@ def _search_whole(
         factor = at.factor * jnp.where(again, search.decrease_factor, 1)
         factor = factor.astype(at.factor.dtype)
         loss = problem.loss_after(jnp.where(looks, far, factor) * sizes, direction)
-        accepted = problem.value - loss >= factor * required - problem.tolerance
+        passes = problem.value - loss >= factor * required - problem.tolerance
         # The whole step may be rounded away, and then a shorter one would be, too.
-        accepted = (accepted | (loss == problem.value)) & ~looks
-        lowers = (accepted | (loss <= problem.value)) & ~looks
+        accepted = ~looks & (passes | (loss == problem.value))
+        lowers = accepted | (~looks & (loss <= problem.value))
         return _Whole(
             factor=factor,
             loss=loss,

@@ -262,8 +262,8 @@ def test_a_loss_too_coarse_for_the_first_trials(x64):
 
 
 def test_twenty_groups(x64):
-    steps = check(TWENTY, {}, many_groups(), least_squares)
-    assert steps[-1].loss < steps[0].loss / 8
+    steps = check(TWENTY, {"loss_fraction": 0.1}, many_groups(), least_squares)
+    assert steps[-1].loss < 0.1 * steps[0].loss
 
 
 def test_a_group_without_a_first_gradient(x64):
