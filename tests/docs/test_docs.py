@@ -31,7 +31,6 @@ FOLDERS = (".", "examples", "benchmarks")
 TEXTS = [*(ROOT / x / "README.md" for x in FOLDERS), ROOT / "CONTRIBUTING.md", *PAGES]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-SLOW = ("many_devices",)
 PAGES_WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
 
 PRESETS = ("adamsls", "plasls", "salsa", "kensls", "sls", "amsgrad_sls", "ponos")
@@ -72,13 +71,8 @@ def test_the_snippets_in_readme_train(capsys):
     assert loss(new) < loss(old) and loss(state.params) < loss(old)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW))
-        for page in PAGES_WITH_PYTHON
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page, monkeypatch):
     for logger in ("tensorboardX", "wandb"):  # not needed otherwise: stand-ins
         monkeypatch.setitem(sys.modules, logger, MagicMock())

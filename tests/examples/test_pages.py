@@ -20,6 +20,7 @@ def rows(capsys, first: str) -> list[list[str]]:
     return lines[[line[:1] for line in lines].index([first]) :]
 
 
+@pytest.mark.slow
 def test_digits_are_learnt(capsys):
     assert train_digits.main(["--epochs", "2", "--batch-size", "128"]) > 0.8
     header, *epochs = rows(capsys, "epoch")
@@ -29,6 +30,7 @@ def test_digits_are_learnt(capsys):
     assert all(float(size) > 0.0 for row in epochs for size in row[-4:])
 
 
+@pytest.mark.slow
 def test_language_model_beats_the_even_guess(capsys):
     need_wheel(BBC)
     argv = ["--steps", "20", "--batch-size", "8", "--width", "16", "--layers", "2"]
@@ -65,6 +67,7 @@ def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
     assert not any("lora" in path or "classifier" in path for path in paths)
 
 
+@pytest.mark.slow
 def test_gaussians_are_fitted_with_a_step_size_for_each_part(
     tmp_path, capsys, monkeypatch
 ):
