@@ -390,12 +390,18 @@ def summary(name: str) -> str:
         return f"No runs on the {name} tasks so far."
     found = {task: {x.key: x for x in entrants(task)} for task in tasks}
     columns = columns_of(found)
-    names = "; ".join(f"{key}: {', '.join(column)}" for key, column in columns.items())
+    names = "; ".join(
+        f"{key}: {', '.join(f'{task} ({len(rows[0].runs)})' for task, rows in x.items())}"
+        for key, x in columns.items()
+    )
+    every = [rows for x in columns.values() for rows in x.values() if rows[-1]]
+    is_short_of_seeds = any(len(x[-1].runs) < len(x[0].runs) for x in every)
     last, average = (standing(found, x) for x in ITERATES)
     short = f"{table(five_rows(columns))}\n\n" if columns else ""
     return (
-        f"{short}Means over the same tasks and seeds in all rows: "
-        f"{names or 'none so far'}. "
+        f"{short}Means over the same tasks and seeds in all rows"
+        f"{', but fewer seeds of PLASLS' if is_short_of_seeds else ''}; the number of "
+        f"seeds in brackets: {names or 'none so far'}. "
         "By the mean score, on the tasks that both have run on, `armijo_adam()` is "
         f"{last}; with `average_iterates` around both, {average}."
     )
@@ -406,8 +412,8 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
 
     The rows are the default, the best rate of a sweep, the middle one of those that the
     sweep begins with, of the methods without a learning rate the best one on the task,
-    and the line search that the library began with, which is missing where it has not
-    run on all tasks of the column.
+    and the line search that the library began with. That has fewer seeds on some tasks,
+    and is missing where it has not run on all of the column.
     """
     columns: dict[str, dict[str, list[Entrant | None]]] = {}
     for task, keyed in found.items():
@@ -422,9 +428,12 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
             max(free, key=Entrant.mean, default=None),
             keyed.get(("plasls", "last")),
         ]
-        seeds = set.intersection(*[{*x.runs} for x in rows if x] or [set()])
-        if all(rows[:-1]) and seeds:
-            rows = [x and x.on(seeds) for x in rows]
+        *compared, first = rows
+        seeds = set.intersection(*[{*x.runs} if x else set() for x in compared])
+        if seeds:
+            both = seeds & {*first.runs} if first else set()
+            rows = [x and x.on(seeds) for x in compared]
+            rows.append(first.on(both) if first and both else None)
             heading = f"{family.kind}, {family.unit}"
             columns.setdefault(heading, {})[task] = rows
     return columns
