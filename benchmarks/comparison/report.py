@@ -49,6 +49,13 @@ Tasks are in two lists, written down before any run. *Development* tasks may be 
 choose a default; *test* tasks judge it afterwards.
 
 """
+AHEAD = """\
+## Who is ahead of `armijo_adam()`, and where
+
+By the mean over the seeds that both have, of the last iterate; a sweep stands with its
+best rate by score, or by loss. The difference is more than two standard errors, paired
+by seed, on tasks in bold; two seeds tell little of the error.
+"""
 DETAILS = """\
 ## How to read the tables
 
@@ -497,9 +504,43 @@ def standing(found: dict[str, dict[Any, Entrant]], iterate: str) -> str:
     return " and ".join(texts)
 
 
+def who_is_ahead() -> str:
+    """Names the tasks on which each method is ahead of the default, in a table."""
+    tasks = [task for name in LISTS for task in recorded(name)]
+    by_task = {
+        by: {task: {x.key: x for x in entrants(task, by)} for task in tasks}
+        for by in SIGNS
+    }
+    titles = {k: x.title for t in by_task["score"].values() for k, x in t.items()}
+    ours = (DEFAULT, "last")
+    rows = []
+    for key in sorted(titles, key=lambda key: titles[key]):
+        both = [x for x in tasks if {ours, key} <= by_task["score"][x].keys()]
+        if key == ours or key[1] != "last" or not both:
+            continue
+        cells = {"method": titles[key], "tasks": str(len(both))}
+        for by in SIGNS:
+            pairs = {x: (by_task[by][x][key], by_task[by][x][ours]) for x in both}
+            ahead = [x for x, pair in pairs.items() if is_better(*pair, by)]
+            names = [f"**{x}**" if is_clear(*pairs[x], by) else x for x in ahead]
+            cells[f"ahead by {by}"] = f"{len(names)}{': ' * bool(names)}{', '.join(names)}"
+        rows.append(cells)
+    return table(rows)
+
+
+def is_clear(one: Entrant, other: Entrant, by: str) -> bool:
+    """Tells whether they differ by more than two standard errors, paired by seed."""
+    x, y = one.values(by), other.values(by)
+    differences = np.array([x[s] - y[s] for s in sorted({*x} & {*y})])
+    if not np.all(np.isfinite(differences)) or differences.size < 2:
+        return False
+    return bool(abs(differences.mean()) > 2 * standard_error(differences))
+
+
 def page() -> str:
     """Returns the page of all results: the short tables first, then the details."""
     short = "\n".join(f"## In short: {x} tasks\n\n{summary(x)}\n" for x in LISTS)
+    short += f"\n{AHEAD}\n{who_is_ahead()}\n"
     return "\n".join([INTRODUCTION + short, DETAILS, *map(list_section, LISTS)])
 
 

@@ -451,6 +451,16 @@ def test_the_short_table_has_the_same_tasks_in_all_rows(results):
     assert ours[1] == "0.500 ± 0.126"
 
 
+def test_who_is_ahead_is_said_by_task_and_whether_clearly(results):
+    """The default has .8 and .7 on toy, and .5 twice on toy-b."""
+    add("prodigy", (0.81, 0.71))
+    add("prodigy", (0.4, 0.4), "toy-b")
+    add("plasls", (0.95, 0.6))
+    found = {x: rows(report.who_is_ahead(), x)[0][1:3] for x in ("Prodigy", "PLASLS")}
+    assert found == {"Prodigy": ["2", "1: **toy**"], "PLASLS": ["1", "1: toy"]}
+    assert not rows(report.who_is_ahead(), "`armijo_adam()`")
+
+
 def test_what_the_repository_shows_is_what_its_records_say():
     text = report.README.read_text()
     assert [x[1] for x in report.TABLE.findall(text)] == ["test"]
