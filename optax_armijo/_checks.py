@@ -15,6 +15,7 @@ def check_range(
     at_least: float = -math.inf,
     below: float = math.inf,
     at_most: float = math.inf,
+    is_integer: bool = False,
 ) -> None:
     """Raises ValueError unless the number lies in the range.
 
@@ -30,12 +31,14 @@ def check_range(
         math.isfinite(number)
         and above < number < below
         and at_least <= number <= at_most
+        and (not is_integer or number == int(number))
     ):
         low, high = max(above, at_least), min(below, at_most)
         left = "[" if math.isfinite(at_least) else "("
         right = "]" if math.isfinite(at_most) else ")"
         raise ValueError(
-            f"{name} must be a finite number in {left}{low:g}, {high:g}{right}; "
+            f"{name} must be {'an integer' if is_integer else 'a finite number'} in "
+            f"{left}{low:g}, {high:g}{right}; "
             f"got {value!r}"
         )
 

@@ -29,13 +29,14 @@ class ArmijoInfo(NamedTuple):
     Attributes:
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
       step_size: the group's next step size.  # f[G]
-      applied_step_size: the step size that was applied, 0 if unmoved.  # f[G]
+      applied_step_size: the step size that was applied, 0 if unmoved, negative if the
+        step before was taken back.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
       accepted: whether that test passed; the whole step's, if made.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
-      predicted_decrease: step size times slope of the accepted trial.  # f[G]
-      actual_decrease: of the loss, by the accepted trial.  # f[G]
+      predicted_decrease: applied step size times slope, 0 if unmoved.  # f[G]
+      actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
       step_factor: by which the test shortened the whole step, else 1.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]

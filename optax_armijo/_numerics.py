@@ -1,4 +1,4 @@
-"""Scalars that are safe to compare: their dtype, their rounding, NaN as infinity."""
+"""Scalars that are safe to compare: their dtype, their rounding, NaN as +inf."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,9 +26,18 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     return x.astype(dtype)
 
 
-def nan_to_inf(value: jax.Array) -> jax.Array:
-    """Turns NaN into +inf, so that every comparison that means "better" fails."""
-    return jnp.where(jnp.isnan(value), jnp.inf, value)
+def bad_to_inf(value: jax.Array) -> jax.Array:
+    """Turns NaN and -inf into +inf: nothing that is not finite is a better loss."""
+    return jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+
+def in_dtype(number: Any, dtype: Any) -> Any:
+    """Returns a hyper-parameter that leaves what it is combined with in this dtype.
+
+    Python's numbers do so by themselves, but not NumPy's, and not arrays, as
+    ``optax.inject_hyperparams`` gives.
+    """
+    return number if type(number) in (int, float) else jnp.asarray(number, dtype)
 
 
 def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.Array:

@@ -58,7 +58,8 @@ def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
     if jnp.shape(saved) != fresh.shape or jnp.result_type(saved) != fresh.dtype:
         raise ValueError(
             f"{'/'.join(path)} has shape {fresh.shape} and dtype {fresh.dtype}, but "
-            f"that of the saved state {jnp.shape(saved)} and {jnp.result_type(saved)}"
+            f"that of the saved state has {jnp.shape(saved)} and "
+            f"{jnp.result_type(saved)}"
         )
     return jnp.asarray(saved)
 

@@ -14,12 +14,13 @@ class LastStep(NamedTuple):
     """Facts about the last step, by group (G of them) unless said otherwise.
 
     Attributes:
-      applied_step_size: the step size that params moved by, 0 if unmoved.  # f[G]
+      applied_step_size: the step size that params moved by, 0 if unmoved, negative if
+        the step before was taken back.  # f[G]
       searched: whether its own step size or the whole step was tested.  # bool[G]
       accepted: whether that passed: the whole step, where it was tested.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
-      predicted_decrease: step size times slope, of the accepted trial.  # f[G]
-      actual_decrease: of the accepted trial.  # f[G]
+      predicted_decrease: applied step size times slope, 0 if unmoved.  # f[G]
+      actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
       step_factor: by what its test shortened the whole step, else 1.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]
     """
@@ -44,8 +45,8 @@ class BacktrackingState(NamedTuple):
         moments: it keeps the last direction in the place of ``mu``.
       group_step_size: step size of each group from its tests, 0 before.  # f[G]
       factor: that all groups share.  # f[]
-      group_searched: k at the group's last search, 0 before.  # i32[G]
-      searched: k at the last test of the whole step.  # i32[]
+      group_tested_at: k at the group's last test of its own, 0 before.  # i32[G]
+      tested_at: k at the last test of the whole step.  # i32[]
       lowest_loss: of all evaluations, the largest number before.  # f[]
       loss_average: exponential moving average of the losses at params.  # f[]
       loss_deviation: that of their distance from it.  # f[]
@@ -60,8 +61,8 @@ class BacktrackingState(NamedTuple):
     adam: optax.ScaleByAdamState
     group_step_size: jax.Array
     factor: jax.Array
-    group_searched: jax.Array
-    searched: jax.Array
+    group_tested_at: jax.Array
+    tested_at: jax.Array
     lowest_loss: jax.Array
     loss_average: jax.Array
     loss_deviation: jax.Array
@@ -79,7 +80,7 @@ class BacktrackingState(NamedTuple):
 class ArmijoState(NamedTuple):
     """State of a published method beside Adam's moments: O(groups) numbers in all.
 
-    What a method has no use for is ``()``.
+    `averages`, `backtracks`, `turn` and `changes` are ``()`` where a method has none.
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]

@@ -54,10 +54,10 @@ def armijo_adam(
       that batch is finite at the params before the last step, that step is taken back.
 
     Raises:
-      ValueError: a hyper-parameter outside its range; when traced, missing ``value``
-        or ``value_fn``, a loss that is not a scalar, labels that do not fit.
-      TypeError: a learning rate in the place of labels; when traced, a complex or
-        integer leaf that is not `FROZEN`.
+      ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
+        ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+      TypeError: a learning rate in the place of labels, or a `linesearch` that is no
+        `Backtracking`; when traced, a complex or integer leaf that is not `FROZEN`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo
@@ -179,10 +179,9 @@ def scale_by_armijo(
       `BacktrackingState`.
 
     Raises:
-      ValueError: when traced, missing ``value``, ``grad`` or ``value_fn``, a loss that
-        is not a scalar, labels that do not fit.
-      TypeError: a learning rate in the place of labels; when traced, a complex or
-        integer leaf that is not `FROZEN`.
+      ValueError: `take_back` is not a bool; when traced, missing ``params``, ``value``,
+        ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+      TypeError: as `armijo_adam`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo

@@ -72,7 +72,7 @@ def make_train_step(
             f"is in the nnx.Optimizer; got also {others[0]!r}. For params without a "
             "module take optax_armijo.make_train_step"
         )
-    check_range("num_microbatches", num_microbatches, at_least=1)
+    check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
     if microbatch_argnums is not None:
         microbatch_argnums = [i + 1 for i in microbatch_argnums]
     weigh = weight_fn  # the first argument of a batch is the state, see `pure_loss`

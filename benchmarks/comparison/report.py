@@ -397,12 +397,13 @@ def summary(name: str) -> str:
         return f"No runs on the {name} tasks so far."
     found = {task: {x.key: x for x in entrants(task)} for task in tasks}
     columns = columns_of(found)
-    names = "; ".join(
-        f"{key}: {', '.join(f'{task} ({len(rows[0].runs)})' for task, rows in x.items())}"
+    seeds = {
+        key: [f"{task} ({len(rows[0].runs)})" for task, rows in x.items() if rows[0]]
         for key, x in columns.items()
-    )
-    every = [rows for x in columns.values() for rows in x.values() if rows[-1]]
-    is_short_of_seeds = any(len(x[-1].runs) < len(x[0].runs) for x in every)
+    }
+    names = "; ".join(f"{key}: {', '.join(x)}" for key, x in seeds.items())
+    ends = [(x[0], x[-1]) for column in columns.values() for x in column.values()]
+    is_short_of_seeds = any(x and y and len(y.runs) < len(x.runs) for x, y in ends)
     last, average = (standing(found, x) for x in ITERATES)
     short = f"{table(five_rows(columns))}\n\n" if columns else ""
     return (
@@ -523,7 +524,7 @@ def who_is_ahead() -> str:
             pairs = {x: (by_task[by][x][key], by_task[by][x][ours]) for x in both}
             ahead = [x for x, pair in pairs.items() if is_better(*pair, by)]
             names = [f"**{x}**" if is_clear(*pairs[x], by) else x for x in ahead]
-            cells[f"ahead by {by}"] = f"{len(names)}{': ' * bool(names)}{', '.join(names)}"
+            cells[f"ahead by {by}"] = f"{len(names)}: {', '.join(names)}".rstrip(": ")
         rows.append(cells)
     return table(rows)
 

@@ -185,7 +185,10 @@ def by_pattern(
       >>> label({"norm1": {"scale": 0.0}, "dense": {"kernel": 0.0}})
       {'dense': {'kernel': 'weights'}, 'norm1': {'scale': 'norms'}}
     """
-    compiled = {label: _compile(label, regex) for label, regex in patterns.items()}
+    compiled = {
+        label: _compile(f"patterns[{label!r}]", regex)
+        for label, regex in patterns.items()
+    }
 
     def label_path(path: Path) -> str:
         text = "/".join(path)
@@ -221,7 +224,7 @@ def by_stacked_layer(
       >>> optax_armijo.armijo_info(tx.init(params)).labels
       ('embeddings', 'layer_0', 'layer_1', 'layer_2')
     """
-    regex, stacked = _compile(label, pattern), Stacked(label, axis)
+    regex, stacked = _compile("pattern", pattern), Stacked(label, axis)
 
     def label_paths(paths: Sequence[Path]) -> list[Any]:
         labels = [
@@ -238,12 +241,12 @@ def by_stacked_layer(
     return lambda params: _label_paths(params, label_paths)
 
 
-def _compile(label: str, regex: str) -> re.Pattern[str]:
+def _compile(name: str, regex: str) -> re.Pattern[str]:
     try:
         return re.compile(regex)
     except re.error as error:
         raise ValueError(
-            f"patterns[{label!r}] must be a regular expression; got {regex!r}: {error}"
+            f"{name} must be a regular expression; got {regex!r}: {error}"
         ) from error
 
 

@@ -174,7 +174,7 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     labels_of = [
         _labels_of(leaf, label) for leaf, label in zip(leaves, leaf_labels, strict=True)
     ]
-    groups = sorted({x for each in labels_of for x in each}, key=natural_key)
+    groups = sorted({x for each in labels_of for x in each}, key=sorting_key)
     index = {label: i for i, label in enumerate(groups)}
     members = [
         Member(
@@ -193,6 +193,11 @@ def _sum(x: jax.Array, y: jax.Array) -> jax.Array:
     """Returns ``x + y`` in float32 or wider."""
     dtype = search_dtype([x])
     return x.astype(dtype) + y.astype(dtype)
+
+
+def sorting_key(label: Label) -> tuple[Any, ...]:
+    """The natural order, and one for ``w1`` and ``w01``, the same in each process."""
+    return natural_key(label), str(label), type(label).__name__
 
 
 def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:

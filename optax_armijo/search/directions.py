@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import in_dtype, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 
@@ -86,12 +86,15 @@ class AdamDirections(NamedTuple):
         return state, here._replace(old=state).last_direction()
 
     def _mu(self) -> Leaves:
-        old = self.grouping.trainable(self.old.mu)
-        return optax.tree_utils.tree_update_moment(self.grads, old, self.b1, 1)
+        return self._moment(self.old.mu, self.b1, 1)
 
     def _nu(self) -> Leaves:
-        old = self.grouping.trainable(self.old.nu)
-        return optax.tree_utils.tree_update_moment(self.grads, old, self.b2, 2)
+        return self._moment(self.old.nu, self.b2, 2)
+
+    def _moment(self, tree: Any, decay: Scalar, order: int) -> Leaves:
+        old = self.grouping.trainable(tree)
+        new = optax.tree_utils.tree_update_moment(self.grads, old, decay, order)
+        return [x.astype(y.dtype) for x, y in zip(new, old, strict=True)]
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
         pairs = zip(mu, nu, strict=True)
@@ -101,7 +104,8 @@ class AdamDirections(NamedTuple):
         ]
 
     def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
-        return 1 / (jnp.sqrt(nu / _bias(self.b2, count, nu.dtype)) + self.eps)
+        root = jnp.sqrt(nu / _bias(self.b2, count, nu.dtype))
+        return 1 / (root + in_dtype(self.eps, nu.dtype))
 
 
 def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:

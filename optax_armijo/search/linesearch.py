@@ -12,8 +12,9 @@ from optax_armijo._types import Scalar
 class Backtracking:
     r"""Armijo backtracking of a step size for each parameter group.
 
-    With :math:`f` the loss of the batch, :math:`g` its gradient, :math:`p = -P g` and
-    :math:`d = -P m / (1 - b_1^k)` Adam's direction without momentum and with it, group
+    With :math:`f` the loss of the batch, :math:`g` its gradient, k the number of
+    batches so far, and P and m those of `armijo_adam`, Adam's direction is
+    :math:`p = -P g` without momentum and :math:`d = -P m / (1 - b_1^k)` with it. Group
     :math:`l` has a step size :math:`\eta_l`, and all groups share a factor
     :math:`\tau`. Two tests decide, each in a ``jax.lax.while_loop``:
 
@@ -27,7 +28,7 @@ class Backtracking:
     It sets the factor: groups that were tested alone do not see one another. Updates
     are :math:`\tau \eta_l d_l`.
 
-    **When.** The whole step is tested whenever the number of steps k has grown by
+    **When.** The whole step is tested whenever k has grown by a factor of
     `search_growth` since its last test, so ever more rarely. The test begins at the
     last factor times the growth of k since then (8 at most), so that step sizes grow no
     faster than k. The factor shrinks by `decrease_factor` until the test passes, in
@@ -38,8 +39,9 @@ class Backtracking:
     stays.
 
     Groups are compared in the second step, and again whenever k has grown eightfold.
-    All are tested on the same batch, 16 in a step at most, and the length of the whole
-    step stays as it was. A group's test takes one evaluation; its first test begins at
+    They are tested on the same batch; if there are more than 16, these 16 are the ones
+    whose last test is longest ago. The length of the whole step stays as it was. A
+    group's test takes one evaluation; its first test begins at
     twice the group's step size and takes two at most. The result is the step size at
     which the test would just pass on the quadratic that has this slope and this
     decrease. The group's step size moves part of the way there, since it was tested
@@ -67,10 +69,11 @@ class Backtracking:
     looks for one at the step that promises four times the loss. Training from random
     weights is faster without it: ``loss_fraction=None``.
 
-    **Safeguard.** A step is taken back in the next update if the loss after it is not
-    finite or, from the tenth step on, three mean deviations above the moving average,
-    and if going back removes half of the excess. Step sizes then shrink to a quarter.
-    This costs one evaluation and, along Adam's direction, no memory.
+    **Safeguard.** A step is taken back in the next update if the loss or gradient after
+    it is not finite and the loss before it is; or if the loss after it is, from the
+    tenth step on, three mean deviations above the moving average, and going back
+    removes half of the excess. Step sizes then shrink to a quarter. This costs one
+    evaluation and, along Adam's direction, no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).

@@ -53,7 +53,7 @@ def check_search_state(state: Any, kind: type) -> None:
 
 
 def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
-    """Raises ValueError for moments, of whatever number, of other params."""
+    """Raises ValueError if one of the trees of moments is not like params."""
     moving = zip(paths_and_leaves(params), grouping.members, strict=True)
     wanted = {
         path: jnp.shape(leaf) for (path, leaf), member in moving if member is not None
@@ -78,7 +78,7 @@ def _shape(shapes: dict[Path, tuple[int, ...]], path: Path) -> str:
 
 
 _IS_A_LOOP = 5
-"""At which call outside ``jit`` a warning is due: fewer are for a look."""
+"""At which call outside ``jit`` a warning is due: a few are no training loop."""
 
 
 def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
@@ -89,7 +89,7 @@ def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
         warnings.warn(
             "update is called outside jax.jit and compiles the search at every call; "
             "jit the whole step, as optax_armijo.make_train_step does",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

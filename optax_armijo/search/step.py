@@ -1,5 +1,11 @@
 """One step of the search, from top to bottom: `take_step`.
 
+`Backtracking` says what is tested and when; ``docs/armijo_adam.md`` has it as
+pseudocode. Here k is the number of batches so far, g the gradient of the loss on this
+batch, ``moments.direction()`` Adam's direction d (with momentum), ``moments.plain()``
+the same without momentum, -P g. A step size is ``factor * group_step_size``. A slope is
+the decrease of the loss that a unit step promises, so it is positive along a descent.
+
 Shapes: G groups.
 """
 
@@ -11,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_armijo._numerics import nan_to_inf, rounding_error, search_dtype
+from optax_armijo._numerics import bad_to_inf, rounding_error, search_dtype
 from optax_armijo._state import BacktrackingState, LastStep
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
@@ -34,14 +40,16 @@ LADDER = 4.0  # ratio of step sizes while the right size is looked for
 FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
 LIMITED_FROM = 32  # the step from which `loss_fraction` holds; 32 / k times it before
-DOUBTED = 1 / 32  # factor: does the loss go on below zero if the limit is lower?
-FAR_PROMISE = 4.0  # times the loss, at the step that tells
+DOUBTED = 1 / 32  # limit of the factor, below which a loss below zero is looked for
+FAR_PROMISE = (
+    4.0  # times the loss: the decrease that is promised where it is looked for
+)
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
 COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
-LEFT_BY_NOISE = 1 / 20  # of a promise's error, at a 16th of the step, and more
+LEFT_BY_NOISE = 1 / 20  # of the error of a promise: what a 16th of the step leaves
 NARROW = 2.1  # ratio of the step sizes that fail and pass, where the bracket ends
 VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
 
@@ -58,14 +66,14 @@ class Problem(NamedTuple):
     loss_grads: Leaves
 
     def updates(self, step_size: jax.Array, direction: Leaves) -> list[jax.Array]:
-        """``step_size * direction`` in the dtypes of params; 0 where that is 0."""
+        """``step_size * direction`` in the dtypes of params; 0 for a step size of 0."""
         return self.grouping.scaled(step_size, direction, self.params)
 
     def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
         """The loss at the point that ``optax.apply_updates`` reaches; no NaN."""
         updates = self.updates(step_size, direction)
         loss = self.loss_fn(self.grouping.moved(self.params, updates))
-        return nan_to_inf(loss.astype(self.value.dtype))
+        return bad_to_inf(loss.astype(self.value.dtype))
 
     def slopes(self, direction: Leaves) -> jax.Array:
         """The decrease that a unit step promises, by group, [G]."""
@@ -75,8 +83,8 @@ class Problem(NamedTuple):
     @property
     def tolerance(self) -> jax.Array:
         """By how much a difference of losses may be off by rounding."""
-        ulps = jnp.asarray(ROUNDING_ULPS, self.value.dtype)
-        return rounding_error(self.value, ulps, self.loss_dtype)
+        ulps, dtype = jnp.asarray(ROUNDING_ULPS, self.value.dtype), self.value.dtype
+        return rounding_error(self.value, ulps, self.loss_dtype, dtype)
 
 
 def take_step(
@@ -92,14 +100,17 @@ def take_step(
     is_suspect = jnp.any(state.last_move != 0) & (~is_good | is_far)
     is_suspect &= moments.knows_last
     dtype = problem.value.dtype
-    is_due = k.astype(dtype) >= search.search_growth * state.searched.astype(dtype)
+    is_due = k.astype(dtype) >= search.search_growth * state.tested_at.astype(dtype)
     is_due &= is_good
-    is_comparing = is_good & jnp.any(_is_group_due(state.group_searched, k))
+    is_first = ~jnp.any(state.group_step_size > 0)
+    is_comparing = is_good & is_first
+    if grouping.num_groups > 1:  # One group has nothing to be compared with.
+        is_group_due = _is_group_due(state.group_tested_at, k) & (slope != 0)
+        is_comparing |= is_good & jnp.any(is_group_due)
 
-    # Along the gradient: the first bracket, the groups' tests, or the point before the
+    # Without momentum: the first bracket, the groups' tests, or the point before the
     # last step. In a conditional, since everything that a loop reads is computed before
     # it, even if the loop does nothing.
-    is_first = ~jnp.any(state.group_step_size > 0)
     found, ratio = jax.lax.cond(
         is_comparing | is_suspect,
         lambda: _compare_groups(problem, moments, state, is_first, is_suspect),
@@ -111,12 +122,12 @@ def take_step(
     takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
     is_good &= ~takes_back
 
-    # Along the momentum: the whole step, as it is applied.
+    # With momentum: the whole step, as it is applied.
     promised = jnp.sum(sizes * slope)
     limit_by_loss = _limit_by_loss(problem, promised, found.lowest, k)
     limit = jnp.minimum(limit_by_loss, _limit_by_size(problem, sizes, k))
     tests = is_good & is_due & jnp.any(sizes > 0)
-    growth = _growth(k.astype(dtype), state.searched.astype(dtype))
+    growth = _growth(k.astype(dtype), state.tested_at.astype(dtype))
     grown = before * jnp.where(promised > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     # Steps may be short since zero is near, or since the loss goes on below zero.
@@ -132,8 +143,9 @@ def take_step(
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     applied = jnp.where(is_good, factor, 0) * sizes
 
+    predicted = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
     move = jnp.where(takes_back, -state.last_move, applied)
-    # True in any case; so no moment is overwritten that a search may still read.
+    # Always true, but known only after the test: until then it may read old moments.
     is_over = whole.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
     updates = problem.updates(move, along)
@@ -144,7 +156,9 @@ def take_step(
         learns,
         _learned(whole, begin, current, search.decrease_factor),
         jnp.where(
-            is_good, _towards_limit(limit, current, search.decrease_factor), current
+            is_good,
+            _towards_limit(limit_by_loss, current, search.decrease_factor),
+            current,
         ),
     )
     num_searched = jnp.where(tests, whole.num_trials, 0)
@@ -163,8 +177,8 @@ def take_step(
         adam=adam,
         group_step_size=sizes,
         factor=jnp.where(takes_back, TAKEN_BACK * state.factor, factor),
-        group_searched=jnp.where(found.searched, k, state.group_searched),
-        searched=_last_searched(search, state, k, tests, takes_back),
+        group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
+        tested_at=_tested_at(search, state, k, tests, takes_back),
         lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),
         loss_average=jnp.where(is_good, average, state.loss_average),
         loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
@@ -178,9 +192,9 @@ def take_step(
             searched=found.searched | (tests & (sizes > 0)),
             accepted=jnp.where(tests, whole.accepted & (sizes > 0), found.accepted),
             num_trials=num_trials,
-            predicted_decrease=applied * slope,
+            predicted_decrease=predicted,
             actual_decrease=jnp.where(
-                tests & whole.accepted, _shares(applied * slope, problem, whole), 0
+                tests & whole.accepted, _shares(predicted, problem, whole), 0
             ),
             step_factor=jnp.where(
                 tests, whole.applied / jnp.where(begin > 0, begin, 1), 1
@@ -190,7 +204,7 @@ def take_step(
     )
 
 
-def _last_searched(
+def _tested_at(
     search: Backtracking,
     state: BacktrackingState,
     k: jax.Array,
@@ -201,21 +215,21 @@ def _last_searched(
     count = jnp.asarray(state.adam.count)
     count = count.astype(state.factor.dtype)
     overdue = jnp.asarray(count / search.search_growth).astype(jnp.int32)
-    searched = jnp.where(tests, k, state.searched)
-    return jnp.where(takes_back, jnp.minimum(overdue, state.searched), searched)
+    tested_at = jnp.where(tests, k, state.tested_at)
+    return jnp.where(takes_back, jnp.minimum(overdue, state.tested_at), tested_at)
 
 
 def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
     A group whose params are zero gets what promises as much as the median group, and
-    where there is no other, all of the loss.
+    where there is no other, all of the loss, or 1 where that is zero.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
     root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
-    return _with_new_groups(
-        jnp.where(slope > 0, root, 0), slope, jnp.abs(problem.value)
-    )
+    loss = jnp.abs(problem.value)
+    otherwise = jnp.where(loss > 0, loss, 1)
+    return _with_new_groups(jnp.where(slope > 0, root, 0), slope, otherwise)
 
 
 def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
@@ -256,9 +270,9 @@ def _with_new_groups(
     return jnp.where(wants, median / jnp.where(wants, slope, 1), step_size)
 
 
-def _is_group_due(searched: jax.Array, k: jax.Array) -> jax.Array:
+def _is_group_due(tested_at: jax.Array, k: jax.Array) -> jax.Array:
     """Which groups are due for a test, bool[G]."""
-    return (searched == 0) | (k >= GROUP_SEARCH_GROWTH * searched)
+    return (tested_at == 0) | (k >= GROUP_SEARCH_GROWTH * tested_at)
 
 
 def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
@@ -269,13 +283,13 @@ def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
     return jnp.where(total > 0, ratio, 1)
 
 
-def _growth(k: jax.Array, searched: jax.Array) -> jax.Array:
-    """By how much step sizes may have grown since a search, f[]."""
-    return jnp.minimum(k / jnp.maximum(searched, 1), LARGEST_GROWTH)
+def _growth(k: jax.Array, tested_at: jax.Array) -> jax.Array:
+    """By how much step sizes may have grown since a test, f[]."""
+    return jnp.minimum(k / jnp.maximum(tested_at, 1), LARGEST_GROWTH)
 
 
 class _Groups(NamedTuple):
-    """What the evaluations along the gradient found; the carry of their loop.
+    """What the evaluations without momentum found; the carry of their loop.
 
     Attributes:
       step_size: of all groups.  # f[G]
@@ -317,7 +331,7 @@ def _compare_groups(
     is_first: jax.Array,
     checks_last: jax.Array,
 ) -> tuple[_Groups, jax.Array]:
-    """The evaluations along the gradient, and the factor that keeps the whole step.
+    """The evaluations without momentum, and the factor that keeps the whole step.
 
     The groups' tests set the ratios of their step sizes. The whole step stays as long
     as before.
@@ -342,7 +356,7 @@ def _compare_groups(
 
 
 def _nothing_found(problem: Problem, state: BacktrackingState) -> _Groups:
-    """What a step without evaluations along the gradient finds."""
+    """What a step without these evaluations finds."""
     sizes, zero = state.group_step_size, jnp.zeros_like(problem.value)
     no, count = jnp.zeros(sizes.shape, jnp.bool_), jnp.zeros([], jnp.int32)
     return _Groups(
@@ -373,18 +387,19 @@ def _search_groups(
     is_first: jax.Array,
     checks_last: jax.Array,
 ) -> _Groups:
-    """Makes the evaluations along the gradient, one test after another.
+    """Makes the evaluations without momentum, one test after another.
 
     In the first step there is one test, of all groups by a common factor. Later each
-    test is that of a group, on one batch: on several they could not be compared. An
-    evaluation at the params before the last step takes the place of all tests.
+    test is that of a group, and up to `MOST_GROUPS` are tested on the same batch: on
+    different ones they could not be compared. An evaluation at the params before the
+    last step takes the place of all tests.
     """
     search, k, dtype = problem.linesearch, moments.num_good, problem.value.dtype
     num_groups = problem.grouping.num_groups
     num_turns = min(num_groups, MOST_GROUPS)
-    is_new = state.group_searched == 0
-    is_due = _is_group_due(state.group_searched, k) & (slope > 0) & (sizes > 0)
-    longest_ago_first = jnp.where(is_due, state.group_searched, k + 1)
+    is_new = state.group_tested_at == 0
+    is_due = _is_group_due(state.group_tested_at, k) & (slope > 0) & (sizes > 0)
+    longest_ago_first = jnp.where(is_due, state.group_tested_at, k + 1)
     turns = jnp.argsort(longest_ago_first, stable=True)[:num_turns]
     # One group has nothing to be compared with.
     most = num_turns if num_groups > 1 else 0
@@ -411,9 +426,9 @@ def _search_groups(
         )
         promised = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
-        # At a 16th of the step, a smooth loss misses its promise by a 256th. If it
-        # misses by more, loss or params are too coarse to be tested at such steps: go
-        # up again, and tolerate the error that was seen.
+        # At a 16th of the step, a smooth loss misses its promise by a 256th of what it
+        # missed before. If a 20th is left, loss or params are too coarse to be tested
+        # at such steps: go up again, and tolerate the error that was seen.
         error = jnp.abs(problem.value - loss - promised)
         noise = jnp.maximum(error, at.error)
         is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
@@ -504,7 +519,7 @@ def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Arra
     infinity = jnp.asarray(jnp.inf, sizes.dtype)
     if bound is None:
         return infinity
-    bound = bound(k - 1) if callable(bound) else bound
+    bound = jnp.asarray(bound(k - 1) if callable(bound) else bound, sizes.dtype)
     largest = jnp.max(sizes)
     cap = bound / jnp.where(largest > 0, largest, 1)
     return jnp.where(largest > 0, cap, infinity)
@@ -594,7 +609,7 @@ def _learned(
     """The factor to continue with: a shortened one may have been too short."""
     passed = jnp.where(whole.factor < begin, whole.factor, jnp.maximum(begin, current))
     failed = step_down * jnp.minimum(whole.factor, current)
-    return jnp.where(whole.accepted, passed, failed)
+    return jnp.where(whole.accepted, passed, failed).astype(current.dtype)
 
 
 def _towards_limit(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> jax.Array:

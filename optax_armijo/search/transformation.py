@@ -1,5 +1,6 @@
 """Gradient transformations that search: they check their inputs, then make a step."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import in_dtype, search_dtype
 from optax_armijo._state import BacktrackingState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_not_a_rate
@@ -186,7 +187,9 @@ def search_along_updates(
     def step(
         grouping: Grouping, batch: Batch, state: BacktrackingState
     ) -> tuple[Any, BacktrackingState]:
-        direction = GivenDirection(grouping, state.adam, batch.updates)
+        # Trials and the step itself are in the same dtype.
+        updates = [u.astype(search_dtype([u])) for u in batch.updates]
+        direction = GivenDirection(grouping, state.adam, updates)
         return take_step(_problem(grouping, linesearch, batch), state, direction)
 
     return transformation(
@@ -208,13 +211,19 @@ def check_linesearch(linesearch: Any) -> None:
 
 
 def _problem(grouping: Grouping, linesearch: Backtracking, batch: Batch) -> Problem:
+    dtype = search_dtype(grouping.trainable(batch.params))
+    numbers = {
+        name: in_dtype(number, dtype)
+        for name, number in vars(linesearch).items()
+        if number is not None and not callable(number)
+    }
     return Problem(
         grouping=grouping,
-        linesearch=linesearch,
+        linesearch=dataclasses.replace(linesearch, **numbers),
         params=batch.params,
         loss_fn=batch.loss_fn,
         loss_dtype=batch.value.dtype,
-        value=batch.value.astype(search_dtype(grouping.trainable(batch.params))),
+        value=batch.value.astype(dtype),
         loss_grads=batch.grads,
     )
 
@@ -261,8 +270,8 @@ def _numbers(grouping: Grouping, params: Any) -> BacktrackingState:
         adam=optax.ScaleByAdamState(zeros(jnp.int32), (), ()),
         group_step_size=zeros(dtype, num_groups),
         factor=jnp.ones((), dtype),
-        group_searched=zeros(jnp.int32, num_groups),
-        searched=zeros(jnp.int32),
+        group_tested_at=zeros(jnp.int32, num_groups),
+        tested_at=zeros(jnp.int32),
         lowest_loss=jnp.full((), jnp.finfo(dtype).max, dtype),
         loss_average=zeros(dtype),
         loss_deviation=zeros(dtype),

@@ -11,6 +11,7 @@ from optax_armijo._checks import check_range
 from optax_armijo._numerics import search_dtype
 from optax_armijo._state import find_states
 from optax_armijo.labels.paths import Path, paths_and_leaves
+from optax_armijo.search.placement import build_beside
 
 
 class AveragedState(NamedTuple):
@@ -29,7 +30,7 @@ class AveragedState(NamedTuple):
 
 
 def average_iterates(
-    tx: optax.GradientTransformation, part: float = 0.25
+    tx: optax.GradientTransformation, *, part: float = 0.25
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps an average over the last part of the steps, however many there will be.
 
@@ -74,7 +75,8 @@ def average_iterates(
 
     def init_fn(params: Any) -> AveragedState:
         average = jax.tree.map(_wide, _keep_averaged(params, params))
-        return AveragedState(jnp.zeros([], jnp.int32), average, inner.init(params))
+        num_steps = build_beside(params, lambda: jnp.zeros([], jnp.int32))
+        return AveragedState(num_steps, average, inner.init(params))
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any

@@ -8,7 +8,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import all_finite, on_its_own, search_dtype
-from optax_armijo._state import find_states
+from optax_armijo._state import ArmijoState, BacktrackingState, find_states
 from optax_armijo.search.placement import build_beside
 
 
@@ -45,7 +45,9 @@ def dynamic_loss_scale(
     it. The dtypes of the state and updates of `inner` do not change. The loss itself,
     `value` and `value_fn`, is never scaled, since trials take no gradient. After a
     gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
-    Precision Training*, 2017, section 3.2).
+    Precision Training*, 2017, section 3.2). Where a smaller scale would not help, since
+    the loss itself is not finite or the scale is `min_scale`, a line search in `inner`
+    gets the bad batch, and can take the last step back; the scale stays.
 
     `make_train_step` scales the loss. In a custom training loop, take the gradient of
     ``loss * loss_scale(opt_state)``.
@@ -116,17 +118,30 @@ def dynamic_loss_scale(
         new_updates, inner_state = transform.update(
             unscaled(updates), state.inner, params, **extra_args
         )
+        is_handled = jnp.zeros((), jnp.bool_)
+        if find_states(state.inner, (BacktrackingState, ArmijoState)):
+            value = jnp.asarray(extra_args.get("value", 0.0))
+            is_hopeless = ~jnp.isfinite(value) | (state.scale <= min_scale)
+            found = (new_updates, inner_state)
+            # What stands beside the search may have taken the gradient in.
+            is_handled = jax.lax.cond(
+                ~is_good & is_hopeless,
+                lambda: _has_no_nan_or_infinity(found),
+                lambda: is_handled,
+            )
         num_good = jnp.where(is_good, state.num_good + 1, 0)
         grows = num_good >= growth_interval
         scale = jnp.where(grows, state.scale * factor, state.scale)
-        scale = jnp.where(is_good, scale, state.scale / factor)
+        lower = jnp.where(is_handled, state.scale, state.scale / factor)
+        scale = jnp.where(is_good, scale, lower)
         moved = updates if params is None else params
+        nothing = jax.tree.map(jnp.zeros_like, moved)
         return (
-            _where(is_good, new_updates, jax.tree.map(jnp.zeros_like, moved)),
+            _where(is_good | is_handled, new_updates, nothing),
             LossScaleState(
                 scale=jnp.clip(scale, min_scale, max_scale),
                 num_good=jnp.where(grows, 0, num_good),
-                inner=_where(is_good, inner_state, state.inner),
+                inner=_where(is_good | is_handled, inner_state, state.inner),
             ),
         )
 
@@ -151,6 +166,10 @@ def loss_scale(opt_state: Any) -> jax.Array:
 def find_loss_scale(opt_state: Any) -> LossScaleState | None:
     """Returns the first `LossScaleState` in a state, or None."""
     return next(iter(find_states(opt_state, LossScaleState)), None)
+
+
+def _has_no_nan_or_infinity(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:

@@ -98,7 +98,7 @@ def make_train_step(
       >>> losses[0], losses[-1] < 0.5, int(metrics.info.total_evaluations) > 0
       (3.5, True, True)
     """
-    check_range("num_microbatches", num_microbatches, at_least=1)
+    check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
     transform = optax.with_extra_args_support(tx)
     make_objective = functools.partial(
         build_objective,

@@ -420,7 +420,9 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
 
 def test_the_short_table_has_the_same_tasks_in_all_rows(results):
     text = report.summary("development")
-    assert "in all rows; the number of seeds in brackets: toys, accuracy: toy (2)." in text
+    assert (
+        "in all rows; the number of seeds in brackets: toys, accuracy: toy (2)." in text
+    )
     assert rows(text, report.TITLES[4]) == [[report.TITLES[4], "", "", ""]]
     add("plasls", (0.70, 0.74))
     text = report.summary("development")
@@ -433,7 +435,7 @@ def test_the_short_table_has_the_same_tasks_in_all_rows(results):
         [report.TITLES[4], "0.720 ± 0.020", "1", "1.25"],
     ]
     assert "fewer seeds of PLASLS" not in text
-    # A seed that one of the others lacks does not count, but one that PLASLS lacks does.
+    # A seed that another row lacks does not count, but one that PLASLS lacks does.
     protocol.append(Job("toy", "armijo_adam", 2), record("armijo_adam", 2, 0.0))
     (ours,) = rows(report.summary("development"), "`armijo_adam()`")
     assert ours[1] == "0.750 ± 0.050"

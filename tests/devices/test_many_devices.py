@@ -25,6 +25,7 @@ from toys import LABELS, mean_loss, network_params
 from optax_armijo import (
     armijo_adam,
     armijo_adamw,
+    average_iterates,
     dynamic_loss_scale,
     make_train_step,
     plasls,
@@ -251,9 +252,9 @@ def test_a_local_loss_under_shard_map_does_not_pass_its_checks():
         armijo_adamw(LABELS),
         plasls(LABELS),
         optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
-        dynamic_loss_scale(armijo_adam(LABELS)),
+        average_iterates(dynamic_loss_scale(armijo_adam(LABELS))),
     ],
-    ids=["armijo_adamw", "plasls", "scale_by_armijo", "loss scale"],
+    ids=["armijo_adamw", "plasls", "scale_by_armijo", "wrapped"],
 )
 def test_the_state_lies_where_params_do_from_init_on(tx):
     """Or else the second step, whose state does, would be compiled anew."""

@@ -89,7 +89,7 @@ class Twin:
             num_evaluations += 1
             moved = self.updates(sizes, direction)
             loss = value_and_grad({n: params[n] + moved[n] for n in g}, batch)[0]
-            return math.inf if math.isnan(loss) else loss
+            return loss if math.isfinite(loss) else math.inf
 
         def finish(event: str, sizes: np.ndarray, direction: Arrays) -> Step:
             moved = self.updates(sizes, direction)
@@ -144,8 +144,8 @@ class Twin:
                 self.lowest = min(self.lowest, far)
             applied = self.test_whole(begin, promised, ray)
             self.tested = k
-        if not (tests and promised > 0) and limit < self.tau:
-            self.tau *= max((limit / self.tau) ** 0.1, o.decrease_factor)
+        if not (tests and promised > 0) and by_loss < self.tau:
+            self.tau *= max((by_loss / self.tau) ** 0.1, o.decrease_factor)
 
         self.average = self.average + 0.1 * excess if k > 1 else value
         self.deviation += 0.1 * (abs(excess) - self.deviation) if k > 1 else 0.0
@@ -157,7 +157,7 @@ class Twin:
         """In proportion to params; a bracket by fours, then halves, for the factor."""
         p, slope, value, tolerance, loss_after = ray
         sizes = np.where(slope > 0, self.root_mean_squares(params), 0)
-        sizes = with_new_groups(sizes, slope, abs(value))
+        sizes = with_new_groups(sizes, slope, abs(value) or 1.0)
         passed, failed, trial = 0.0, math.inf, 4.0**-4
         errors: list[float] = []
         for _ in range(10 if np.any(slope > 0) else 0):

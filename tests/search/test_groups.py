@@ -17,6 +17,8 @@ from optax_armijo import (
     one_group,
     scale_by_armijo,
 )
+from optax_armijo.labels.grouping import group_leaves, sorting_key
+from optax_armijo.search import step
 
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
@@ -148,6 +150,84 @@ def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
     assert end(EACH) < end(one_group)
 
 
+def test_where_there_is_nothing_to_compare_no_step_pays_for_a_comparison(monkeypatch):
+    """Of one group, and of a group that never has a gradient."""
+    compared, compare = [], step._compare_groups
+
+    def counted(*arguments):
+        jax.debug.callback(lambda: compared.append(1))
+        return compare(*arguments)
+
+    monkeypatch.setattr(step, "_compare_groups", counted)
+    run(bowl, {"a": jnp.full(4, 9.0), "b": jnp.full(3, 9.0)}, 15, one_group)
+    assert len(compared) == 1  # the first bracket
+    params = {"a": jnp.full(4, 9.0), "b": jnp.full(3, 9.0), "unused": jnp.ones(2)}
+    run(lambda params, batch: bowl({x: params[x] for x in "ab"}), params, 15)
+    assert len(compared) == 1 + 2  # and steps 1 and 2
+
+
+def test_params_and_a_loss_of_zero_begin_to_move():
+    """A linear model of zeros without a constant, such as a critic."""
+
+    def loss_fn(params, batch):
+        del batch
+        return jnp.sum(params["w"] ** 2) / 2 - 3 * jnp.sum(params["w"])
+
+    params, losses, infos = run(loss_fn, {"w": jnp.zeros(2)}, 60)
+    np.testing.assert_allclose(params["w"], 3.0, rtol=0.05)
+    assert losses[0] == 0 and max(int(x.num_evaluations) for x in infos[2:]) <= 4
+
+
+def test_a_loss_of_minus_infinity_is_no_better_one():
+    def loss_fn(params, batch):
+        del batch
+        return jnp.where(params["w"] < 0.5, -jnp.inf, params["w"] ** 2)
+
+    params, losses, _ = run(loss_fn, {"w": jnp.array(2.0)}, 60)
+    # Steps that are not tested may leave, and are taken back.
+    assert np.all(np.isfinite(losses[-10:])) and 0.5 <= params["w"] < 0.6
+
+
+def test_the_tolerance_is_that_of_the_coarser_dtype(x64):
+    """A loss in float64 of params in float32 is as coarse as these."""
+    labels = group_leaves(one_group, {"w": jnp.ones(2, jnp.float32)})
+    loss = jnp.array(1e3, jnp.float64)
+    value = loss.astype(jnp.float32)
+    args: Any = (labels, Backtracking(), None, bowl, loss.dtype, value, [])
+    problem = step.Problem(*args)
+    np.testing.assert_allclose(problem.tolerance, 4 * 2.0**-23 * 1e3)
+
+
+def test_numbers_of_numpy_leave_the_states_dtypes_as_they_are(x64):
+    """Strongly typed float64 among float32: a `lax.scan` would refuse the state."""
+    number = np.float64
+    search = Backtracking(
+        c=number(0.6),
+        group_c=number(0.5),
+        decrease_factor=jnp.asarray(0.8),
+        search_growth=number(1.2),
+        loss_fraction=number(0.05),
+        max_step_size=lambda count: jnp.asarray(0.5, jnp.float64),
+    )
+    params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(3, jnp.float32)}
+    hyper = {"b1": number(0.9), "b2": number(0.999), "eps": number(1e-8)}
+    end, losses, _ = run(bowl, {x: 3 * y for x, y in params.items()}, 9, **hyper)
+    assert losses[-1] < losses[0] and end["a"].dtype == jnp.float32
+    run(bowl, {x: 3 * y for x, y in params.items()}, 9, search=search)
+
+
+def test_labels_that_sort_alike_have_an_order_of_their_own():
+    """Else that of a set, which differs from process to process."""
+    for one, other in (("w1", "w01"), (1, "1")):
+        params = {"x": jnp.ones(1), "y": jnp.ones(1)}
+        groupings = [
+            group_leaves({"x": one, "y": other}, params),
+            group_leaves({"x": other, "y": one}, params),
+        ]
+        assert groupings[0].labels == groupings[1].labels
+        assert sorting_key(one) != sorting_key(other)
+
+
 def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others():
     params = {"a": jnp.full(4, 0.5), "b": jnp.zeros(4)}
     _, _, infos = run(bowl, params, 1)
@@ -191,16 +271,20 @@ def test_a_step_that_is_not_seen_is_not_shortened():
     assert max(int(info.num_evaluations) for info in infos[1:]) == 1
 
 
+@pytest.mark.parametrize("form", ["armijo_adam", "scale_by_armijo"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_the_point_that_is_tested_is_the_rounded_one_that_is_kept(dtype):
+def test_the_point_that_is_tested_is_the_rounded_one_that_is_kept(dtype, form):
     """XLA skips casts between operations that it fuses, unless it is told not to."""
+    tx: Any = armijo_adam(one_group)
+    if form == "scale_by_armijo":  # along updates in the dtype of the params
+        tx = optax.chain(optax.sgd(1.0), scale_by_armijo(one_group))
     params = {"w": jnp.linspace(-3.0, 4.0, 8).astype(dtype)}
 
     def loss_fn(params, batch=None):
         del batch
         return jnp.mean((params["w"].astype(jnp.float32) - 1.3) ** 2)
 
-    end, losses, infos = run(loss_fn, params, 20, one_group)
+    end, losses, infos = run(loss_fn, params, 20, tx=tx)
     losses = [*losses, float(loss_fn(end))]
     tested = [i for i, info in enumerate(infos) if info.accepted[0]]
     assert len(tested) > 3
@@ -283,6 +367,16 @@ def test_max_step_size_may_be_a_schedule():
     expected = [float(jnp.asarray(schedule(i))) for i in range(12)]
     np.testing.assert_allclose(applied[:12], expected, rtol=1e-5)
     assert all(np.isfinite(info.step_factor) for info in infos)
+
+
+def test_max_step_size_has_no_effect_once_it_is_large_again():
+    def schedule(count):
+        return jnp.where(count < 90, 1e-6, 1e3)
+
+    start = {"a": jnp.full(4, 9.0)}
+    _, _, infos = run(bowl, start, 100, search=Backtracking(max_step_size=schedule))
+    applied = [float(info.applied_step_size[0]) for info in infos]
+    assert max(applied[:90]) <= 1e-6 * (1 + 1e-6) and applied[90] > 0.1
 
 
 def test_max_step_size_caps_what_is_applied():

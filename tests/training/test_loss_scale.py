@@ -1,5 +1,7 @@
 """Float16 with a loss scale: gradients are scaled, and nothing else."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -104,6 +106,57 @@ def test_a_gradient_that_overflows_changes_the_scale_alone():
     chex.assert_trees_all_equal(after.inner, state.inner)
     # The info is the state's: this step left it as it was.
     assert int(armijo_info(after).total_evaluations) == 0
+
+
+def test_a_step_out_of_the_losss_domain_is_taken_back_under_a_scale():
+    """No smaller scale would help: the search inside gets the bad batch."""
+
+    def loss_fn(params, low):
+        return params["w"] ** 2 - 0.01 * jnp.log(params["w"] - low)
+
+    tx = dynamic_loss_scale(armijo_adam())
+    step = make_train_step(loss_fn, tx)
+    batches = [(-1.0,), *[(0.9,)] * 40]  # the first one does not see the others' domain
+    params, history = trained(step, tx, batches, {"w": jnp.array(1.0)})
+    losses = np.array([metrics.loss for metrics in history])
+    assert not np.isfinite(losses[1])
+    assert np.sum(~np.isfinite(losses)) <= 3 and losses[-1] < losses[2]
+
+
+def test_a_gradient_that_is_never_finite_lowers_the_scale_and_then_is_the_searchs():
+    """The root of a distance has no gradient at the point itself."""
+    tx = dynamic_loss_scale(armijo_adam(), init_scale=4.0, min_scale=1.0)
+    params = {"w": jnp.array(1.0)}
+    state = tx.init(params)
+
+    @jax.jit
+    def update(params, state, grad):
+        loss_fn = lambda params: params["w"] ** 2 + 1  # noqa: E731
+        updates, state = tx.update(
+            {"w": grad}, state, params, value=loss_fn(params), value_fn=loss_fn
+        )
+        return optax.apply_updates(params, updates), state
+
+    params, state = update(params, state, 8.0 * params["w"])
+    before = params["w"]
+    assert before < 1
+    for scale in (2.0, 1.0):
+        params, state = update(params, state, jnp.nan)
+        assert params["w"] == before and float(loss_scale(state)) == scale
+    params, state = update(params, state, jnp.nan)
+    np.testing.assert_allclose(params["w"], 1.0, rtol=1e-6)  # taken back
+
+
+@pytest.mark.parametrize("inner", [optax.adam(1e-2), optax.lion(1e-2)])
+def test_optimizers_without_a_search_never_see_a_bad_batch(inner):
+    tx = dynamic_loss_scale(inner, min_scale=1.0, init_scale=1.0)
+    params = {"w": jnp.ones(2)}
+    state: Any = tx.init(params)
+    arguments = {"value": jnp.inf, "value_fn": lambda params: jnp.inf}
+    update: Any = tx.update
+    updates, after = update({"w": jnp.full(2, jnp.inf)}, state, params, **arguments)
+    np.testing.assert_array_equal(updates["w"], 0.0)
+    chex.assert_trees_all_equal(after.inner, state.inner)
 
 
 def test_the_scale_follows_its_rule():

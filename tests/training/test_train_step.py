@@ -97,7 +97,7 @@ def test_a_loss_a_row_is_refused():
         )
 
 
-@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("value", [0, -1, 2.5])
 def test_bad_options_raise_at_construction(value):
     with pytest.raises(ValueError, match=r"num_microbatches .* \[1, inf\); got"):
         make_train_step(mean_loss, optax.sgd(1.0), num_microbatches=value)
