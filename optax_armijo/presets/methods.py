@@ -461,6 +461,8 @@ def salsa(
         momentum="searched" if use_mv else "unsearched",
         count_ahead=int(form == "code"),
     )
+    # A decay that is known to be zero is none, and costs no pass over the params.
+    has_decay = type(weight_decay) not in (int, float) or weight_decay != 0
     method = Method(
         adam=adam if direction == "adam" else None,
         c=c,
@@ -470,7 +472,7 @@ def salsa(
         max_trials=max_trials,
         smoothing=Smoothing(smoothing),
         is_adaptive=frequency == "adaptive",
-        weight_decay=weight_decay,
+        weight_decay=weight_decay if has_decay else None,
     )
     return published(param_labels, method)
 

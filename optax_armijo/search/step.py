@@ -4,7 +4,7 @@
 pseudocode. Here k is the number of batches so far, g the gradient of the loss on this
 batch, ``moments.direction()`` Adam's direction d (with momentum), ``moments.plain()``
 the same without momentum, -P g. A step size is ``factor * group_step_size``. A slope is
-the decrease of the loss that a unit step promises, so it is positive along a descent.
+the decrease of the loss that a unit step predicts, so it is positive along a descent.
 
 Shapes: G groups.
 """
@@ -41,17 +41,15 @@ FIRST_RELATIVE_STEP = LADDER**-4  # of the groups' root mean squares
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
 LIMITED_FROM = 32  # the step from which `loss_fraction` holds; 32 / k times it before
 DOUBTED = 1 / 32  # limit of the factor, below which a loss below zero is looked for
-FAR_PROMISE = (
-    4.0  # times the loss: the decrease that is promised where it is looked for
-)
+FAR_DECREASE = 4.0  # times the loss: what is predicted where it is looked for
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
 ROUNDING_ULPS = 4.0
 COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
-LEFT_BY_NOISE = 1 / 20  # of the error of a promise: what a 16th of the step leaves
+LEFT_BY_NOISE = 1 / 20  # of a prediction's error: what a 16th of the step leaves
 NARROW = 2.1  # ratio of the step sizes that fail and pass, where the bracket ends
-VISIBLE = 16  # times its rounding, from which a promise is large enough for a fit
+VISIBLE = 16  # times the tolerance: the predicted decrease that a fit needs
 
 
 class Problem(NamedTuple):
@@ -76,7 +74,7 @@ class Problem(NamedTuple):
         return bad_to_inf(loss.astype(self.value.dtype))
 
     def slopes(self, direction: Leaves) -> jax.Array:
-        """The decrease that a unit step promises, by group, [G]."""
+        """The decrease that a unit step predicts, by group, [G]."""
         found = slopes(self.grouping, self.loss_grads, direction)
         return found.astype(self.value.dtype)
 
@@ -123,27 +121,27 @@ def take_step(
     is_good &= ~takes_back
 
     # With momentum: the whole step, as it is applied.
-    promised = jnp.sum(sizes * slope)
-    limit_by_loss = _limit_by_loss(problem, promised, found.lowest, k)
+    predicted = jnp.sum(sizes * slope)
+    limit_by_loss = _limit_by_loss(problem, predicted, found.lowest, k)
     limit = jnp.minimum(limit_by_loss, _limit_by_size(problem, sizes, k))
     tests = is_good & is_due & jnp.any(sizes > 0)
     growth = _growth(k.astype(dtype), state.tested_at.astype(dtype))
-    grown = before * jnp.where(promised > 0, growth, 1)
+    grown = before * jnp.where(predicted > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     # Steps may be short since zero is near, or since the loss goes on below zero.
     is_doubtful = limit_by_loss < jnp.minimum(DOUBTED, grown)
-    far = FAR_PROMISE * problem.value / jnp.where(promised > 0, promised, 1)
+    far = FAR_DECREASE * problem.value / jnp.where(predicted > 0, predicted, 1)
     whole = jax.lax.cond(
         tests,
         lambda: _search_whole(
-            problem, moments.direction(), sizes, promised, begin, far, is_doubtful
+            problem, moments.direction(), sizes, predicted, begin, far, is_doubtful
         ),
         lambda: _Whole.before(begin, problem.value),
     )
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     applied = jnp.where(is_good, factor, 0) * sizes
 
-    predicted = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
+    by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
     move = jnp.where(takes_back, -state.last_move, applied)
     # Always true, but known only after the test: until then it may read old moments.
     is_over = whole.num_trials >= 0
@@ -151,7 +149,7 @@ def take_step(
     updates = problem.updates(move, along)
     current = jnp.where(is_first, 1, before)
     # A test along a direction that does not descend says nothing about the step size.
-    learns = tests & (promised > 0)
+    learns = tests & (predicted > 0)
     factor = jnp.where(
         learns,
         _learned(whole, begin, current, search.decrease_factor),
@@ -192,9 +190,9 @@ def take_step(
             searched=found.searched | (tests & (sizes > 0)),
             accepted=jnp.where(tests, whole.accepted & (sizes > 0), found.accepted),
             num_trials=num_trials,
-            predicted_decrease=predicted,
+            predicted_decrease=by_group,
             actual_decrease=jnp.where(
-                tests & whole.accepted, _shares(predicted, problem, whole), 0
+                tests & whole.accepted, _shares(by_group, problem, whole), 0
             ),
             step_factor=jnp.where(
                 tests, whole.applied / jnp.where(begin > 0, begin, 1), 1
@@ -222,7 +220,7 @@ def _tested_at(
 def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
-    A group whose params are zero gets what promises as much as the median group, and
+    A group whose params are zero gets what predicts as much as the median group, and
     where there is no other, all of the loss, or 1 where that is zero.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
@@ -261,11 +259,11 @@ def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
 def _with_new_groups(
     step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
 ) -> jax.Array:
-    """Gives groups without a step size the one that promises the median decrease."""
+    """Gives groups without a step size the one that predicts the median decrease."""
     knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
-    promised = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
+    predicted = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
     number = jnp.sum(knows)
-    median = promised[jnp.maximum(number - 1, 0) // 2]
+    median = predicted[jnp.maximum(number - 1, 0) // 2]
     median = jnp.where(number > 0, median, otherwise)
     return jnp.where(wants, median / jnp.where(wants, slope, 1), step_size)
 
@@ -276,7 +274,7 @@ def _is_group_due(tested_at: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
-    """The ratio of the groups' promised decreases before and after, where known."""
+    """The ratio of the groups' predicted decreases before and after, where known."""
     both = (before > 0) & (after > 0)
     total = jnp.sum(jnp.where(both, after, 0))
     ratio = jnp.sum(jnp.where(both, before, 0)) / jnp.where(total > 0, total, 1)
@@ -299,7 +297,7 @@ class _Groups(NamedTuple):
       passed: the largest that passed in this test, else 0.  # f[]
       failed: the smallest that failed in this test, else +inf.  # f[]
       loss: of the last evaluation.  # f[]
-      error: of its promise.  # f[]
+      error: of its prediction.  # f[]
       noise: by how much losses were found to be off beyond their rounding.  # f[]
       lowest: loss of all evaluations.  # f[]
       searched: groups that were.  # bool[G]
@@ -424,12 +422,12 @@ def _search_groups(
         loss = problem.loss_after(
             moved, [jnp.where(checks_last, last, d) for d, last in directions]
         )
-        promised = at.trial * jnp.sum(pattern * slope)
+        predicted = at.trial * jnp.sum(pattern * slope)
         c = jnp.where(is_first, search.c, search.group_c)
-        # At a 16th of the step, a smooth loss misses its promise by a 256th of what it
-        # missed before. If a 20th is left, loss or params are too coarse to be tested
-        # at such steps: go up again, and tolerate the error that was seen.
-        error = jnp.abs(problem.value - loss - promised)
+        # At a 16th of the step, a smooth loss misses its prediction by a 256th of what
+        # it missed before. If a 20th is left, loss or params are too coarse to be
+        # tested at such steps: go up again, and tolerate the error that was seen.
+        error = jnp.abs(problem.value - loss - predicted)
         noise = jnp.maximum(error, at.error)
         is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
         is_noise &= (error >= LEFT_BY_NOISE * at.error) & (
@@ -437,21 +435,21 @@ def _search_groups(
         )
         noise = jnp.where(is_noise, 2 * noise, at.noise)
         tolerance = jnp.maximum(problem.tolerance, noise)
-        passes = problem.value - loss >= c * promised - tolerance
+        passes = problem.value - loss >= c * predicted - tolerance
         passed = jnp.where(passes, at.trial, at.passed)
         failed = jnp.where(passes, at.failed, at.trial)
         failed = jnp.where(is_noise, jnp.inf, failed)
         num_in_test = at.num_in_test + 1
 
-        # The first step has a ladder and bisection, a group's own test a quadratic:
-        # where decrease and promise are those of a quadratic, `fitted` just passes.
+        # The first step has a ladder and bisection. A group's own test would just pass
+        # at `fitted`, if the loss were the quadratic with this slope and decrease.
         middle = jnp.sqrt(passed) * jnp.sqrt(failed)
         up = jnp.where(failed < jnp.inf, middle, LADDER * passed)
         ladder = jnp.where(passed > 0, up, at.trial / LADDER**2)
-        ratio = (problem.value - loss) / jnp.where(promised > 0, promised, 1)
+        ratio = (problem.value - loss) / jnp.where(predicted > 0, predicted, 1)
         fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
         fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
-        fitted = jnp.where(promised > VISIBLE * problem.tolerance, fitted, at.trial)
+        fitted = jnp.where(predicted > VISIBLE * problem.tolerance, fitted, at.trial)
         trial = jnp.where(is_first, ladder, fitted)
         is_bracketed = jnp.where(
             is_first,
@@ -498,18 +496,18 @@ def _search_groups(
 
 
 def _limit_by_loss(
-    problem: Problem, promised: jax.Array, lowest: jax.Array, k: jax.Array
+    problem: Problem, predicted: jax.Array, lowest: jax.Array, k: jax.Array
 ) -> jax.Array:
-    """The factor that promises `loss_fraction` of the loss, f[]; infinity without."""
+    """The factor that predicts `loss_fraction` of the loss, f[]; infinity without."""
     fraction, value = problem.linesearch.loss_fraction, problem.value
     infinity = jnp.asarray(jnp.inf, value.dtype)
     if fraction is None:
         return infinity
     # After a loss below 0, 0 is no lower bound.
-    holds = (promised > 0) & (value > 0) & (lowest >= 0)
+    holds = (predicted > 0) & (value > 0) & (lowest >= 0)
     more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
     fraction = jnp.asarray(fraction, value.dtype) * more
-    part = fraction * value / jnp.where(promised > 0, promised, 1)
+    part = fraction * value / jnp.where(predicted > 0, predicted, 1)
     return jnp.where(holds, part, infinity)
 
 
@@ -562,7 +560,7 @@ def _search_whole(
     problem: Problem,
     direction: Leaves,
     sizes: jax.Array,
-    promised: jax.Array,
+    predicted: jax.Array,
     begin: jax.Array,
     far: jax.Array,
     looks_far: jax.Array,
@@ -574,7 +572,7 @@ def _search_whole(
     see whether the loss goes below zero.
     """
     search = problem.linesearch
-    required = promised - (1 - search.c) * jnp.abs(promised)
+    required = predicted - (1 - search.c) * jnp.abs(predicted)
     num_before = looks_far.astype(jnp.int32)
 
     def body(at: _Whole) -> _Whole:
@@ -624,8 +622,8 @@ def _towards_limit(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> ja
     )
 
 
-def _shares(promised: jax.Array, problem: Problem, whole: _Whole) -> jax.Array:
-    """The decrease of the loss, shared out as it was promised, [G]."""
-    total = jnp.sum(promised)
-    share = jnp.where(total != 0, promised / jnp.where(total != 0, total, 1), 0)
+def _shares(predicted: jax.Array, problem: Problem, whole: _Whole) -> jax.Array:
+    """The decrease of the loss, shared out as it was predicted, [G]."""
+    total = jnp.sum(predicted)
+    share = jnp.where(total != 0, predicted / jnp.where(total != 0, total, 1), 0)
     return share * (problem.value - whole.loss)
