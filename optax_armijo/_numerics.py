@@ -26,7 +26,7 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     return x.astype(dtype)
 
 
-def bad_to_inf(value: jax.Array) -> jax.Array:
+def nonfinite_to_inf(value: jax.Array) -> jax.Array:
     """Turns NaN and -inf into +inf: nothing that is not finite is a better loss."""
     return jnp.where(jnp.isfinite(value), value, jnp.inf)
 

@@ -11,7 +11,12 @@ import optax
 from optax.tree_utils import tree_where
 
 from optax_armijo._checks import check_order, check_range
-from optax_armijo._numerics import bad_to_inf, on_its_own, safe_divide, search_dtype
+from optax_armijo._numerics import (
+    nonfinite_to_inf,
+    on_its_own,
+    safe_divide,
+    search_dtype,
+)
 from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
@@ -277,7 +282,7 @@ def take_step(
         step_size = jnp.where(searched, factor * begin, 0)
         updates = _updates(grouping, step_size, direction, batch.params)
         loss = batch.loss_fn(grouping.moved(departure, updates))
-        loss = bad_to_inf(loss.astype(dtype))
+        loss = nonfinite_to_inf(loss.astype(dtype))
         return loss, _passes(method, averages, value, loss, step_size, slope)
 
     cap, can_pass = _largest(method, state, value, slope, searched, begin)

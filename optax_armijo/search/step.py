@@ -4,7 +4,7 @@
 pseudocode. Here k is the number of batches so far, g the gradient of the loss on this
 batch, ``moments.direction()`` Adam's direction d (with momentum), ``moments.plain()``
 the same without momentum, -P g. A step size is ``factor * group_step_size``. A slope is
-the decrease of the loss that a unit step predicts, so it is positive along a descent.
+the decrease of the loss that is predicted for a unit step: positive along a descent.
 
 Shapes: G groups.
 """
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_armijo._numerics import bad_to_inf, rounding_error, search_dtype
+from optax_armijo._numerics import nonfinite_to_inf, rounding_error, search_dtype
 from optax_armijo._state import BacktrackingState, LastStep
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
@@ -68,20 +68,21 @@ class Problem(NamedTuple):
         return self.grouping.scaled(step_size, direction, self.params)
 
     def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
-        """The loss at the point that ``optax.apply_updates`` reaches; no NaN."""
+        """The loss where ``optax.apply_updates`` leads; +inf if it is not finite."""
         updates = self.updates(step_size, direction)
         loss = self.loss_fn(self.grouping.moved(self.params, updates))
-        return bad_to_inf(loss.astype(self.value.dtype))
+        return nonfinite_to_inf(loss.astype(self.value.dtype))
 
     def slopes(self, direction: Leaves) -> jax.Array:
-        """The decrease that a unit step predicts, by group, [G]."""
+        """The decrease that is predicted for a unit step, by group, [G]."""
         found = slopes(self.grouping, self.loss_grads, direction)
         return found.astype(self.value.dtype)
 
     @property
     def tolerance(self) -> jax.Array:
         """By how much a difference of losses may be off by rounding."""
-        ulps, dtype = jnp.asarray(ROUNDING_ULPS, self.value.dtype), self.value.dtype
+        dtype = self.value.dtype
+        ulps = jnp.asarray(ROUNDING_ULPS, dtype)
         return rounding_error(self.value, ulps, self.loss_dtype, dtype)
 
 
@@ -101,10 +102,8 @@ def take_step(
     is_due = k.astype(dtype) >= search.search_growth * state.tested_at.astype(dtype)
     is_due &= is_good
     is_first = ~jnp.any(state.group_step_size > 0)
-    is_comparing = is_good & is_first
-    if grouping.num_groups > 1:  # One group has nothing to be compared with.
-        is_group_due = _is_group_due(state.group_tested_at, k) & (slope != 0)
-        is_comparing |= is_good & jnp.any(is_group_due)
+    is_group_due = _is_group_due(state.group_tested_at, k) & (slope != 0)
+    is_comparing = is_good & (is_first | jnp.any(is_group_due))
 
     # Without momentum: the first bracket, the groups' tests, or the point before the
     # last step. In a conditional, since everything that a loop reads is computed before
@@ -220,8 +219,9 @@ def _tested_at(
 def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
-    A group whose params are zero gets what predicts as much as the median group, and
-    where there is no other, all of the loss, or 1 where that is zero.
+    A group whose params are zero gets the step size with the predicted decrease of the
+    median group. Where there is no other, that decrease is all of the loss, or 1 where
+    the loss is zero.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
     root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
@@ -259,7 +259,7 @@ def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
 def _with_new_groups(
     step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
 ) -> jax.Array:
-    """Gives groups without a step size the one that predicts the median decrease."""
+    """Gives groups without a step size the one with the median predicted decrease."""
     knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
     predicted = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
     number = jnp.sum(knows)
@@ -269,7 +269,9 @@ def _with_new_groups(
 
 
 def _is_group_due(tested_at: jax.Array, k: jax.Array) -> jax.Array:
-    """Which groups are due for a test, bool[G]."""
+    """Which groups are due for a test, bool[G]; one has nothing to be compared with."""
+    if tested_at.size == 1:
+        return jnp.zeros(1, jnp.bool_)
     return (tested_at == 0) | (k >= GROUP_SEARCH_GROWTH * tested_at)
 
 
@@ -399,9 +401,7 @@ def _search_groups(
     is_due = _is_group_due(state.group_tested_at, k) & (slope > 0) & (sizes > 0)
     longest_ago_first = jnp.where(is_due, state.group_tested_at, k + 1)
     turns = jnp.argsort(longest_ago_first, stable=True)[:num_turns]
-    # One group has nothing to be compared with.
-    most = num_turns if num_groups > 1 else 0
-    num_due = jnp.minimum(jnp.sum(is_due, dtype=jnp.int32), most)
+    num_due = jnp.minimum(jnp.sum(is_due, dtype=jnp.int32), num_turns)
     num_tests = jnp.where(is_first, jnp.any(slope > 0).astype(jnp.int32), num_due)
     num_tests = jnp.where(checks_last, 1, num_tests).astype(jnp.int32)
 
@@ -498,7 +498,10 @@ def _search_groups(
 def _limit_by_loss(
     problem: Problem, predicted: jax.Array, lowest: jax.Array, k: jax.Array
 ) -> jax.Array:
-    """The factor that predicts `loss_fraction` of the loss, f[]; infinity without."""
+    """The factor with `loss_fraction` of the loss as predicted decrease, f[].
+
+    Infinity without a bound.
+    """
     fraction, value = problem.linesearch.loss_fraction, problem.value
     infinity = jnp.asarray(jnp.inf, value.dtype)
     if fraction is None:

@@ -121,11 +121,11 @@ def dynamic_loss_scale(
         is_handled = jnp.zeros((), jnp.bool_)
         if find_states(state.inner, (BacktrackingState, ArmijoState)):
             value = jnp.asarray(extra_args.get("value", 0.0))
-            is_hopeless = ~jnp.isfinite(value) | (state.scale <= min_scale)
+            scale_is_no_cause = ~jnp.isfinite(value) | (state.scale <= min_scale)
             found = (new_updates, inner_state)
             # What stands beside the search may have taken the gradient in.
             is_handled = jax.lax.cond(
-                ~is_good & is_hopeless,
+                ~is_good & scale_is_no_cause,
                 lambda: _has_no_nan_or_infinity(found),
                 lambda: is_handled,
             )
@@ -169,6 +169,7 @@ def find_loss_scale(opt_state: Any) -> LossScaleState | None:
 
 
 def _has_no_nan_or_infinity(tree: Any) -> jax.Array:
+    """Unlike `all_finite`, of the entries and not of their squares."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
