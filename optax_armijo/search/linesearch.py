@@ -50,24 +50,25 @@ class Backtracking:
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. The factor is divided by
-    16 while trials fail. If a trial misses its promise by less than 1/32 of the loss,
-    the most that bfloat16 may hide, and misses it by nearly as much at a 16th of the
-    step, the error is noise. Twice that noise is then tolerated on the way up. Groups
-    whose gradient or params are zero get the step size that promises the decrease of
-    the median group. The result of a group's first test is multiplied by the root mean
-    square of :math:`P g` where that is below 1. It is so where most entries of the
-    gradient are zero, as for the embeddings of words that are not in the batch, so that
-    few params allow the step. Groups are not coupled otherwise: multiplying the params
-    of a group by a power of two, and dividing them by it in the loss, changes nothing.
+    16 while trials fail. If a trial misses its prediction by less than 1/32 of the
+    loss, the most that bfloat16 may hide, and misses it by nearly as much at a 16th of
+    the step, the error is noise. Twice that noise is then tolerated on the way up.
+    Groups whose gradient or params are zero get the step size whose predicted decrease
+    is that of the median group. The result of a group's first test is multiplied by the
+    root mean square of :math:`P g` where that is below 1. It is so where most entries
+    of the gradient are zero, as for the embeddings of words that are not in the batch,
+    so that few params allow the step. Groups are not coupled otherwise: multiplying the
+    params of a group by a power of two, and dividing them by it in the loss, changes
+    nothing.
 
-    **Few rows.** A step is shortened if it promises to remove more than `loss_fraction`
-    of the batch's loss; this is Polyak's step size as a bound (Loizou et al., 2021).
-    Between tests, :math:`\tau` follows by an exponential moving average on a
-    logarithmic scale. So step sizes come down where few rows can be fitted to a loss of
-    zero. In the first 32 steps the fraction is 32 / k times as large. The bound is off
-    once a loss below zero has been seen; where it holds :math:`\tau` below 1/32, a test
-    looks for one at the step that promises four times the loss. Training from random
-    weights is faster without it: ``loss_fraction=None``.
+    **Few rows.** A step is shortened if its predicted decrease is more than
+    `loss_fraction` of the batch's loss; this is Polyak's step size as a bound (Loizou
+    et al., 2021). Between tests, :math:`\tau` follows by an exponential moving average
+    on a logarithmic scale. So step sizes come down where few rows can be fitted to a
+    loss of zero. In the first 32 steps the fraction is 32 / k times as large. The bound
+    is off once a loss below zero has been seen; where it holds :math:`\tau` below 1/32,
+    a test looks for one at the step whose predicted decrease is four times the loss.
+    Training from random weights is faster without it: ``loss_fraction=None``.
 
     **Safeguard.** A step is taken back in the next update if the loss or gradient after
     it is not finite and the loss before it is; or if the loss after it is, from the
@@ -81,8 +82,8 @@ class Backtracking:
       decrease_factor: by which a failed test shrinks the step, in (0, 1).
       search_growth: growth of the number of steps between tests, above 1.
       max_trials: evaluations in a test of the whole step, at least 1.
-      loss_fraction: the fraction of the loss that a step may promise to remove, above
-        0; None for no bound.
+      loss_fraction: bound of a step's predicted decrease, as a fraction of the loss,
+        above 0; None for no bound.
       max_step_size: upper bound of the step sizes that are applied, above 0, or a
         schedule of it, from the number of batches so far; None for no bound.
 

@@ -415,7 +415,8 @@ def _search_groups(
         return jnp.where(is_first, FIRST_RELATIVE_STEP, begin).astype(dtype)
 
     def body(at: _Groups) -> _Groups:
-        turn = jnp.arange(num_groups) == group(at.test)
+        tested = group(at.test)
+        turn = jnp.arange(num_groups) == tested
         pattern = jnp.where(is_first, sizes, turn.astype(dtype))
         moved = jnp.where(checks_last, -state.last_move, at.trial * pattern)
         directions = zip(moments.plain(), moments.last_direction(), strict=True)
@@ -423,49 +424,27 @@ def _search_groups(
             moved, [jnp.where(checks_last, last, d) for d, last in directions]
         )
         predicted = at.trial * jnp.sum(pattern * slope)
-        c = jnp.where(is_first, search.c, search.group_c)
-        # At a 16th of the step, a smooth loss misses its prediction by a 256th of what
-        # it missed before. If a 20th is left, loss or params are too coarse to be
-        # tested at such steps: go up again, and tolerate the error that was seen.
         error = jnp.abs(problem.value - loss - predicted)
-        noise = jnp.maximum(error, at.error)
-        is_noise = is_first & (at.num_in_test > 0) & (at.passed <= 0)
-        is_noise &= (error >= LEFT_BY_NOISE * at.error) & (
-            noise < COARSE * jnp.abs(problem.value)
-        )
-        noise = jnp.where(is_noise, 2 * noise, at.noise)
+        is_noise = is_first & _is_noise(at, error, problem.value)
+        noise = jnp.where(is_noise, 2 * jnp.maximum(error, at.error), at.noise)
         tolerance = jnp.maximum(problem.tolerance, noise)
+        c = jnp.where(is_first, search.c, search.group_c)
         passes = problem.value - loss >= c * predicted - tolerance
         passed = jnp.where(passes, at.trial, at.passed)
-        failed = jnp.where(passes, at.failed, at.trial)
-        failed = jnp.where(is_noise, jnp.inf, failed)
+        failed = jnp.where(is_noise, jnp.inf, at.failed)
+        failed = jnp.where(passes | is_noise, failed, at.trial)
         num_in_test = at.num_in_test + 1
 
-        # The first step has a ladder and bisection. A group's own test would just pass
-        # at `fitted`, if the loss were the quadratic with this slope and decrease.
-        middle = jnp.sqrt(passed) * jnp.sqrt(failed)
-        up = jnp.where(failed < jnp.inf, middle, LADDER * passed)
-        ladder = jnp.where(passed > 0, up, at.trial / LADDER**2)
-        ratio = (problem.value - loss) / jnp.where(predicted > 0, predicted, 1)
-        fitted = at.trial * (1 - search.group_c) / jnp.maximum(1 - ratio, TINY)
-        fitted = jnp.clip(fitted, at.trial / LADDER**2, LADDER * at.trial)
-        fitted = jnp.where(predicted > VISIBLE * problem.tolerance, fitted, at.trial)
-        trial = jnp.where(is_first, ladder, fitted)
-        is_bracketed = jnp.where(
-            is_first,
-            (passed > 0) & (failed <= NARROW * passed),
-            ~is_new[group(at.test)] | (jnp.abs(jnp.log(fitted / at.trial)) < 1),
+        fitted = _fitted(problem, at.trial, loss, predicted)
+        is_settled = jnp.abs(jnp.log(fitted / at.trial)) < 1
+        is_settled |= ~is_new[tested] | (num_in_test >= GROUP_TRIALS)
+        is_settled = jnp.where(
+            is_first, _is_bracketed(passed, failed, num_in_test), is_settled
         )
-        most = jnp.where(is_first, FIRST_TRIALS, GROUP_TRIALS)
-        is_over = checks_last | is_bracketed | (num_in_test >= most)
+        is_over = checks_last | is_settled
+        further = jnp.where(is_first, _up_or_down(at.trial, passed, failed), fitted)
 
-        # A group that is tested alone does not see the others, and one batch is noisy:
-        # its step size moves part of the way, on a logarithmic scale.
-        before, is_its_first = sizes[group(at.test)], is_new[group(at.test)]
-        change = fitted / jnp.where(before > 0, before, 1)
-        part = jnp.where(is_its_first, FIRST_PART, LATER_PART).astype(dtype)
-        own = before * change**part
-        own *= jnp.where(is_its_first, density[group(at.test)], 1)
+        own = _part_of_the_way(sizes, fitted, is_new, density)
         settled = jnp.where(is_first, passed * sizes, jnp.where(turn, own, 0))
         is_moved = (moved != 0) & ~checks_last
         takes = is_over & is_moved
@@ -474,7 +453,7 @@ def _search_groups(
             step_size=jnp.where(takes, settled, at.step_size),
             test=test,
             num_in_test=jnp.where(is_over, 0, num_in_test),
-            trial=jnp.where(is_over, begin(test), trial).astype(dtype),
+            trial=jnp.where(is_over, begin(test), further).astype(dtype),
             passed=jnp.where(is_over, 0, passed),
             failed=jnp.where(is_over, jnp.inf, failed),
             loss=loss,
@@ -493,6 +472,58 @@ def _search_groups(
         body,
         start._replace(step_size=sizes, trial=begin(start.test)),
     )
+
+
+def _is_noise(at: _Groups, error: jax.Array, value: jax.Array) -> jax.Array:
+    """Whether the first bracket misses its predictions by noise, bool[].
+
+    At a 16th of the step, a smooth loss misses its prediction by a 256th of what it
+    missed before. If a 20th is left, loss or params are too coarse to be tested at such
+    steps: the bracket goes up again, and tolerates twice the error that was seen.
+    """
+    is_smaller = (at.num_in_test > 0) & (at.passed <= 0)
+    is_left = error >= LEFT_BY_NOISE * at.error
+    return is_smaller & is_left & (jnp.maximum(error, at.error) < COARSE * abs(value))
+
+
+def _up_or_down(trial: jax.Array, passed: jax.Array, failed: jax.Array) -> jax.Array:
+    """The next trial of the first bracket: a ladder, then bisection, f[]."""
+    middle = jnp.sqrt(passed) * jnp.sqrt(failed)
+    up = jnp.where(failed < jnp.inf, middle, LADDER * passed)
+    return jnp.where(passed > 0, up, trial / LADDER**2)
+
+
+def _is_bracketed(
+    passed: jax.Array, failed: jax.Array, num_trials: jax.Array
+) -> jax.Array:
+    """Whether the first bracket is over, bool[]."""
+    return ((passed > 0) & (failed <= NARROW * passed)) | (num_trials >= FIRST_TRIALS)
+
+
+def _fitted(
+    problem: Problem, trial: jax.Array, loss: jax.Array, predicted: jax.Array
+) -> jax.Array:
+    """Where a group's test would just pass on the quadratic through a trial, f[].
+
+    The quadratic has the predicted slope and the decrease that was measured.
+    """
+    ratio = (problem.value - loss) / jnp.where(predicted > 0, predicted, 1)
+    fitted = trial * (1 - problem.linesearch.group_c) / jnp.maximum(1 - ratio, TINY)
+    fitted = jnp.clip(fitted, trial / LADDER**2, LADDER * trial)
+    return jnp.where(predicted > VISIBLE * problem.tolerance, fitted, trial)
+
+
+def _part_of_the_way(
+    before: jax.Array, fitted: jax.Array, is_new: jax.Array, density: jax.Array
+) -> jax.Array:
+    """The groups' step sizes, if their tests found `fitted`, f[G].
+
+    A group that is tested alone does not see the others, and one batch is noisy. So
+    step sizes move part of the way, on a logarithmic scale.
+    """
+    change = fitted / jnp.where(before > 0, before, 1)
+    part = jnp.where(is_new, FIRST_PART, LATER_PART).astype(before.dtype)
+    return before * change**part * jnp.where(is_new, density, 1)
 
 
 def _limit_by_loss(

@@ -32,7 +32,7 @@ class Ray(NamedTuple):
     """From params along a direction, on one batch."""
 
     direction: Arrays
-    slope: np.ndarray  # [G], the decrease that a unit step promises
+    slope: np.ndarray  # [G], the decrease that is predicted for a unit step
     value: float
     tolerance: float
     loss_after: LossAfter
@@ -129,22 +129,22 @@ class Twin:
             self.find_first_sizes(params, ray)
         elif not suspect and np.any(k >= 8 * self.group_tested):
             self.compare_groups(k, ray)
-        promised = float(np.sum(self.eta * slope))
-        by_loss = self.limit_by_loss(value, k, promised)
+        predicted = float(np.sum(self.eta * slope))
+        by_loss = self.limit_by_loss(value, k, predicted)
         limit = min(by_loss, self.limit_by_size())
         applied = min(self.tau, limit)
         tests = k >= o.search_growth * self.tested and np.any(self.eta)
         if tests:
-            growth = 1.0 if is_first or promised <= 0 else k / max(self.tested, 1)
+            growth = 1.0 if is_first or predicted <= 0 else k / max(self.tested, 1)
             grown = self.tau * min(growth, 8)
             begin = min(grown, limit)
             ray = Ray(d, slope, value, tolerance, loss_after)
             if by_loss < min(1 / 32, grown):  # does the loss go on below zero?
-                far = loss_after(4 * value / promised * self.eta, d)
+                far = loss_after(4 * value / predicted * self.eta, d)
                 self.lowest = min(self.lowest, far)
-            applied = self.test_whole(begin, promised, ray)
+            applied = self.test_whole(begin, predicted, ray)
             self.tested = k
-        if not (tests and promised > 0) and by_loss < self.tau:
+        if not (tests and predicted > 0) and by_loss < self.tau:
             self.tau *= max((by_loss / self.tau) ** 0.1, o.decrease_factor)
 
         self.average = self.average + 0.1 * excess if k > 1 else value
@@ -163,14 +163,14 @@ class Twin:
         for _ in range(10 if np.any(slope > 0) else 0):
             loss = loss_after(trial * sizes, p)
             self.lowest = min(self.lowest, loss)
-            promised = trial * np.sum(sizes * slope)
-            # A promise that is hardly better kept at a 16th of the step: noise.
-            errors.append(abs(value - loss - promised))
+            predicted = trial * np.sum(sizes * slope)
+            # A prediction that is hardly better at a 16th of the step: noise.
+            errors.append(abs(value - loss - predicted))
             is_noise = passed == 0 and len(errors) > 1
             is_noise = is_noise and errors[-1] >= errors[-2] / 20
             if is_noise and max(errors[-2:]) < abs(value) / 32:
                 tolerance, failed = max(tolerance, 2 * max(errors[-2:])), math.inf
-            if value - loss >= self.options.c * promised - tolerance:
+            if value - loss >= self.options.c * predicted - tolerance:
                 passed = trial
             else:
                 failed = trial
@@ -199,9 +199,9 @@ class Twin:
                 self.lowest = min(self.lowest, loss)
                 # With f(t) = f - slope t + a t^2 the test just passes at
                 # t = (1 - group_c) slope / a, where a t^2 is what misses.
-                promised = trial * slope[i]
-                if promised > 16 * tolerance:
-                    missing = max(1 - (value - loss) / promised, 1e-3)
+                predicted = trial * slope[i]
+                if predicted > 16 * tolerance:
+                    missing = max(1 - (value - loss) / predicted, 1e-3)
                     fitted = trial * (1 - self.options.group_c) / missing
                     fitted = min(max(fitted, trial / 16), 4 * trial)
                 if abs(math.log(fitted / trial)) < 1:
@@ -210,18 +210,18 @@ class Twin:
             if is_new:
                 after[i] *= min(density[i], 1) or 1
             self.group_tested[i] = k
-        # Along the gradient the whole step promises as much as before.
+        # Along the gradient the predicted decrease of the whole step stays.
         both = (before * slope > 0) & (after * slope > 0)
         if np.any(both):
             self.tau *= np.sum((before * slope)[both]) / np.sum((after * slope)[both])
         self.eta = after
 
-    def limit_by_loss(self, value: float, k: int, promised: float) -> float:
+    def limit_by_loss(self, value: float, k: int, predicted: float) -> float:
         """The largest factor that `loss_fraction` allows."""
         fraction = self.options.loss_fraction
-        if fraction is None or promised <= 0 or value <= 0 or self.lowest < 0:
+        if fraction is None or predicted <= 0 or value <= 0 or self.lowest < 0:
             return math.inf
-        return fraction * max(32 / k, 1) * value / promised
+        return fraction * max(32 / k, 1) * value / predicted
 
     def limit_by_size(self) -> float:
         """The largest factor that `max_step_size` allows."""
@@ -230,23 +230,23 @@ class Twin:
             return math.inf
         return bound / float(np.max(self.eta))
 
-    def test_whole(self, begin: float, promised: float, ray: Ray) -> float:
+    def test_whole(self, begin: float, predicted: float, ray: Ray) -> float:
         """Backtracks; returns what is applied, and sets the factor to go on with."""
         o, factor = self.options, begin
-        c = o.c if promised > 0 else 2 - o.c
+        c = o.c if predicted > 0 else 2 - o.c
         accepted, better = False, False
         for trial in range(o.max_trials):
             factor *= o.decrease_factor if trial else 1
             loss = ray.loss_after(factor * self.eta, ray.direction)
             better = loss <= ray.value
             self.lowest = min(self.lowest, loss)
-            accepted = ray.value - loss >= c * factor * promised - ray.tolerance
+            accepted = ray.value - loss >= c * factor * predicted - ray.tolerance
             accepted |= loss == ray.value
             if accepted:
                 break
-        if promised > 0 and not accepted:
+        if predicted > 0 and not accepted:
             self.tau = o.decrease_factor * min(factor, self.tau)
-        elif promised > 0:
+        elif predicted > 0:
             self.tau = factor if factor < begin else max(begin, self.tau)
         return factor if accepted or better else 0.0
 
@@ -272,7 +272,7 @@ class Twin:
 
 
 def with_new_groups(sizes: np.ndarray, slope: np.ndarray, otherwise: float) -> Any:
-    """Groups without a step size promise what the (lower) median group does."""
+    """New groups get the predicted decrease of the (lower) median group."""
     known = sorted((sizes * slope)[(sizes > 0) & (slope > 0)])
     median = known[(len(known) - 1) // 2] if known else otherwise
     return np.where((sizes <= 0) & (slope > 0), median / slope, sizes)

@@ -228,11 +228,11 @@ def test_labels_that_sort_alike_have_an_order_of_their_own():
         assert sorting_key(one) != sorting_key(other)
 
 
-def test_params_of_zeros_begin_with_a_step_that_promises_as_much_as_the_others():
+def test_params_of_zeros_begin_with_the_predicted_decrease_of_the_others():
     params = {"a": jnp.full(4, 0.5), "b": jnp.zeros(4)}
     _, _, infos = run(bowl, params, 1)
-    promised = np.asarray(infos[0].predicted_decrease)
-    np.testing.assert_allclose(promised[0], promised[1], rtol=1e-5)
+    predicted = np.asarray(infos[0].predicted_decrease)
+    np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5)
 
 
 def test_few_evaluations_and_ever_fewer():

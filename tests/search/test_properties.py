@@ -48,15 +48,15 @@ def test_a_step_that_was_tested_satisfies_the_inequality_and_is_the_one_kept(
         moved = jax.tree.map(jnp.add, entry.params, entry.updates)
         decrease = float(entry.value - loss_fn(moved, step))
         info = armijo_info(entry.state)
-        promised = float(info.predicted_decrease.sum())
+        predicted = float(info.predicted_decrease.sum())
         rounding = 1e-5 * max(float(entry.value), 1e-3)
-        if bool(info.actual_decrease.any()) and promised > 0:
+        if bool(info.actual_decrease.any()) and predicted > 0:
             num_accepted += 1
-            assert decrease >= 0.6 * promised - rounding
+            assert decrease >= 0.6 * predicted - rounding
             np.testing.assert_allclose(
                 decrease, info.actual_decrease.sum(), atol=rounding
             )
-        elif int(info.num_evaluations) and promised > 0:
+        elif int(info.num_evaluations) and predicted > 0:
             assert decrease >= -rounding  # the last trial lowers the loss at least
         assert np.all(info.accepted <= (info.num_trials > 0))
     assert num_accepted >= 5

@@ -94,10 +94,10 @@ def test_state_moves_in_the_gradients_pass_alone_and_trials_see_its_masks():
         # The accepted trial is the new params under the old state: same masks.
         after = loss_fn(merged(graphdef, new_params, rest), *batch(i))
         assert metrics.info is not None
-        promised = metrics.info.actual_decrease[0]
-        if promised != 0:
+        predicted = metrics.info.actual_decrease[0]
+        if predicted != 0:
             num_accepted += 1
-            np.testing.assert_allclose(loss - after, promised, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(loss - after, predicted, rtol=1e-3, atol=1e-5)
     assert num_accepted >= 2
 
 
