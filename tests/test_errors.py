@@ -1,6 +1,7 @@
 """Bad input raises at once, and says what to write instead."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -292,3 +293,6 @@ def test_a_loop_outside_jit_warns_once(tx):
     assert "outside jax.jit and compiles the search at every call" in str(
         warning.message
     )
+    # It points to the call of update: here, or in optax.chain.
+    in_chain = Path(optax.__file__).parent in Path(warning.filename).parents
+    assert warning.filename == __file__ or in_chain
