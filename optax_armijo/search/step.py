@@ -29,6 +29,7 @@ from optax_armijo.search.directions import (
 )
 from optax_armijo.search.linesearch import Backtracking
 
+WARM_UP_STEPS = 10  # in which the part k / 10 of the step is applied
 FIRST_STEPS = 9  # in which no loss counts as far above those before
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
 GROUP_SEARCH_GROWTH = 8  # of the number of steps between comparisons of groups
@@ -138,9 +139,10 @@ def take_step(
         lambda: _Whole.before(begin, problem.value),
     )
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
-    applied = jnp.where(is_good, factor, 0) * sizes
+    settled = jnp.where(is_good, factor, 0) * sizes
+    applied = settled * jnp.minimum(k.astype(dtype) / WARM_UP_STEPS, 1)
 
-    by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
+    by_group = jnp.where(settled != 0, settled * slope, 0)  # no NaN of a bad batch
     move = jnp.where(takes_back, -state.last_move, applied)
     # Always true, but known only after the test: until then it may read old moments.
     is_over = whole.num_trials >= 0

@@ -150,7 +150,8 @@ class Twin:
         self.average = self.average + 0.1 * excess if k > 1 else value
         self.deviation += 0.1 * (abs(excess) - self.deviation) if k > 1 else 0.0
         self.lowest = min(self.lowest, value)
-        self.k, self.m, self.v, self.last_move = k, m, v, applied * self.eta
+        self.last_move = applied * self.eta * min(k / 10, 1)
+        self.k, self.m, self.v = k, m, v
         return finish("moved", self.last_move, d)
 
     def find_first_sizes(self, params: Arrays, ray: Ray) -> None:

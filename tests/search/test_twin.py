@@ -235,7 +235,7 @@ def test_a_loss_that_goes_to_zero(x64):
     steps = check(THREE, {}, classification(), logistic)
     unlimited = {"loss_fraction": None}
     others = follow_twin(THREE, unlimited, classification(), logistic)
-    assert steps[-1].loss < 1e-3
+    assert steps[-1].loss < 1e-2
     assert steps[-1].factor < 0.9 * others[-1].factor
 
 
