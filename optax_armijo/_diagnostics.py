@@ -35,7 +35,8 @@ class ArmijoInfo(NamedTuple):
       accepted: whether that test passed; the whole step's, if made.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
-      predicted_decrease: applied step size times slope, 0 if unmoved.  # f[G]
+      predicted_decrease: step size times slope, before the warm-up of the first ten
+        steps shortens it; 0 if unmoved.  # f[G]
       actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
       step_factor: by which the test shortened the whole step, else 1.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]

@@ -24,9 +24,9 @@ class Backtracking:
         c\,\tau \sum_l \eta_l \langle g_l, d_l \rangle
 
     The first is the group's test. It moves that group alone, and sets the ratios of
-    the groups' step sizes. The second is the test of the whole step, as it is applied.
-    It sets the factor: groups that were tested alone do not see one another. Updates
-    are :math:`\tau \eta_l d_l`.
+    the groups' step sizes. The second is the test of the whole step. It sets the
+    factor: groups that were tested alone do not see one another. Updates are
+    :math:`\tau \eta_l d_l`, and a part of that in the first ten steps.
 
     **When.** The whole step is tested whenever k has grown by a factor of
     `search_growth` since its last test, so ever more rarely. The test begins at the
@@ -60,6 +60,11 @@ class Backtracking:
     so that few params allow the step. Groups are not coupled otherwise: multiplying the
     params of a group by a power of two, and dividing them by it in the loss, changes
     nothing.
+
+    **Warm-up.** In the first ten steps the part k / 10 of the tested step is applied.
+    Adam's first directions are little more than the signs of one gradient: they move
+    all params by as much, and the loss of a few rows does not tell that this is too
+    far.
 
     **Few rows.** A step is shortened if its predicted decrease is more than
     `loss_fraction` of the batch's loss; this is Polyak's step size as a bound (Loizou

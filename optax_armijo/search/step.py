@@ -120,7 +120,7 @@ def take_step(
     takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
     is_good &= ~takes_back
 
-    # With momentum: the whole step, as it is applied.
+    # With momentum: the whole step.
     predicted = jnp.sum(sizes * slope)
     limit_by_loss = _limit_by_loss(problem, predicted, found.lowest, k)
     limit = jnp.minimum(limit_by_loss, _limit_by_size(problem, sizes, k))
@@ -140,6 +140,7 @@ def take_step(
     )
     factor = jnp.where(tests, whole.applied, jnp.minimum(before, limit))
     settled = jnp.where(is_good, factor, 0) * sizes
+    # Adam's first directions are little more than the signs of one gradient.
     applied = settled * jnp.minimum(k.astype(dtype) / WARM_UP_STEPS, 1)
 
     by_group = jnp.where(settled != 0, settled * slope, 0)  # no NaN of a bad batch

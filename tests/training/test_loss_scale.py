@@ -81,7 +81,7 @@ def test_float16_params_train_on_losses_whose_gradients_float16_cannot_hold(name
     step = make_train_step(loss_fn, tx)
     params = {"w": jnp.full(2, 2.0, jnp.float16)}
     state = jax.jit(tx.init)(params)
-    for _ in range(120):
+    for _ in range(200):
         params, state, _ = step(params, state)
     assert params["w"].dtype == jnp.float16
     np.testing.assert_allclose(params["w"], 1.0, atol=0.02)
@@ -116,7 +116,7 @@ def test_a_step_out_of_the_losss_domain_is_taken_back_under_a_scale():
 
     tx = dynamic_loss_scale(armijo_adam())
     step = make_train_step(loss_fn, tx)
-    batches = [(-1.0,), *[(0.9,)] * 40]  # the first one does not see the others' domain
+    batches = [(-1.0,), *[(0.99,)] * 40]  # the first sees no domain
     params, history = trained(step, tx, batches, {"w": jnp.array(1.0)})
     losses = np.array([metrics.loss for metrics in history])
     assert not np.isfinite(losses[1])
