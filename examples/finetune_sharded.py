@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
             losses.append(float(metrics.loss))
         tested = (place(mesh, x) for x in job.eval_batches())
         accuracy = evaluate(graphdef, params, tested)["accuracy"]
-        sizes = jax.device_get(optax_armijo.armijo_info(opt_state).step_size)
+        info = jax.device_get(optax_armijo.armijo_info(opt_state))
         if table:
             loss = np.mean(losses[-job.steps_per_epoch :])
-            table.row(epoch, loss, accuracy, *sizes)
+            table.row(epoch, loss, accuracy, *info.applied_step_size)
     return losses
 
 

@@ -99,7 +99,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
       True
       >>> print(str(info).splitlines()[0].split()[:4])
-      ['group', 'step', 'size', 'test']
+      ['group', 'step', 'size', 'applied']
     """
     states = find_states(opt_state, KINDS)
     if len(states) != 1:

@@ -195,7 +195,7 @@ def scale_by_armijo(
       ...   updates, state = tx.update(
       ...       grads, state, w, value=value, grad=grads, value_fn=f)
       ...   return optax.apply_updates(w, updates), state
-      >>> for _ in range(100):
+      >>> for _ in range(200):
       ...   w, state = step(w, state)
       >>> bool(f(w) < 1e-2)
       True

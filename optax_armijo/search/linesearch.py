@@ -103,7 +103,7 @@ class Backtracking:
       >>> params = {"a": jnp.array(2.0), "b": jnp.array(2e-4)}
       >>> step = optax_armijo.make_train_step(f, tx)
       >>> state = tx.init(params)
-      >>> for _ in range(60):
+      >>> for _ in range(80):
       ...   params, state, metrics = step(params, state)
       >>> bool(metrics.loss < 1e-2), metrics.info.labels
       (True, ('a', 'b'))

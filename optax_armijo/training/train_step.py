@@ -92,7 +92,7 @@ def make_train_step(
       >>> w = jnp.zeros(4)
       >>> opt_state = tx.init(w)
       >>> losses = []
-      >>> for _ in range(10):
+      >>> for _ in range(30):
       ...   w, opt_state, metrics = step(w, opt_state, x, y)
       ...   losses.append(float(metrics.loss))
       >>> losses[0], losses[-1] < 0.5, int(metrics.info.total_evaluations) > 0
