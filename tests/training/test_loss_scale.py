@@ -116,7 +116,7 @@ def test_a_step_out_of_the_losss_domain_is_taken_back_under_a_scale():
 
     tx = dynamic_loss_scale(armijo_adam())
     step = make_train_step(loss_fn, tx)
-    batches = [(-1.0,), *[(0.99,)] * 40]  # the first sees no domain
+    batches = [(-1.0,), *[(0.99,)] * 40]  # the first lets w through
     params, history = trained(step, tx, batches, {"w": jnp.array(1.0)})
     losses = np.array([metrics.loss for metrics in history])
     assert not np.isfinite(losses[1])
