@@ -22,11 +22,12 @@ from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
 from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
-from tasks import FAMILIES, LISTS, TUNING, family_of  # noqa: E402
+from tasks import FAMILIES, LISTS, TASKS, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
 NUM_DRAWN = 6  # methods in a figure
+FEWEST_TASKS = 4  # of a row in the table of differences
 DEFAULT = "armijo_adam"
 AT_EDGE = ", **at the edge**"
 BEST_FREE = "best method without a learning rate, task by task, in hindsight"
@@ -36,7 +37,9 @@ TITLES = (
     "AdamW, warm-up and cosine, one usual rate",
     BEST_FREE,
     "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
+    "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
 )
+COLUMNS = {"lora": "LoRA"}  # of the short table, where not the kind of the tasks
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
 
@@ -55,6 +58,14 @@ AHEAD = """\
 By the mean over the seeds that both have, of the last iterate; a sweep stands with its
 best rate by score, or by loss. The difference is more than two standard errors, paired
 by seed, on tasks in bold; two seeds tell little of the error.
+"""
+DIFFERENCES = """\
+## Over all texts
+
+Differences to the last iterate of `armijo_adam()`, paired by seed, in the mean over the
+tasks of fine-tuning in both lists, ± the standard error over tasks. Each rate of AdamW
+is the same on all tasks. Better are a larger accuracy and a smaller loss. Methods on
+fewer than four tasks are left out.
 """
 DETAILS = """\
 ## How to read the tables
@@ -192,8 +203,7 @@ def best_rival(task: str) -> Entrant | None:
 
 def is_better(one: Entrant, other: Entrant, by: str = "score") -> bool:
     """Tells whether one is ahead of another in the mean over the seeds of both."""
-    seeds = {*one.runs} & {*other.runs}
-    return bool(seeds) and one.on(seeds).mean(by) > other.on(seeds).mean(by)
+    return bool({*one.runs} & {*other.runs}) and mean_difference(one, other, by) > 0
 
 
 def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
@@ -391,7 +401,7 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 
 def summary(name: str) -> str:
-    """Returns a list's scores in five rows, and where the default stands."""
+    """Returns a list's scores in a short table, and where the default stands."""
     tasks = recorded(name)
     if not tasks:
         return f"No runs on the {name} tasks so far."
@@ -402,26 +412,32 @@ def summary(name: str) -> str:
         for key, x in columns.items()
     }
     names = "; ".join(f"{key}: {', '.join(x)}" for key, x in seeds.items())
-    ends = [(x[0], x[-1]) for column in columns.values() for x in column.values()]
-    is_short_of_seeds = any(x and y and len(y.runs) < len(x.runs) for x, y in ends)
+    short_of_seeds = {
+        x.title
+        for column in columns.values()
+        for rows in column.values()
+        for x in rows
+        if x and rows[0] and len(x.runs) < len(rows[0].runs)
+    }
+    fewer = f", but fewer seeds of {' and '.join(sorted(short_of_seeds))}"
     last, average = (standing(found, x) for x in ITERATES)
-    short = f"{table(five_rows(columns))}\n\n" if columns else ""
+    short = f"{table(short_rows(columns))}\n\n" if columns else ""
     return (
         f"{short}Means over the same tasks and seeds in all rows"
-        f"{', but fewer seeds of PLASLS' if is_short_of_seeds else ''}; the number of "
-        f"seeds in brackets: {names or 'none so far'}. "
+        f"{fewer if short_of_seeds else ''}; the number of seeds in brackets: "
+        f"{names or 'none so far'}. "
         "By the mean score, on the tasks that both have run on, `armijo_adam()` is "
         f"{last}; with `average_iterates` around both, {average}."
     )
 
 
 def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None]]]:
-    """Returns the five rows' entrants by task, by the headings of the columns.
+    """Returns the entrants in the rows of `TITLES` by task, by the columns' headings.
 
     The rows are the default, the best rate of a sweep, the middle one of those that the
     sweep begins with, of the methods without a learning rate the best one on the task,
-    and the line search that the library began with. That has fewer seeds on some tasks,
-    and is missing where it has not run on all of the column.
+    the line search that the library began with, and hand-tuned rates. The last two may
+    have fewer seeds, and are missing where they have not run on all of the column.
     """
     columns: dict[str, dict[str, list[Entrant | None]]] = {}
     for task, keyed in found.items():
@@ -434,20 +450,18 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
             keyed.get(("adamw", "last")),
             single.get((typical, "last")),
             max(free, key=Entrant.mean, default=None),
-            keyed.get(("plasls", "last")),
+            *(keyed.get((x, "last")) for x in ("plasls", HAND_TUNED)),
         ]
-        *compared, first = rows
-        seeds = set.intersection(*[{*x.runs} if x else set() for x in compared])
+        seeds = set.intersection(*[{*x.runs} if x else set() for x in rows[:-2]])
         if seeds:
-            both = seeds & {*first.runs} if first else set()
-            rows = [x and x.on(seeds) for x in compared]
-            rows.append(first.on(both) if first and both else None)
-            heading = f"{family.kind}, {family.unit}"
+            some = [x.on(seeds & {*x.runs}) if x else None for x in rows]
+            rows = [x if x and x.runs else None for x in some]
+            heading = f"{COLUMNS.get(TASKS[task][0], family.kind)}, {family.unit}"
             columns.setdefault(heading, {})[task] = rows
     return columns
 
 
-def five_rows(
+def short_rows(
     columns: dict[str, dict[str, list[Entrant | None]]],
 ) -> list[dict[str, str]]:
     """Returns the cells of the short table by the names of their columns."""
@@ -470,7 +484,8 @@ def five_rows(
             x.num_tried * np.mean([run["cost"] for run in x.runs.values()])
             for x in every
         ]
-        rows.append(cells | {"cost": from_to(costs, 2)})
+        if every:
+            rows.append(cells | {"cost": from_to(costs, 2)})
     return rows
 
 
@@ -538,10 +553,39 @@ def is_clear(one: Entrant, other: Entrant, by: str) -> bool:
     return bool(abs(differences.mean()) > 2 * standard_error(differences))
 
 
+def differences(kind: str) -> str:
+    """Returns a table of each method's difference to the default on tasks of a kind."""
+    tasks = [x for x in map(str, TASKS) if family_of(x).kind == kind]
+    by_task = [{(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks]
+    ours = (DEFAULT, "last")
+    pairs: dict[tuple[str, str], list[tuple[Entrant, Entrant]]] = {}
+    for found in by_task:
+        for key, x in found.items():
+            if ours in found and key != ours and {*x.runs} & {*found[ours].runs}:
+                pairs.setdefault(key, []).append((x, found[ours]))
+    rows = []
+    for both in (x for x in pairs.values() if len(x) >= FEWEST_TASKS):
+        found = {by: [mean_difference(*x, by) for x in both] for by in SIGNS}
+        one, _ = both[0]
+        cells = {"method": one.title + one.note, "iterate": ITERATES[one.iterate]}
+        cells["tasks"] = str(len(both))
+        cells["accuracy"] = mean_text(found["score"], 3, "+")
+        cells["log loss"] = mean_text([-x for x in found["loss"]], 3, "+")
+        rows.append((-len(both), -np.mean(found["score"]), cells))
+    rows.sort(key=lambda x: x[:2])
+    return table([cells for *_, cells in rows]) if rows else "None so far."
+
+
+def mean_difference(one: Entrant, other: Entrant, by: str) -> float:
+    """Returns by how much one is ahead, over the seeds of both."""
+    seeds = {*one.runs} & {*other.runs}
+    return one.on(seeds).mean(by) - other.on(seeds).mean(by)
+
+
 def page() -> str:
     """Returns the page of all results: the short tables first, then the details."""
     short = "\n".join(f"## In short: {x} tasks\n\n{summary(x)}\n" for x in LISTS)
-    short += f"\n{AHEAD}\n{who_is_ahead()}\n"
+    short += f"\n{AHEAD}\n{who_is_ahead()}\n\n{DIFFERENCES}\n{differences(TUNING)}\n"
     return "\n".join([INTRODUCTION + short, DETAILS, *map(list_section, LISTS)])
 
 

@@ -423,10 +423,10 @@ def test_the_short_table_has_the_same_tasks_in_all_rows(results):
     assert (
         "in all rows; the number of seeds in brackets: toys, accuracy: toy (2)." in text
     )
-    assert rows(text, report.TITLES[4]) == [[report.TITLES[4], "", "", ""]]
+    assert not rows(text, report.TITLES[4])  # it has not run
     add("plasls", (0.70, 0.74))
     text = report.summary("development")
-    found = [rows(text, title)[0] for title in report.TITLES]
+    found = [rows(text, title)[0] for title in report.TITLES[:5]]
     assert found == [
         ["`armijo_adam()`", "0.750 ± 0.050", "1", "1.25"],
         [report.TITLES[1], "0.880 ± 0.000", "3", "3.75"],
@@ -461,6 +461,19 @@ def test_who_is_ahead_is_said_by_task_and_whether_clearly(results):
     found = {x: rows(report.who_is_ahead(), x)[0][1:3] for x in ("Prodigy", "PLASLS")}
     assert found == {"Prodigy": ["2", "1: **toy**"], "PLASLS": ["1", "1: toy"]}
     assert not rows(report.who_is_ahead(), "`armijo_adam()`")
+
+
+def test_differences_are_paired_by_seed_and_averaged_over_tasks(results, monkeypatch):
+    """The default has .8 and .7 on toy, and .5 twice on toy-b."""
+    kind = report.family_of("toy").kind
+    monkeypatch.setattr(report, "FEWEST_TASKS", 2)
+    add("prodigy", (0.84, 0.72))  # ahead by .03
+    protocol.append(Job("toy-b", "prodigy", 1), record("prodigy", 1, 0.4))  # by -.1
+    last, averaged = rows(report.differences(kind), "Prodigy")
+    assert last == ["Prodigy", "last iterate", "2", "-0.035 ± 0.065", "+0.035 ± 0.065"]
+    assert averaged[1:] == ["averaged", *last[2:]]
+    monkeypatch.setattr(report, "FEWEST_TASKS", 3)
+    assert report.differences(kind) == "None so far."
 
 
 def test_what_the_repository_shows_is_what_its_records_say():
