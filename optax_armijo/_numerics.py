@@ -26,6 +26,11 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     return x.astype(dtype)
 
 
+def has_no_gradient(grad: Any) -> bool:
+    """Tells whether this is what JAX gives for the gradient of an integer leaf."""
+    return getattr(grad, "dtype", None) == jax.dtypes.float0
+
+
 def nonfinite_to_inf(value: jax.Array) -> jax.Array:
     """Turns NaN and -inf into +inf: nothing that is not finite is a better loss."""
     return jnp.where(jnp.isfinite(value), value, jnp.inf)

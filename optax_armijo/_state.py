@@ -74,7 +74,7 @@ class BacktrackingState(NamedTuple):
 
     @property
     def step_size(self) -> jax.Array:
-        """What each group will step by, if nothing shortens it.  # f[G]"""
+        """What each group moves by next, before test, bound and warm-up.  # f[G]"""
         return jnp.expand_dims(self.factor, -1) * self.group_step_size
 
 

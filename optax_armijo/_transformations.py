@@ -50,8 +50,8 @@ def armijo_adam(
       the loss, unless ``grad`` is given: then Adam takes the updates, which may be
       clipped, and the search takes the gradient. State: `BacktrackingState`, the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
-      loss or gradient is not finite nothing moves, moments included; if the loss of
-      that batch is finite at the params before the last step, that step is taken back.
+      loss or gradient is not finite nothing moves, moments included, or the last step
+      is taken back; `Backtracking` says when.
 
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
@@ -107,7 +107,7 @@ def armijo_adamw(
     with :math:`\lambda` the weight decay and :math:`\tau \eta_l` the step size that
     group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
     The loss that is tested does not include the decay. A group that does not move does
-    not decay.
+    not decay. The decay of a step that is taken back stays.
 
     Args:
       param_labels: see `armijo_adam`, as for all but the last two.

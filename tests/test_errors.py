@@ -165,6 +165,12 @@ def test_a_learning_rate_or_a_schedule_is_no_label():
                 make(rate)
 
 
+@pytest.mark.parametrize("name", ["by_layer", "one_group"])
+def test_the_name_of_a_label_function_is_not_taken_for_a_label(name):
+    with pytest.raises(TypeError, match=f"'{name}'.* function: optax_armijo.{name}$"):
+        armijo_adam(name)
+
+
 def test_a_learning_rate_by_keyword_is_named():
     forms: Any = (armijo_adam, armijo_adamw, scale_by_armijo, optax_armijo.salsa)
     for make in forms:

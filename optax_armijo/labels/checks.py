@@ -13,11 +13,24 @@ from optax_armijo._types import Label
 from optax_armijo.labels.functions import FROZEN, Stacked
 from optax_armijo.labels.paths import Path, paths_and_leaves
 
+LABEL_FUNCTIONS = (
+    *("by_layer", "by_depth", "by_attention", "by_pattern", "by_stacked_layer"),
+    "one_group",
+)
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 
-def check_not_a_rate(param_labels: Any) -> None:
-    """Raises TypeError for a learning rate or a schedule in the place of labels."""
+def check_are_labels(param_labels: Any) -> None:
+    """Raises TypeError for what stands in the place of labels by mistake.
+
+    That is a learning rate, a schedule, or the name of a label function.
+    """
+    if isinstance(param_labels, str) and param_labels in LABEL_FUNCTIONS:
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"got the string {param_labels!r}, which would be the label of all leaves. "
+            f"Take the function: optax_armijo.{param_labels}"
+        )
     module = getattr(param_labels, "__module__", None) or ""
     is_schedule = callable(param_labels) and module.startswith("optax.")
     if is_schedule or isinstance(param_labels, numbers.Number | jax.Array | np.ndarray):
@@ -36,7 +49,7 @@ def call_label_function(label_function: Callable[[Any], Any], params: Any) -> An
             "param_labels must be a pytree of labels or a function from params to one; "
             f"called with params it raised {error}. Is it a schedule: {NO_RATE}"
         ) from error
-    check_not_a_rate(labels)
+    check_are_labels(labels)
     return labels
 
 

@@ -134,7 +134,7 @@ def next_in_cycle(turn: jax.Array, eligible: jax.Array) -> jax.Array:
 
 
 class Weights(NamedTuple):
-    r"""By which groups are searched oftener whose searches lowered the loss.
+    r"""By which groups are searched more often whose searches lowered the loss.
 
     .. math:: p_l = b\, 2^{r n_l} + \frac{i_l}{\sum_k i_k}
 

@@ -330,8 +330,9 @@ def plasls(
         are as in `sls`.
       num_joint_steps: first steps that search one common factor, at least 0.
       smoothing: each group has its own averages.
-      search: ``"cycle"``: the next group in order; ``"weighted"``: oftener the groups
-        whose searches lowered the loss, as the paper says and the code never does.
+      search: ``"cycle"``: the next group in order; ``"weighted"``: more often the
+        groups whose searches lowered the loss, as the paper says and the code never
+        does.
       merge_below: merge the two groups with the smallest step sizes when one falls
         below this (the paper's ``combine``; its runs take 1e-12), None for never.
       form: ``"code"`` or ``"paper"``.

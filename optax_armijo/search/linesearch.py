@@ -26,7 +26,7 @@ class Backtracking:
     The first is the group's test. It moves that group alone, and sets the ratios of
     the groups' step sizes. The second is the test of the whole step. It sets the
     factor: groups that were tested alone do not see one another. Updates are
-    :math:`\tau \eta_l d_l`, and a part of that in the first ten steps.
+    :math:`\tau \eta_l d_l`, and a part of that in the first nine steps.
 
     **When.** The whole step is tested whenever k has grown by a factor of
     `search_growth` since its last test, so ever more rarely. The test begins at the
@@ -50,21 +50,22 @@ class Backtracking:
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. The factor is divided by
-    16 while trials fail. If a trial misses its prediction by less than 1/32 of the
-    loss, the most that bfloat16 may hide, and misses it by nearly as much at a 16th of
-    the step, the error is noise. Twice that noise is then tolerated on the way up.
-    Groups whose gradient or params are zero get the step size whose predicted decrease
-    is that of the median group. The result of a group's first test is multiplied by the
+    16 while trials fail. If a trial's error is below 1/32 of the loss, the most that
+    bfloat16 may hide, and is nearly as large at a 16th of the step, it is taken for
+    noise. Twice that noise is then tolerated on the way up. Groups whose gradient or
+    params are zero get the step size whose predicted decrease is that of the median
+    group; where their gradient may be rounding, no more than the largest of the other
+    step sizes. The result of a group's first test is multiplied by the
     root mean square of :math:`P g` where that is below 1. It is so where most entries
     of the gradient are zero, as for the embeddings of words that are not in the batch,
     so that few params allow the step. Groups are not coupled otherwise: multiplying the
     params of a group by a power of two, and dividing them by it in the loss, changes
     nothing.
 
-    **Warm-up.** In the first ten steps the part k / 10 of the tested step is applied.
-    Adam's first directions are little more than the signs of one gradient: they move
-    all params by as much, and the loss of a few rows does not tell that this is too
-    far.
+    **Warm-up.** In step k of the first ten, the part k / 10 of the tested step is
+    applied. Adam's first directions are little more than the signs of one gradient:
+    they move all params by as much, and the loss of a few rows does not tell that this
+    is too far.
 
     **Few rows.** A step is shortened if its predicted decrease is more than
     `loss_fraction` of the batch's loss; this is Polyak's step size as a bound (Loizou
@@ -75,11 +76,12 @@ class Backtracking:
     a test looks for one at the step whose predicted decrease is four times the loss.
     Training from random weights is faster without it: ``loss_fraction=None``.
 
-    **Safeguard.** A step is taken back in the next update if the loss or gradient after
-    it is not finite and the loss before it is; or if the loss after it is, from the
-    tenth step on, three mean deviations above the moving average, and going back
-    removes half of the excess. Step sizes then shrink to a quarter. This costs one
-    evaluation and, along Adam's direction, no memory.
+    **Safeguard.** A step is taken back in the next update if the loss after it is not
+    finite and the loss before it is; or if the loss after it is, from the tenth step
+    on, three mean deviations above the moving average, and going back removes half of
+    the excess; or in the update after that, if two gradients in a row are not finite
+    while the losses are. The next step is a quarter as long. This costs one evaluation
+    and, along Adam's direction, no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).
@@ -90,7 +92,8 @@ class Backtracking:
       loss_fraction: bound of a step's predicted decrease, as a fraction of the loss,
         above 0; None for no bound.
       max_step_size: upper bound of the step sizes that are applied, above 0, or a
-        schedule of it, from the number of batches so far; None for no bound.
+        schedule of it, from the number of batches so far; None for no bound. The
+        warm-up shortens what it allows.
 
     Raises:
       ValueError: an argument outside its range.
@@ -130,7 +133,7 @@ class Backtracking:
         check_range("group_c", self.group_c, above=0, below=1)
         check_range("decrease_factor", self.decrease_factor, above=0, below=1)
         check_range("search_growth", self.search_growth, above=1)
-        check_range("max_trials", self.max_trials, at_least=1)
+        check_range("max_trials", self.max_trials, at_least=1, is_integer=True)
         if self.loss_fraction is not None:
             check_range("loss_fraction", self.loss_fraction, above=0)
         if self.max_step_size is not None and not callable(self.max_step_size):

@@ -9,7 +9,7 @@ the decrease of the loss that is predicted for a unit step: positive along a des
 Shapes: G groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +46,7 @@ FAR_DECREASE = 4.0  # times the loss: what is predicted where it is looked for
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
+ROUNDED = 16.0  # ulps of the largest gradient, below which one may be rounding
 ROUNDING_ULPS = 4.0
 COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
 LEFT_BY_NOISE = 1 / 20  # of a prediction's error: what a 16th of the step leaves
@@ -97,7 +98,10 @@ def take_step(
     # If the loss is far above those before, was the last step the cause?
     excess = problem.value - state.loss_average
     is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
-    is_suspect = jnp.any(state.last_move != 0) & (~is_good | is_far)
+    # A finite loss whose gradient is not may come of this batch alone: not so twice.
+    was_bad = ~jnp.any(state.last.applied_step_size != 0)
+    is_bad = ~jnp.isfinite(problem.value) | (~is_good & was_bad)
+    is_suspect = jnp.any(state.last_move != 0) & (is_bad | is_far)
     is_suspect &= moments.knows_last
     dtype = problem.value.dtype
     is_due = k.astype(dtype) >= search.search_growth * state.tested_at.astype(dtype)
@@ -116,7 +120,7 @@ def take_step(
     )
     before = state.factor * jnp.where(is_first, 1, ratio)
     sizes = found.step_size
-    is_to_blame = ~is_good | (problem.value - found.loss > excess / 2)
+    is_to_blame = is_bad | (problem.value - found.loss > excess / 2)
     takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
     is_good &= ~takes_back
 
@@ -164,6 +168,7 @@ def take_step(
     num_searched = jnp.where(tests, whole.num_trials, 0)
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
     num_evaluations = found.num_evaluations + num_searched
+    tested_at = _tested_at(search, state, k, tests, takes_back)
     losses = jnp.where(is_good, problem.value, state.lowest_loss)
     average = state.loss_average + (1 - LOSS_DECAY) * excess
     average = jnp.where(k <= 1, problem.value, average)
@@ -176,9 +181,9 @@ def take_step(
         num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
         adam=adam,
         group_step_size=sizes,
-        factor=jnp.where(takes_back, TAKEN_BACK * state.factor, factor),
+        factor=jnp.where(takes_back, _shortened(state.factor, k, tested_at), factor),
         group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
-        tested_at=_tested_at(search, state, k, tests, takes_back),
+        tested_at=tested_at,
         lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),
         loss_average=jnp.where(is_good, average, state.loss_average),
         loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
@@ -219,35 +224,68 @@ def _tested_at(
     return jnp.where(takes_back, jnp.minimum(overdue, state.tested_at), tested_at)
 
 
-def _first_step_sizes(problem: Problem, slope: jax.Array) -> jax.Array:
+def _shortened(factor: jax.Array, k: jax.Array, tested_at: jax.Array) -> jax.Array:
+    """The factor after a step was taken back, f[]: the next one is a quarter of it.
+
+    The next step is tested, so it may be longer by `_growth`, and the warm-up goes on.
+    """
+    k = k.astype(factor.dtype)
+    warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
+    return TAKEN_BACK * factor * warmed / _growth(k, tested_at.astype(factor.dtype))
+
+
+def _first_step_sizes(
+    problem: Problem, slope: jax.Array, again: jax.Array
+) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
-    A group whose params are zero gets the step size with the predicted decrease of the
-    median group. Where there is no other, that decrease is all of the loss, or 1 where
-    the loss is zero.
+    A group whose params are zero, or not finite, gets the step size with the predicted
+    decrease of the median group. Where there is no other, or where nothing passed on
+    the batch before, that decrease is all of the loss, or 1 where the loss is zero.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
     root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
     loss = jnp.abs(problem.value)
     otherwise = jnp.where(loss > 0, loss, 1)
-    return _with_new_groups(jnp.where(slope > 0, root, 0), slope, otherwise)
+    knows = (slope > 0) & jnp.isfinite(root) & ~again
+    return _with_new_groups(problem, jnp.where(knows, root, 0), slope, otherwise)
 
 
 def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
     """The root mean square of ``P g`` where it is below 1, f[G].
 
     It is so where most gradients are zero, as for the embeddings of words that are not
-    in the batch. Such a group passes with larger steps, but only for these rows.
+    in the batch. Such a group passes with larger steps, but only for these rows. The
+    entries of a given direction may have any size, so theirs is in units of the mean
+    absolute one.
     """
-    root = _root_mean_squares(problem.grouping, moments.plain(), problem.value.dtype)
+    grouping, dtype, plain = problem.grouping, problem.value.dtype, moments.plain()
+    root = _root_mean_squares(grouping, plain, dtype)
+    if isinstance(moments, GivenDirection):
+        root = _means(grouping, map(jnp.abs, plain), dtype) / jnp.where(
+            root > 0, root, 1
+        )
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
 
 
 def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
-    """The groups' root mean squares, dtype[G]."""
+    """The groups' root mean squares, dtype[G].
+
+    Where squares overflow, as those of large constants do, the mean absolute values.
+    """
     common = search_dtype(leaves)
-    squares = grouping.sum([jnp.square(x.astype(common)) for x in leaves])
-    return jnp.sqrt(squares.astype(dtype) / _num_params(grouping, leaves).astype(dtype))
+    leaves = [x.astype(common) for x in leaves]
+    root = jnp.sqrt(_means(grouping, map(jnp.square, leaves), dtype))
+    mean = _means(grouping, map(jnp.abs, leaves), dtype)
+    return jnp.where(jnp.isfinite(root), root, mean)
+
+
+def _means(grouping: Grouping, arrays: Iterable[jax.Array], dtype: Any) -> jax.Array:
+    """Means of arrays that are shaped like the trainable leaves, dtype[G]."""
+    arrays = [*arrays]
+    return grouping.sum(arrays).astype(dtype) / _num_params(grouping, arrays).astype(
+        dtype
+    )
 
 
 def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
@@ -260,15 +298,25 @@ def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
 
 
 def _with_new_groups(
-    step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
+    problem: Problem, step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
 ) -> jax.Array:
-    """Gives groups without a step size the one with the median predicted decrease."""
+    """Gives groups without a step size the one with the median predicted decrease.
+
+    Where their gradient may be no more than rounding, as that of a bias before a
+    normalization is, that would be far. They get the largest of the others at most.
+    """
     knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
     predicted = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
     number = jnp.sum(knows)
     median = predicted[jnp.maximum(number - 1, 0) // 2]
     median = jnp.where(number > 0, median, otherwise)
-    return jnp.where(wants, median / jnp.where(wants, slope, 1), step_size)
+    new = median / jnp.where(wants, slope, 1)
+    dtype = new.dtype
+    gradient = _root_mean_squares(problem.grouping, problem.loss_grads, dtype)
+    is_rounding = gradient <= ROUNDED * jnp.finfo(dtype).eps * jnp.max(gradient)
+    largest = jnp.max(jnp.where(knows, step_size, 0))
+    most = jnp.where(is_rounding & (number > 0), largest, jnp.finfo(dtype).max)
+    return jnp.where(wants, jnp.minimum(new, most), step_size)
 
 
 def _is_group_due(tested_at: jax.Array, k: jax.Array) -> jax.Array:
@@ -343,8 +391,8 @@ def _compare_groups(
     slope = jnp.where(checks_last, 0, slope)
     sizes = jnp.where(
         is_first,
-        _first_step_sizes(problem, slope),
-        _with_new_groups(state.group_step_size, slope),
+        _first_step_sizes(problem, slope, state.total_evaluations > 0),
+        _with_new_groups(problem, state.group_step_size, slope),
     )
     found = _search_groups(
         problem,
@@ -555,6 +603,7 @@ def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Arra
     if bound is None:
         return infinity
     bound = jnp.asarray(bound(k - 1) if callable(bound) else bound, sizes.dtype)
+    bound = jnp.where(bound > 0, bound, 0)  # NaN of a schedule: no step
     largest = jnp.max(sizes)
     cap = bound / jnp.where(largest > 0, largest, 1)
     return jnp.where(largest > 0, cap, infinity)

@@ -13,7 +13,7 @@ from optax_armijo._checks import check_range
 from optax_armijo._numerics import in_dtype, search_dtype
 from optax_armijo._state import BacktrackingState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.labels.checks import check_not_a_rate
+from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
 from optax_armijo.search.directions import AdamDirections, GivenDirection, Leaves
 from optax_armijo.search.linesearch import Backtracking
@@ -74,7 +74,7 @@ def transformation(
     Raises:
       TypeError: a learning rate in the place of labels.
     """
-    check_not_a_rate(param_labels)
+    check_are_labels(param_labels)
     calls_outside_jit = itertools.count(1)
 
     def counted(state: Any) -> Any:

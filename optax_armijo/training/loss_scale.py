@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import all_finite, on_its_own, search_dtype
+from optax_armijo._numerics import (
+    all_finite,
+    has_no_gradient,
+    on_its_own,
+    search_dtype,
+)
 from optax_armijo._state import ArmijoState, BacktrackingState, find_states
 from optax_armijo.search.placement import build_beside
 
@@ -103,7 +108,9 @@ def dynamic_loss_scale(
     ) -> tuple[Any, LossScaleState]:
         def unscaled(tree: Any) -> Any:
             # In float32: unscaled, a gradient may be too small for float16 again.
-            def divide(g: Any) -> jax.Array:
+            def divide(g: Any) -> Any:
+                if has_no_gradient(g):
+                    return g
                 g = jnp.asarray(g)
                 is_real = jnp.issubdtype(g.dtype, jnp.floating)
                 dtype = search_dtype([g]) if is_real else g.dtype
@@ -111,8 +118,9 @@ def dynamic_loss_scale(
 
             return jax.tree.map(divide, tree)
 
-        updates = jax.tree.map(jnp.asarray, updates)  # from NumPy's, as optax allows
-        is_good = on_its_own(all_finite(jax.tree.leaves(updates)))
+        given = [x for x in jax.tree.leaves(updates) if not has_no_gradient(x)]
+        given = map(jnp.asarray, given)  # from NumPy's, as optax allows
+        is_good = on_its_own(all_finite([*given]))
         if grad is not None:
             extra_args["grad"] = unscaled(grad)
         new_updates, inner_state = transform.update(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import has_no_gradient, search_dtype
 from optax_armijo.search.value_fn import check_loss
 from optax_armijo.training.loss_scale import find_loss_scale
 
@@ -21,10 +21,13 @@ class Objective(NamedTuple):
     Attributes:
       value_and_grad: ``(params, *batch) -> ((loss, aux), grads)``.
       value: ``(params, *batch) -> loss``: the same loss, for trials.
+      weight: ``(*batch) -> weight`` of that batch in a mean over several; None if
+        all count equally.
     """
 
     value_and_grad: Callable[..., tuple[tuple[jax.Array, Any], Any]]
     value: Callable[..., jax.Array]
+    weight: Callable[..., Any] | None = None
 
 
 def build_objective(
@@ -39,13 +42,10 @@ def build_objective(
     """Returns the objective of a batch, put together as `make_train_step` is told."""
     scale = find_loss_scale(opt_state)
     whole = objective(loss_fn, None if scale is None else scale.scale)
+    whole = whole._replace(weight=weight_fn)
     if num_microbatches > 1:
         whole = by_microbatch(
-            whole,
-            num_microbatches,
-            argnums=microbatch_argnums,
-            weight_fn=weight_fn,
-            axis_name=axis_name,
+            whole, num_microbatches, argnums=microbatch_argnums, axis_name=axis_name
         )
     return whole if axis_name is None else over_devices(whole, axis_name)
 
@@ -88,7 +88,8 @@ def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective
         return scaled, (loss, aux)
 
     def value_and_grad(params: Any, *batch: Any) -> Any:
-        grad_fn = jax.value_and_grad(scaled_loss, has_aux=True)
+        # Integers among params are frozen, which the transformation checks.
+        grad_fn = jax.value_and_grad(scaled_loss, has_aux=True, allow_int=True)
         (_, loss_and_aux), grads = grad_fn(params, *batch)
         return loss_and_aux, grads
 
@@ -106,7 +107,6 @@ def by_microbatch(
     num_microbatches: int,
     *,
     argnums: Sequence[int] | None,
-    weight_fn: Callable[..., Any] | None,
     axis_name: Any,
 ) -> Objective:
     r"""Returns the objective of a batch of which `part` is evaluated in parts.
@@ -114,20 +114,20 @@ def by_microbatch(
     .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
 
     Args:
-      part: the objective of one microbatch.
+      part: the objective of one microbatch, with its weight :math:`\omega_i`.
       num_microbatches: at least 1.
       argnums: which arguments of the batch have rows; None for all whose leaves have
         an axis, but for those that are `Whole`. The others go to every part whole,
         random keys among them with the part's number folded in.
-      weight_fn: from a microbatch to its weight :math:`\omega_i`; None for all equal.
       axis_name: the mapped axis over which a batch is split besides, or None.
     """
 
     def parts_of(batch: Sequence[Any]) -> tuple[Callable[[Any], list[Any]], Any]:
         has_rows = [_has_rows(i, arg, argnums) for i, arg in enumerate(batch)]
+        _check_rows(batch, has_rows, num_microbatches, argnums)
         rows = [
-            _split(arg, num_microbatches, i) if split else None
-            for i, (arg, split) in enumerate(zip(batch, has_rows, strict=True))
+            _split(arg, num_microbatches) if split else None
+            for arg, split in zip(batch, has_rows, strict=True)
         ]
 
         def assemble(entry: Any) -> list[Any]:
@@ -140,7 +140,7 @@ def by_microbatch(
         return assemble, (jnp.arange(num_microbatches), rows)
 
     def weight_of(batch: Sequence[Any]) -> jax.Array:
-        weight = 1.0 if weight_fn is None else weight_fn(*batch)
+        weight = 1.0 if part.weight is None else part.weight(*batch)
         return jnp.asarray(weight, jnp.float32)
 
     def value(params: Any, *batch: Any) -> jax.Array:
@@ -160,7 +160,11 @@ def by_microbatch(
             weight = weight_of(mine)
             (loss, aux), grads = part.value_and_grad(params, *mine)
             total = jax.tree.map(
-                lambda t, g: t + weight.astype(t.dtype) * g.astype(t.dtype),
+                lambda t, g: (
+                    t
+                    if has_no_gradient(g)
+                    else t + weight.astype(t.dtype) * g.astype(t.dtype)
+                ),
                 total,
                 grads,
             )
@@ -179,7 +183,11 @@ def by_microbatch(
         )
         return (_average(losses, weights), aux), grads
 
-    return Objective(value_and_grad, value)
+    def weight(*batch: Any) -> jax.Array:
+        assemble, parts = parts_of(batch)
+        return jnp.sum(lax.map(lambda entry: weight_of(assemble(entry)), parts))
+
+    return Objective(value_and_grad, value, None if part.weight is None else weight)
 
 
 def _average(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -198,7 +206,48 @@ def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
     return all(jnp.ndim(leaf) > 0 for leaf in jax.tree.leaves(arg))
 
 
-def _split(arg: Any, num_parts: int, i: int) -> Any:
+def _check_rows(
+    batch: Sequence[Any],
+    has_rows: Sequence[bool],
+    num_parts: int,
+    argnums: Sequence[int] | None,
+) -> None:
+    """Raises ValueError unless the arguments can be split, each row for itself."""
+    num_first = sum(isinstance(arg, Whole) for arg in batch)  # not the user's
+    for i in argnums or ():
+        if not num_first <= i < len(batch):
+            raise ValueError(
+                f"microbatch_argnums must be in [0, {len(batch) - num_first}), since "
+                f"the batch has so many arguments; got {i - num_first}"
+            )
+    shapes = [
+        (jnp.shape(leaf), i - num_first)
+        for i, (arg, split) in enumerate(zip(batch, has_rows, strict=True))
+        for leaf in (jax.tree.leaves(arg) if split else ())
+    ]
+    advice = "Name those with rows in microbatch_argnums."
+    for shape, i in shapes:
+        if not shape or shape[0] % num_parts:
+            raise ValueError(
+                f"num_microbatches must divide the rows of each argument that is "
+                f"split; got num_microbatches={num_parts} and shape {shape} in "
+                f"argument {i} of the batch. {advice}"
+            )
+        if shape[0] != shapes[0][0][0]:
+            first, j = shapes[0]
+            raise ValueError(
+                "arguments that num_microbatches splits must have as many rows as each "
+                f"other; got shape {first} in argument {j} of the batch and {shape} in "
+                f"argument {i}. {advice}"
+            )
+    if not shapes and not any(map(is_key, jax.tree.leaves(list(batch)))):
+        raise ValueError(
+            f"num_microbatches={num_parts} needs an argument of the batch to split; "
+            f"got none of which all leaves have rows. {advice}"
+        )
+
+
+def _split(arg: Any, num_parts: int) -> Any:
     """Splits leaves of shape [B, ...] to [num_parts, B / num_parts, ...].
 
     Part i has the rows i, i + num_parts, ...: so each part is spread over all devices
@@ -206,15 +255,7 @@ def _split(arg: Any, num_parts: int, i: int) -> Any:
     """
 
     def split(leaf: Any) -> jax.Array:
-        shape = jnp.shape(leaf)
-        if not shape or shape[0] % num_parts:
-            raise ValueError(
-                f"num_microbatches must divide the rows of each argument that is "
-                f"split; got num_microbatches={num_parts} and shape {shape} in "
-                f"argument {i} of the batch. Name those with rows in "
-                "microbatch_argnums."
-            )
-        parts = jnp.reshape(leaf, (-1, num_parts, *shape[1:]))
+        parts = jnp.reshape(leaf, (-1, num_parts, *jnp.shape(leaf)[1:]))
         return jnp.swapaxes(parts, 0, 1)
 
     return jax.tree.map(split, arg)
@@ -243,14 +284,18 @@ def over_devices(local: Objective, axis_name: Any) -> Objective:
     back: means over the axis. Aux that is not floating point stays each device's own.
     """
 
+    def mean(tree: Any, batch: Sequence[Any]) -> Any:
+        weight = None if local.weight is None else local.weight(*batch)
+        return mean_over(tree, axis_name, weight)
+
     def value_and_grad(params: Any, *batch: Any) -> Any:
         # Varying params keep the gradient local until the one mean below, whether or
         # not the map itself keeps account of what varies.
-        loss_and_aux, grads = local.value_and_grad(varying(params, axis_name), *batch)
-        return mean_over((loss_and_aux, grads), axis_name)
+        found = local.value_and_grad(varying(params, axis_name), *batch)
+        return mean(found, batch)
 
     def value(params: Any, *batch: Any) -> jax.Array:
-        return mean_over(local.value(varying(params, axis_name), *batch), axis_name)
+        return mean(local.value(varying(params, axis_name), *batch), batch)
 
     return Objective(value_and_grad, value)
 
@@ -280,11 +325,21 @@ def _varies_over(x: Any) -> frozenset[Any]:
     return getattr(typeof(x), "vma", frozenset()) if kind is None else kind.varying
 
 
-def mean_over(tree: Any, axis_name: Any) -> Any:
-    """Averages the floating point leaves over an axis; the others stay as they are."""
-    return jax.tree.map(
-        lambda x: lax.pmean(x, axis_name) if _is_floating(x) else x, tree
-    )
+def mean_over(tree: Any, axis_name: Any, weight: Any = None) -> Any:
+    """Averages the floating point leaves over an axis; the others stay as they are.
+
+    The mean is weighted by each device's `weight`, if that is given.
+    """
+
+    def mean(x: jax.Array) -> jax.Array:
+        if weight is None:
+            return lax.pmean(x, axis_name)
+        dtype = search_dtype([x])
+        own = varying(jnp.asarray(weight, dtype), axis_name)
+        total = lax.psum(own * x.astype(dtype), axis_name)
+        return (total / lax.psum(own, axis_name)).astype(x.dtype)
+
+    return jax.tree.map(lambda x: mean(x) if _is_floating(x) else x, tree)
 
 
 def _is_floating(leaf: Any) -> bool:

@@ -67,6 +67,7 @@ def make_train_step(
         (of ``jax.random.key``) among them gets the microbatch's number folded in.
       weight_fn: ``(*microbatch) -> weight``, for losses that are not means over rows
         that count equally, such as means over unpadded tokens; None for equal weights.
+        The devices of `axis_name` are weighted in the same way.
       axis_name: the axis, or axes, over which ``jax.shard_map`` or ``jax.pmap`` splits
         the batch; loss, aux and gradient are averaged over it, so that every device
         finds the same step sizes. None under ``jax.jit`` alone, which needs nothing.
@@ -78,8 +79,9 @@ def make_train_step(
 
     Raises:
       ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
-        a loss that is not a scalar; when called, one array in two places that are
-        donated.
+        arguments with other numbers of rows, none to split, `microbatch_argnums` out of
+        range, a loss that is not a scalar; when called, one array in two places that
+        are donated.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from many_devices import (
     train,
     whole,
 )
-from toys import LABELS, mean_loss, network_params
+from toys import LABELS, mean_loss, network_params, row_losses
 
 from optax_armijo import (
     armijo_adam,
@@ -114,6 +115,41 @@ def test_shard_map(name, num_microbatches):
     batches = [split(mesh, arguments) for arguments in batches_of(STEPS)]
     run = train(jax.jit(mapped), params, tx.init(params), batches)
     assert_same_run(run, expected(name))
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_devices_whose_rows_weigh_differently(num_microbatches):
+    """As with padded tokens: a mean of the devices' means would be wrong."""
+    if not hasattr(jax, "shard_map"):
+        pytest.skip("this JAX has no jax.shard_map")
+    mesh, tx = mesh_of(), optimizer("network")
+
+    def loss_fn(params, x, y, mask):
+        return jnp.sum(mask * row_losses(params, x, y)) / jnp.sum(mask)
+
+    x, y = batches_of(1)[0]
+    mask = jnp.asarray(1 + np.arange(len(y)) % 5, jnp.float32)
+    step = make_train_step(
+        loss_fn,
+        tx,
+        axis_name="data",
+        num_microbatches=num_microbatches,
+        weight_fn=lambda x, y, mask: jnp.sum(mask),
+    )
+    every, rows = PartitionSpec(), PartitionSpec("data")
+    mapped = jax.jit(
+        jax.shard_map(
+            step, mesh=mesh, in_specs=(every, every, *[rows] * 3), out_specs=every
+        )
+    )
+    params = network_params()
+    state = tx.init(params)
+    one = make_train_step(loss_fn, tx, donate=False)
+    expected, _, alone = one(params, state, x, y, mask)
+    params, state = whole(mesh, params), whole(mesh, state)
+    found, _, metrics = mapped(params, state, *split(mesh, (x, y, mask)))
+    np.testing.assert_allclose(metrics.loss, alone.loss, rtol=1e-6)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pmap():

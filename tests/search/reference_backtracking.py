@@ -77,6 +77,7 @@ class Twin:
         self.group_tested = np.zeros(len(names))  # k at the last test of its own
         self.last_move = np.zeros(len(names))
         self.k, self.tau, self.tested = 0, 1.0, 0  # k at the whole step's last test
+        self.moved_last = self.has_searched = False
         self.lowest, self.average, self.deviation = math.inf, 0.0, 0.0
 
     def step(self, params: Arrays, batch: Any, value_and_grad: ValueAndGrad) -> Step:
@@ -95,6 +96,7 @@ class Twin:
             moved = self.updates(sizes, direction)
             after = {n: params[n] + moved[n] for n in g}
             eta, tau = self.eta.copy(), self.tau
+            self.moved_last = bool(np.any(sizes))
             return Step(event, value, moved, eta, tau, num_evaluations, after)
 
         m = {n: o.b1 * self.m[n] + (1 - o.b1) * g[n] for n in g}
@@ -107,21 +109,25 @@ class Twin:
         # Safeguard: was it the last step that led to such a loss?
         excess = value - self.average
         far = k > 9 and excess > 3 * self.deviation
-        suspect = np.any(self.last_move) and (far or not good)
+        bad = not math.isfinite(value) or (not good and not self.moved_last)
+        suspect = np.any(self.last_move) and (far or bad)
         if suspect:
             last = {n: self.m[n] / bias(o.b1, self.k) for n in g}
             last = self.precondition(last, self.v, self.k)
             move = -self.last_move
             loss = loss_after(move, last)
             self.lowest = min(self.lowest, loss)
-            if math.isfinite(loss) and (not good or value - loss > excess / 2):
-                self.tau, self.last_move = self.tau / 4, 0 * self.last_move
+            if math.isfinite(loss) and (bad or value - loss > excess / 2):
                 self.tested = min(self.tested, int(self.k / o.search_growth))
+                # The next step is tested, so it may grow by so much.
+                growth = min(k / max(self.tested, 1), 8) * min(k, 10) / min(k - 1, 10)
+                self.tau, self.last_move = self.tau / 4 / growth, 0 * self.last_move
                 return finish("taken back", move, last)
         if not good:
             return finish("bad", 0 * self.eta, d)
 
         plain = self.sums({n: -g[n] * p[n] for n in g})
+        self.gradient = self.root_mean_squares(g)
         tolerance = 4 * 2.0**-52 * abs(value)
         ray = Ray(p, plain, value, tolerance, loss_after)
         is_first = not np.any(self.eta)
@@ -158,7 +164,9 @@ class Twin:
         """In proportion to params; a bracket by fours, then halves, for the factor."""
         p, slope, value, tolerance, loss_after = ray
         sizes = np.where(slope > 0, self.root_mean_squares(params), 0)
-        sizes = with_new_groups(sizes, slope, abs(value) or 1.0)
+        sizes = 0 * sizes if self.has_searched else sizes
+        self.has_searched = bool(np.any(slope > 0))
+        sizes = with_new_groups(sizes, slope, self.gradient, abs(value) or 1.0)
         passed, failed, trial = 0.0, math.inf, 4.0**-4
         errors: list[float] = []
         for _ in range(10 if np.any(slope > 0) else 0):
@@ -186,7 +194,7 @@ class Twin:
     def compare_groups(self, k: int, ray: Ray) -> None:
         """The groups' own tests, with nothing but that group moved."""
         p, slope, value, tolerance, loss_after = ray
-        before = self.eta = with_new_groups(self.eta, slope, 0.0)
+        before = self.eta = with_new_groups(self.eta, slope, self.gradient, 0.0)
         after, density = before.copy(), self.root_mean_squares(p)
         due = (k >= 8 * self.group_tested) & (slope > 0) & (before > 0)
         longest_ago_first = np.argsort(self.group_tested, kind="stable")
@@ -272,11 +280,20 @@ class Twin:
         return np.sqrt(self.sums({n: x**2 for n, x in xs.items()}) / self.num_params)
 
 
-def with_new_groups(sizes: np.ndarray, slope: np.ndarray, otherwise: float) -> Any:
-    """New groups get the predicted decrease of the (lower) median group."""
-    known = sorted((sizes * slope)[(sizes > 0) & (slope > 0)])
-    median = known[(len(known) - 1) // 2] if known else otherwise
-    return np.where((sizes <= 0) & (slope > 0), median / slope, sizes)
+def with_new_groups(
+    sizes: np.ndarray, slope: np.ndarray, gradient: np.ndarray, otherwise: float
+) -> np.ndarray:
+    """New groups get the predicted decrease of the (lower) median group.
+
+    Where their gradient may be rounding, no more than the largest step size.
+    """
+    is_known = (sizes > 0) & (slope > 0)
+    known = sorted((sizes * slope)[is_known])
+    new = (known[(len(known) - 1) // 2] if known else otherwise) / slope
+    if known:
+        is_rounding = gradient <= 16 * 2.0**-52 * np.max(gradient)
+        new = np.where(is_rounding, np.minimum(new, np.max(sizes[is_known])), new)
+    return np.where((sizes <= 0) & (slope > 0), new, sizes)
 
 
 def bias(b: float, k: int) -> float:

@@ -144,6 +144,8 @@ def test_a_gradient_that_is_never_finite_lowers_the_scale_and_then_is_the_search
         params, state = update(params, state, jnp.nan)
         assert params["w"] == before and float(loss_scale(state)) == scale
     params, state = update(params, state, jnp.nan)
+    assert params["w"] == before  # at the smallest scale the search sees the gradient
+    params, state = update(params, state, jnp.nan)
     np.testing.assert_allclose(params["w"], 1.0, rtol=1e-6)  # taken back
 
 

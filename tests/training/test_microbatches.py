@@ -10,7 +10,7 @@ import optax
 import pytest
 from toys import LABELS, batch, mean_loss, network_params, row_losses, trained
 
-from optax_armijo import armijo_adam, make_train_step
+from optax_armijo import FROZEN, armijo_adam, make_train_step
 
 
 def compare(step, other, tx, batches, **tolerances):
@@ -90,6 +90,60 @@ def test_rows_that_cannot_be_split_raise():
     step = make_train_step(mean_loss, tx, num_microbatches=3)
     with pytest.raises(ValueError, match=r"num_microbatches=3 and shape \(16, 8\)"):
         step(network_params(), tx.init(network_params()), *batch())
+
+
+@pytest.mark.parametrize(
+    ("argnums", "more", "message"),
+    [
+        ((0, -1), (), r"must be in \[0, 2\), since .* got -1"),
+        ((1, 2), (), r"must be in \[0, 2\), since .* got 2"),
+        (
+            None,
+            (jnp.ones(4),),
+            r"shape \(16, 8\) in argument 0 .* \(4,\) in argument 2",
+        ),
+    ],
+)
+def test_what_would_be_split_wrongly_raises(argnums, more, message):
+    def loss_fn(params, x, y, *others):
+        return mean_loss(params, x, y)
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(loss_fn, tx, num_microbatches=4, microbatch_argnums=argnums)
+    with pytest.raises(ValueError, match=message):
+        step(network_params(), tx.init(network_params()), *batch(), *more)
+
+
+def test_a_batch_of_which_nothing_would_be_split_raises():
+    """A scalar among the leaves: each part would get all rows."""
+
+    def loss_fn(params, batch):
+        return mean_loss(params, batch["x"], batch["y"])
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(loss_fn, tx, num_microbatches=4)
+    x, y = batch()
+    with pytest.raises(ValueError, match="num_microbatches=4 needs an argument"):
+        arguments = {"x": x, "y": y, "temperature": jnp.array(1.0)}
+        step(network_params(), tx.init(network_params()), arguments)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 4])
+def test_frozen_leaves_may_be_integers(num_microbatches):
+    def loss_fn(params, x, y):
+        return mean_loss(params["network"], x[:, params["order"]], y)
+
+    tx = armijo_adam({"network": "network", "order": FROZEN})
+    order = jnp.arange(8)
+    params = {"network": network_params(), "order": order}
+    step = make_train_step(loss_fn, tx, num_microbatches=num_microbatches, donate=False)
+    state, losses = tx.init(params), []
+    for _ in range(10):
+        params, state, metrics = step(params, state, *batch())
+        losses.append(metrics.loss)
+    assert losses[-1] < losses[0]
+    np.testing.assert_array_equal(params["order"], order)
+    assert params["order"].dtype == order.dtype
 
 
 def test_low_precision_gradients_are_added_up_in_float32():
