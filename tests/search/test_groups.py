@@ -486,3 +486,21 @@ def test_a_label_is_a_step_size_in_the_other_forms():
         assert info.labels == ("far", "near")
         ratio = info.step_size[0] / info.step_size[1]
         assert 20 < ratio < 500
+
+
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**10])
+def test_along_given_directions_the_scale_of_the_loss_does_not_matter(factor):
+    """Directions grow with it. A group's size is no measure of how dense it is."""
+
+    def step_sizes(factor):
+        def loss_fn(params, batch):
+            del batch
+            a, b = ((params[name] - 3.0) ** 2 for name in ("a", "b"))
+            return factor * jnp.mean(a + 10 * b)
+
+        tx = optax.chain(optax.sgd(1.0), scale_by_armijo(EACH))
+        params = {"a": jnp.ones(4), "b": jnp.ones(4)}
+        _, _, infos = run(loss_fn, params, 20, tx=tx)
+        return factor * np.array([info.applied_step_size for info in infos])
+
+    np.testing.assert_allclose(step_sizes(factor), step_sizes(1.0), rtol=1e-4)
