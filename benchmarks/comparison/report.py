@@ -39,7 +39,6 @@ TITLES = (
     "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
     "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
 )
-COLUMNS = {"lora": "LoRA"}  # of the short table, where not the kind of the tasks
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
 
@@ -456,9 +455,22 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
         if seeds:
             some = [x.on(seeds & {*x.runs}) if x else None for x in rows]
             rows = [x if x and x.runs else None for x in some]
-            heading = f"{COLUMNS.get(TASKS[task][0], family.kind)}, {family.unit}"
+            heading = f"{column_of(task)}, {family.unit}"
             columns.setdefault(heading, {})[task] = rows
     return columns
+
+
+def column_of(task: str) -> str:
+    """Names the column of the short table that a task is in.
+
+    Example:
+      >>> [column_of(x) for x in ("news-2", "tweets-3-5000", "lora-tweets-3", "decay")]
+      ['fine-tuning', '5,000 rows', 'LoRA', 'parts of different scale']
+    """
+    function, *arguments = TASKS[task]
+    if function == "lora":
+        return "LoRA"
+    return "5,000 rows" if 5000 in arguments else family_of(task).kind
 
 
 def short_rows(
