@@ -46,7 +46,7 @@ FAR_DECREASE = 4.0  # times the loss: what is predicted where it is looked for
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9
 TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
-ROUNDED = 16.0  # ulps of the largest gradient, below which one may be rounding
+ROUNDED = 16.0  # ulps of the largest slope per param; below, one may be rounding
 ROUNDING_ULPS = 4.0
 COARSE = ROUNDING_ULPS * 2.0**-7  # of the loss: what bfloat16 may hide
 LEFT_BY_NOISE = 1 / 20  # of a prediction's error: what a 16th of the step leaves
@@ -239,16 +239,18 @@ def _first_step_sizes(
 ) -> jax.Array:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
-    A group whose params are zero, or not finite, gets the step size with the predicted
-    decrease of the median group. Where there is no other, or where nothing passed on
-    the batch before, that decrease is all of the loss, or 1 where the loss is zero.
+    A group whose params are zero, or whose squares overflow, gets the step size with
+    the predicted decrease of the median group. Where there is no other, or where
+    nothing passed on the batch before, that decrease is all of the loss, or 1 where the
+    loss is zero.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
     root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
     loss = jnp.abs(problem.value)
     otherwise = jnp.where(loss > 0, loss, 1)
     knows = (slope > 0) & jnp.isfinite(root) & ~again
-    return _with_new_groups(problem, jnp.where(knows, root, 0), slope, otherwise)
+    sizes = jnp.where(knows, root, 0)
+    return _with_new_groups(problem, sizes, slope, otherwise, is_zero=root == 0)
 
 
 def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
@@ -269,15 +271,10 @@ def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.
 
 
 def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
-    """The groups' root mean squares, dtype[G].
-
-    Where squares overflow, as those of large constants do, the mean absolute values.
-    """
+    """The groups' root mean squares, dtype[G]; infinity where squares overflow."""
     common = search_dtype(leaves)
-    leaves = [x.astype(common) for x in leaves]
-    root = jnp.sqrt(_means(grouping, map(jnp.square, leaves), dtype))
-    mean = _means(grouping, map(jnp.abs, leaves), dtype)
-    return jnp.where(jnp.isfinite(root), root, mean)
+    squares = [jnp.square(x.astype(common)) for x in leaves]
+    return jnp.sqrt(_means(grouping, squares, dtype))
 
 
 def _means(grouping: Grouping, arrays: Iterable[jax.Array], dtype: Any) -> jax.Array:
@@ -298,12 +295,17 @@ def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
 
 
 def _with_new_groups(
-    problem: Problem, step_size: jax.Array, slope: jax.Array, otherwise: Any = 0.0
+    problem: Problem,
+    step_size: jax.Array,
+    slope: jax.Array,
+    otherwise: Any = 0.0,
+    is_zero: Any = True,
 ) -> jax.Array:
     """Gives groups without a step size the one with the median predicted decrease.
 
     Where their gradient may be no more than rounding, as that of a bias before a
-    normalization is, that would be far. They get the largest of the others at most.
+    normalization is, that would be far. They get the largest of the others at most,
+    unless it is known that their params are not zero.
     """
     knows, wants = (step_size > 0) & (slope > 0), (step_size <= 0) & (slope > 0)
     predicted = jnp.sort(jnp.where(knows, step_size * slope, jnp.inf))
@@ -312,10 +314,12 @@ def _with_new_groups(
     median = jnp.where(number > 0, median, otherwise)
     new = median / jnp.where(wants, slope, 1)
     dtype = new.dtype
-    gradient = _root_mean_squares(problem.grouping, problem.loss_grads, dtype)
+    leaves = problem.grouping.trainable(problem.params)
+    gradient = slope / _num_params(problem.grouping, leaves).astype(dtype)
     is_rounding = gradient <= ROUNDED * jnp.finfo(dtype).eps * jnp.max(gradient)
     largest = jnp.max(jnp.where(knows, step_size, 0))
-    most = jnp.where(is_rounding & (number > 0), largest, jnp.finfo(dtype).max)
+    is_capped = is_rounding & is_zero & (number > 0)
+    most = jnp.where(is_capped, largest, jnp.finfo(dtype).max)
     return jnp.where(wants, jnp.minimum(new, most), step_size)
 
 
