@@ -13,10 +13,8 @@ from optax_armijo._types import Label
 from optax_armijo.labels.functions import FROZEN, Stacked
 from optax_armijo.labels.paths import Path, paths_and_leaves
 
-LABEL_FUNCTIONS = (
-    *("by_layer", "by_depth", "by_attention", "by_pattern", "by_stacked_layer"),
-    "one_group",
-)
+LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
+LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 

@@ -264,9 +264,8 @@ def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.
     grouping, dtype, plain = problem.grouping, problem.value.dtype, moments.plain()
     root = _root_mean_squares(grouping, plain, dtype)
     if isinstance(moments, GivenDirection):
-        root = _means(grouping, map(jnp.abs, plain), dtype) / jnp.where(
-            root > 0, root, 1
-        )
+        mean = _means(grouping, map(jnp.abs, plain), dtype)
+        root = mean / jnp.where(root > 0, root, 1)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
 
 
@@ -280,9 +279,8 @@ def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Ar
 def _means(grouping: Grouping, arrays: Iterable[jax.Array], dtype: Any) -> jax.Array:
     """Means of arrays that are shaped like the trainable leaves, dtype[G]."""
     arrays = [*arrays]
-    return grouping.sum(arrays).astype(dtype) / _num_params(grouping, arrays).astype(
-        dtype
-    )
+    number = _num_params(grouping, arrays).astype(dtype)
+    return grouping.sum(arrays).astype(dtype) / number
 
 
 def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
