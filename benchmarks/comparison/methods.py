@@ -24,8 +24,9 @@ class Method(NamedTuple):
     """An optimizer of the comparison.
 
     Attributes:
-      make: ``(labels, number of steps) -> transformation``; the labels are those of the
-        task, for methods that tell groups of params apart.
+      make: ``(labels, number of steps) -> transformation``; the labels name the parts
+        of the task's params, for rates that are tuned by hand. Others find groups of
+        their own.
       title: in tables.
       eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
     """
@@ -37,20 +38,18 @@ class Method(NamedTuple):
 
 METHODS = {
     # Ours: the default, one step size for all, and what training from scratch takes.
-    "armijo_adam": Method(lambda labels, _: armijo_adam(labels), "`armijo_adam()`"),
+    "armijo_adam": Method(lambda *_: armijo_adam(), "`armijo_adam()`"),
     "armijo_adam-one": Method(
         lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`"
     ),
     "armijo_adam-scratch": Method(
-        lambda labels, _: armijo_adam(
-            labels, linesearch=Backtracking(loss_fraction=None)
-        ),
+        lambda *_: armijo_adam(linesearch=Backtracking(loss_fraction=None)),
         "`armijo_adam(linesearch=Backtracking(loss_fraction=None))`",
     ),
     # The field's line searches, as published.
     "salsa": Method(lambda *_: salsa(), "SaLSA"),
     "adamsls": Method(lambda *_: adamsls(), "AdamSLS"),
-    "plasls": Method(lambda labels, _: plasls(labels), "PLASLS"),
+    "plasls": Method(lambda *_: plasls(), "PLASLS"),
     # Methods without a learning rate or a schedule, at their documented defaults.
     "prodigy": Method(lambda *_: contrib.prodigy(), "Prodigy"),
     "dadapt_adamw": Method(lambda *_: contrib.dadapt_adamw(), "D-Adaptation"),

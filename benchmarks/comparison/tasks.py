@@ -101,7 +101,7 @@ class Task(NamedTuple):
       num_epochs: of a run.
       evaluate: ``(params) -> {"score": ..., "loss": ...}`` on validation rows; the
         higher a score the better.
-      labels: the parts of params, for methods that tell them apart.
+      labels: the parts of params that may have rates of their own, tuned by hand.
     """
 
     init: Callable[[int], Any]

@@ -4,6 +4,7 @@ The functions split params into groups by tree paths only. They work on nested d
 lists, Flax Linen params, Flax NNX state and any other pytree whose paths have names.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,8 @@ class Stacked:
         return f"{self.label}_{number}"
 
 
-NO_LAYERS = "all (no layers found)"  # the one label of a tree without layers
+MOST_PARTS = 16  # of a tree without layers that are groups of their own
+NO_LAYERS = "all (no layers found)"  # the one label where there are more
 _OUTSIDE_BEFORE = re.compile(r"emb|^w[tp]e$|position|patch|stem", re.IGNORECASE)
 
 
@@ -86,7 +88,10 @@ def by_layer(params: Any) -> Any:
     ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. If a path has
     several such families, the one with the most members counts, or the outer one of two
     equal ones. Leaves outside all layers are ``"embeddings"`` if their path mentions an
-    embedding, a position, patches or a stem, else ``"output"``.
+    embedding, a position, patches or a stem. Of the others, those at the top of the tree
+    have their names as labels, and those in modules are ``"output"``.
+
+    In a tree without layers, each child of the root is a group with its name as label.
 
     Args:
       params: any pytree; only its paths are read.
@@ -94,16 +99,19 @@ def by_layer(params: Any) -> Any:
     Returns:
       A pytree of labels like `params`: ``"embeddings"``, ``"layer_0"``, ...,
       ``"output"``; with several families of layers their paths stand for
-      ``"layer"``. Every leaf is ``"all (no layers found)"`` when there are none.
+      ``"layer"``. Every leaf is ``"all (no layers found)"`` where there are no layers
+      and more than 16 children.
 
     Example:
-      >>> params = {"embed": 0.0, "blocks": [{"w": 0.0}, {"w": 0.0}], "head": 0.0}
-      >>> by_layer(params)["blocks"]
+      >>> head, blocks = {"kernel": 0.0, "bias": 0.0}, [{"w": 0.0}, {"w": 0.0}]
+      >>> by_layer({"embed": 0.0, "blocks": blocks, "head": head})["blocks"]
       [{'w': 'layer_0'}, {'w': 'layer_1'}]
-      >>> by_layer(params)["embed"], by_layer(params)["head"]
-      ('embeddings', 'output')
-      >>> by_layer({"w": 0.0, "b": 0.0})["w"]
-      'all (no layers found)'
+      >>> by_layer({"embed": 0.0, "blocks": blocks, "head": head})["head"]
+      {'bias': 'output', 'kernel': 'output'}
+      >>> by_layer({"network": [{"w": 0.0}, {"w": 0.0}], "stiffness": 0.0})
+      {'network': [{'w': 'layer_0'}, {'w': 'layer_1'}], 'stiffness': 'stiffness'}
+      >>> by_layer({"encoder": {"w": 0.0, "b": 0.0}, "head": {"w": 0.0}})
+      {'encoder': {'b': 'encoder', 'w': 'encoder'}, 'head': {'w': 'head'}}
     """
     return _label_paths(params, _label_layers)
 
@@ -133,14 +141,17 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
         raise ValueError(f"num_groups must be 3 or more; got {num_groups}")
 
     def label_paths(paths: Sequence[Path]) -> list[str]:
-        labels = _label_layers(paths)
-        outside = {"embeddings", "output", NO_LAYERS}
-        layers = sorted(set(labels) - outside, key=natural_key)
+        labels = zip(_label_layers(paths), _layers(paths), strict=True)
+        of_layers = [label if layer else None for label, layer in labels]
+        layers = sorted({*of_layers} - {None}, key=natural_key)
         runs = min(num_groups - 2, len(layers))
         depth = {
             layer: f"depth_{i * runs // len(layers)}" for i, layer in enumerate(layers)
         }
-        return [depth.get(label, label) for label in labels]
+        return [
+            _outside_label(path) if layer is None else depth[layer]
+            for path, layer in zip(paths, of_layers, strict=True)
+        ]
 
     return lambda params: _label_paths(params, label_paths)
 
@@ -264,18 +275,34 @@ class _Layer(NamedTuple):
 
 def _label_layers(paths: Sequence[Path]) -> list[str]:
     """Returns a label for each leaf's path: see `by_layer`."""
+    layers = _layers(paths)
+    families = {layer.family for layer in layers if layer is not None}
+    shared = len(os.path.commonprefix([*paths]))  # names that all paths begin with
+    if not families:
+        return _label_parts(paths, shared)
+
+    def label(path: Path, layer: _Layer | None) -> str:
+        if layer is not None:
+            family = "layer" if len(families) == 1 else _name(layer.family)
+            return f"{family}_{layer.number}"
+        outside = _outside_label(path)
+        is_at_top = len(path) == shared + 1 and outside == "output"
+        return path[-1] if is_at_top else outside
+
+    return [*map(label, paths, layers)]
+
+
+def _label_parts(paths: Sequence[Path], shared: int) -> list[str]:
+    """Labels each leaf by the first name in which paths differ."""
+    labels = [path[shared] if len(path) > shared else "all" for path in paths]
+    return labels if len(set(labels)) <= MOST_PARTS else [NO_LAYERS] * len(paths)
+
+
+def _layers(paths: Sequence[Path]) -> list[_Layer | None]:
+    """Returns the layer in which each leaf is; None outside all layers."""
     candidates = [_numbered_parts(path) for path in paths]
     members = Counter(layer.family for layer in {x for row in candidates for x in row})
-    layers = [_largest_family(row, members) for row in candidates]
-    families = {layer.family for layer in layers if layer is not None}
-    if not families:
-        return [NO_LAYERS] * len(paths)
-    return [
-        _outside_label(path)
-        if layer is None
-        else f"{'layer' if len(families) == 1 else _name(layer.family)}_{layer.number}"
-        for path, layer in zip(paths, layers, strict=True)
-    ]
+    return [_largest_family(row, members) for row in candidates]
 
 
 def _numbered_parts(path: Path) -> list[_Layer]:

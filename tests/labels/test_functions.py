@@ -45,9 +45,9 @@ LAYERS_12 = ("embeddings", *(f"layer_{i}" for i in range(12)), "output")
         bert_like(12),
         bert_like(12, key=int),
         {"params": bert_like(12)},
-        {"embed": leaf(), "blocks": [leaf() for _ in range(12)], "head": leaf()},
-        {"wte": leaf(), "h": {f"block_{i}": leaf() for i in range(12)}, "ln": leaf()},
-        {"stem": leaf(), **{f"Block_{i}": {"w": leaf()} for i in range(12)}, "z": 0.0},
+        {"embed": leaf(), "blocks": [leaf() for _ in range(12)], "head": [leaf()]},
+        {"wte": leaf(), "h": {f"block_{i}": leaf() for i in range(12)}, "ln": [leaf()]},
+        {"stem": leaf(), **{f"Block_{i}": [leaf()] for i in range(12)}, "z": [leaf()]},
     ],
     ids=["dict", "int keys", "linen", "list", "named blocks", "compact linen"],
 )
@@ -88,11 +88,27 @@ def test_by_layer_keeps_weight_and_bias_of_a_number_together():
     }
 
 
-@pytest.mark.parametrize("params", [leaf(), {"w": leaf(), "b": leaf()}])
-def test_by_layer_without_layers_gives_one_group_that_says_so(params):
-    state = optax_armijo.armijo_adam().init(params)
-    (label,) = optax_armijo.armijo_info(state).labels
+def test_by_layer_without_layers_makes_a_group_of_each_part():
+    parts = {"position": leaf(), "colour": leaf(), "encoder": {"w": leaf(), "b": 0.0}}
+    expected = ("colour", "encoder", "position")
+    for params in (parts, {"params": parts}, {"params": {"scene": parts}}):
+        assert groups_of(optax_armijo.by_layer, params) == expected
+    for single in (leaf(), {"w": leaf()}, {"params": {"w": leaf()}}):
+        assert groups_of(optax_armijo.by_layer, single) == ("all",)
+
+
+def test_by_layer_with_many_parts_and_no_layers_gives_one_group_that_says_so():
+    params = {f"{letter}.weight": leaf() for letter in "abcdefghijklmnopq"}
+    (label,) = groups_of(optax_armijo.by_layer, params)
     assert "no layers found" in label
+
+
+def test_by_layer_gives_constants_beside_a_network_labels_of_their_own():
+    network = [{"w": leaf()}, {"w": leaf()}]
+    params = {"network": network, "damping": 0.2, "stiffness": 60.0}
+    expected = ("damping", "layer_0", "layer_1", "stiffness")
+    assert groups_of(optax_armijo.by_layer, params) == expected
+    assert groups_of(optax_armijo.by_layer, {"params": params}) == expected
 
 
 def test_by_layer_on_nnx_state():
@@ -164,7 +180,7 @@ def test_by_layer_on_linen_params():
     [(10, [2, 2, 1, 1, 2, 2, 1, 1]), (3, [12]), (5, [4, 4, 4]), (99, [1] * 12)],
 )
 def test_by_depth_splits_layers_evenly(num_groups, sizes):
-    params = {"embed": leaf(), "layers": [leaf()] * 12, "head": leaf()}
+    params = {"embed": leaf(), "layers": [leaf()] * 12, "head": leaf(), "z": leaf()}
     labels = optax_armijo.by_depth(num_groups)(params)
     counts = [labels["layers"].count(f"depth_{i}") for i in range(len(sizes))]
     assert sum(counts) == 12

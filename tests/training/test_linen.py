@@ -83,7 +83,7 @@ def test_train_state_takes_loss_and_loss_function():
         losses.append(float(loss))
     assert int(state.step) == 30
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
-    assert armijo_info(state.opt_state).labels == ("all (no layers found)",)
+    assert armijo_info(state.opt_state).labels == ("conv", "head", "norm")
     x, y = batch(99, 64)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = MODEL.apply(variables, x, train=False)
