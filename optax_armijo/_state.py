@@ -151,5 +151,7 @@ def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
 
 
 def decode_labels(codes: np.ndarray) -> tuple[str, ...]:
-    """Reads what `encode_labels` wrote."""
-    return tuple(bytes(row).rstrip(b"\0").decode() for row in np.asarray(codes))
+    """Reads what `encode_labels` wrote, also once a step or a seed, as of a scan."""
+    codes = np.asarray(codes)
+    codes = codes.reshape(-1, *codes.shape[-2:])[0]
+    return tuple(bytes(row).rstrip(b"\0").decode() for row in codes)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from optax_armijo._checks import check_range
@@ -32,7 +33,9 @@ def make_train_step(
     updated in place. State that is not trained, such as batch statistics and the counts
     of random streams, is updated in the gradient's pass alone. All trials of a step
     start from the state that this pass started from, so that they see the same dropout
-    masks, and do not change it.
+    masks, and do not change it. What a bad batch makes of batch statistics is dropped,
+    as its step is. Variables that the loss adds to the model, as ``sow`` does, are not
+    kept: return them as aux.
 
     Args:
       loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the
@@ -53,7 +56,7 @@ def make_train_step(
     Raises:
       ValueError: as `optax_armijo.make_train_step`.
       TypeError: a transformation beside `loss_fn`; when traced, params and state in the
-        place of model and optimizer.
+        place of model and optimizer, or an ``nnx.ModelAndOptimizer``.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -89,30 +92,37 @@ def make_train_step(
     def step(model: Any, optimizer: nnx.Optimizer, *batch: Any) -> TrainMetrics:
         _check_arguments(model, optimizer)
         graphdef, params, rest = nnx.split(model, optimizer.wrt, ...)
-        rest = _arrays(rest)
+        paths_and_values, treedef = jax.tree_util.tree_flatten_with_path(rest)
+        paths, values = [*zip(*paths_and_values, strict=True)] or [(), ()]
 
         def pure_loss(params: Any, rest: Whole, *batch: Any) -> Any:
-            merged = nnx.merge(graphdef, params, rest.tree)
+            merged = nnx.merge(graphdef, params, treedef.unflatten(rest.tree))
             loss, aux = loss_and_aux(merged, *batch)
-            _, _, new_rest = nnx.split(merged, optimizer.wrt, ...)
-            return loss, (aux, _arrays(new_rest))
+            _, _, after = nnx.split(merged, optimizer.wrt, ...)
+            after = dict(jax.tree_util.tree_flatten_with_path(after)[0])
+            # Frozen weights are no result: microbatches would stack and average them.
+            changed = {
+                i: after[path]
+                for i, (path, old) in enumerate(zip(paths, rest.tree, strict=True))
+                if path in after and after[path] is not old
+            }
+            return loss, (aux, changed)
 
         whole = make_objective(pure_loss, _arrays(optimizer.opt_state))
-        (loss, (aux, new_rest)), grads = whole.value_and_grad(
-            params, Whole(rest), *batch
+        (loss, (aux, changed)), grads = whole.value_and_grad(
+            params, Whole(values), *batch
         )
         optimizer.update(
             model,
             grads,
             value=loss,
             grad=grads,
-            value_fn=lambda params: whole.value(params, Whole(rest), *batch),
+            value_fn=lambda params: whole.value(params, Whole(values), *batch),
         )
-        # Keys stay: microbatches have numbers folded into theirs.
-        new_rest = jax.tree.map(
-            lambda new, old: old if is_key(old) else new, new_rest, rest
-        )
-        nnx.update(model, new_rest)
+        updated = [
+            _settled(changed.get(i, old), old, loss) for i, old in enumerate(values)
+        ]
+        nnx.update(model, treedef.unflatten(updated))
         return TrainMetrics(loss, aux, info_of(_arrays(optimizer.opt_state)))
 
     if not donate:
@@ -122,13 +132,28 @@ def make_train_step(
 
 
 def _check_arguments(model: Any, optimizer: Any) -> None:
-    if isinstance(model, nnx.Module) and isinstance(optimizer, nnx.Optimizer):
+    is_both = isinstance(optimizer, nnx.ModelAndOptimizer)
+    is_optimizer = isinstance(optimizer, nnx.Optimizer) and not is_both
+    if isinstance(model, nnx.Module) and is_optimizer:
         return
     raise TypeError(
         "the step of optax_armijo.nnx.make_train_step takes an nnx.Module and an "
         f"nnx.Optimizer; got {type(model).__name__} and {type(optimizer).__name__}. "
         "For params and their state take optax_armijo.make_train_step"
     )
+
+
+def _settled(new: jax.Array, old: jax.Array, loss: jax.Array) -> jax.Array:
+    """The state to go on with: a bad batch leaves no NaN in running statistics.
+
+    Keys stay: microbatches have numbers folded into theirs.
+    """
+    if is_key(old):
+        return old
+    if new is old or not jnp.issubdtype(old.dtype, jnp.floating):
+        return new
+    is_good = jnp.isfinite(loss) & (jnp.isfinite(new) | ~jnp.isfinite(old))
+    return jnp.where(is_good, new, old)
 
 
 def _arrays(state: Any) -> Any:

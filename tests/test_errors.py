@@ -126,6 +126,32 @@ def test_labels_that_do_not_fit(labels, error, message):
         armijo_adam(labels).init(network_params())
 
 
+def test_labels_in_another_kind_of_container_are_told_so():
+    nnx = pytest.importorskip("flax.nnx")
+    module = nnx.Dict(first=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    params = nnx.state(module, nnx.Param)
+    with pytest.raises(ValueError, match="fit, but it is a dict: make it a State"):
+        armijo_adam({"first": "a"}).init(params)
+    armijo_adam(nnx.State({"first": "a"})).init(params)
+
+
+@pytest.mark.parametrize("name", ["updates", "grad"])
+def test_a_gradient_with_another_shape_than_params(name):
+    """It would be broadcast: a gradient by row made slopes too large."""
+    params = network_params()
+    rows = jax.tree.map(lambda p: jnp.stack([p, p]), params)
+    trees = {"updates": params, "grad": params} | {name: rows}
+    with pytest.raises(ValueError, match=f"{name} must have the shapes .* 'embed/b'"):
+        armijo_adam(LABELS).update(
+            trees["updates"],
+            armijo_adam(LABELS).init(params),
+            params,
+            value=1.0,
+            grad=trees["grad"],
+            value_fn=network_loss,
+        )
+
+
 def test_labels_that_change_between_steps():
     params = network_params()
     state = armijo_adam(LABELS).init(params)
@@ -163,6 +189,20 @@ def test_a_learning_rate_or_a_schedule_is_no_label():
         for rate in rates:
             with pytest.raises(TypeError, match=f"param_labels .*; got .*: {NO_RATE}$"):
                 make(rate)
+
+
+def test_options_of_the_search_are_no_label():
+    for make in (armijo_adam, armijo_adamw, scale_by_armijo, optax_armijo.salsa):
+        with pytest.raises(TypeError, match="keyword arguments, such as linesearch="):
+            make(Backtracking(loss_fraction=None))  # pyright: ignore
+
+
+@pytest.mark.parametrize("label", ["frozen", "FROZEN", "freeze"])
+def test_a_label_that_seems_to_freeze_is_refused(label):
+    """As in ``optax.partition``, where such a label may stand for no updates."""
+    for labels in (LABELS | {"embed": label}, lambda _: LABELS | {"embed": label}):
+        with pytest.raises(ValueError, match=f"{label}.* Take optax_armijo.FROZEN"):
+            armijo_adam(labels).init(network_params())
 
 
 @pytest.mark.parametrize("name", ["by_layer", "one_group"])

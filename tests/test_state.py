@@ -127,6 +127,18 @@ def test_the_table_has_the_columns_that_say_something():
     ]
 
 
+def test_infos_of_a_scan_have_the_labels_once():
+    params = network_params()
+    tx = armijo_adam(LABELS)
+
+    def body(state, _):
+        return state, armijo_info(state)
+
+    _, infos = jax.lax.scan(body, tx.init(params), None, length=3)
+    assert infos.labels == ("embed", "head", "layers")
+    assert infos.step_size.shape == (3, 3)
+
+
 def test_labels_survive_unicode_and_vmap():
     labels = {"embed": "Einbettung ü", "layers": "層", "head": "h"}
     params = network_params()

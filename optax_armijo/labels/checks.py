@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import all_leaves
 
 from optax_armijo._types import Label
 from optax_armijo.labels.functions import FROZEN, Stacked
@@ -15,13 +16,14 @@ from optax_armijo.labels.paths import Path, paths_and_leaves
 
 LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
 LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
+LIKE_FROZEN = {"frozen", "freeze", "fixed"}  # as `optax.partition` may name them
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 
 def check_are_labels(param_labels: Any) -> None:
     """Raises TypeError for what stands in the place of labels by mistake.
 
-    That is a learning rate, a schedule, or the name of a label function.
+    That is a learning rate, a schedule, an option, or the name of a label function.
     """
     if isinstance(param_labels, str) and param_labels in LABEL_FUNCTIONS:
         raise TypeError(
@@ -35,6 +37,14 @@ def check_are_labels(param_labels: Any) -> None:
         raise TypeError(
             "param_labels must be a pytree of labels or a function from params to one; "
             f"got {param_labels!r}: {NO_RATE}"
+        )
+    is_label = param_labels is None or isinstance(param_labels, str | Stacked)
+    is_label |= callable(param_labels) or not all_leaves([param_labels])
+    if not is_label:
+        raise TypeError(
+            "param_labels must be a pytree of labels or a function from params to one; "
+            f"got {param_labels!r}. Other options are keyword arguments, such as "
+            "linesearch=optax_armijo.Backtracking()"
         )
 
 
@@ -87,6 +97,9 @@ def _misfit(prefix: Any, params: Any) -> str:
         if unknown:
             where = "/".join(unknown)
             return f"it has the key {unknown[-1]!r}, at '{where}', which params lacks"
+    if type(prefix) is not type(params):
+        ours, theirs = type(prefix).__name__, type(params).__name__
+        return f"its keys fit, but it is a {ours}: make it a {theirs}"
     return f"got {jax.tree.structure(prefix)} for {jax.tree.structure(params)}"
 
 
@@ -120,6 +133,11 @@ def check_leaf(path: str, leaf: Any, label: Label) -> None:
         raise TypeError(
             f"param_labels gives leaf '{path}' the label {label!r}, which cannot be "
             "hashed. Use strings."
+        )
+    if isinstance(label, str) and label != FROZEN and label.lower() in LIKE_FROZEN:
+        raise ValueError(
+            f"param_labels gives leaf '{path}' the label {label!r}, which would not "
+            "freeze it. Take optax_armijo.FROZEN, or another name if it is to move"
         )
     dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
     if label != FROZEN and not jnp.issubdtype(dtype, jnp.floating):

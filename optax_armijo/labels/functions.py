@@ -88,8 +88,8 @@ def by_layer(params: Any) -> Any:
     ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. If a path has
     several such families, the one with the most members counts, or the outer one of two
     equal ones. Leaves outside all layers are ``"embeddings"`` if their path mentions an
-    embedding, a position, patches or a stem. Of the others, those at the top of the tree
-    have their names as labels, and those in modules are ``"output"``.
+    embedding, a position, patches or a stem. Of the others, those at the top of the
+    tree have their names as labels, and those in modules are ``"output"``.
 
     In a tree without layers, each child of the root is a group with its name as label.
 
@@ -189,7 +189,8 @@ def by_pattern(
       A label function.
 
     Raises:
-      ValueError: an expression that does not compile, with its label.
+      ValueError: an expression that does not compile, with its label; when traced, with
+        `FROZEN` as default, expressions of which none matches a leaf.
 
     Example:
       >>> label = by_pattern({"norms": "norm|bias"}, default="weights")
@@ -206,7 +207,16 @@ def by_pattern(
         matches = (label for label, regex in compiled.items() if regex.search(text))
         return next(matches, default)
 
-    return lambda params: _label_paths(params, lambda paths: map(label_path, paths))
+    def label_paths(paths: Sequence[Path]) -> list[str]:
+        labels = [*map(label_path, paths)]
+        if default == FROZEN and {*labels} == {FROZEN}:
+            raise ValueError(
+                "with default=FROZEN, one of patterns must match the path of a leaf; "
+                f"got {dict(patterns)!r}, and the paths are {_listed(paths)}"
+            )
+        return labels
+
+    return lambda params: _label_paths(params, label_paths)
 
 
 def by_stacked_layer(
@@ -245,11 +255,15 @@ def by_stacked_layer(
         if stacked not in labels:
             raise ValueError(
                 f"pattern must match the path of a leaf; got {pattern!r}, and the "
-                f"paths are {', '.join(map('/'.join, paths))}"
+                f"paths are {_listed(paths)}"
             )
         return labels
 
     return lambda params: _label_paths(params, label_paths)
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map("/".join, paths))
 
 
 def _compile(name: str, regex: str) -> re.Pattern[str]:

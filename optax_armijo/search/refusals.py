@@ -69,6 +69,19 @@ def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
             )
 
 
+def check_shapes(grouping: Grouping, params: Any, **trees: Any) -> None:
+    """Raises ValueError if a tree that is given has leaves of other shapes."""
+    for name, tree in trees.items():
+        others = grouping.treedef.flatten_up_to(params if tree is None else tree)
+        leaves = zip(paths_and_leaves(params), others, grouping.members, strict=True)
+        for (path, leaf), other, member in leaves:
+            if member is not None and jnp.shape(other) != jnp.shape(leaf):
+                raise ValueError(
+                    f"{name} must have the shapes of params; got {jnp.shape(other)} "
+                    f"instead of {jnp.shape(leaf)} for leaf '{'/'.join(path)}'"
+                )
+
+
 def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
     return {path: jnp.shape(leaf) for path, leaf in paths_and_leaves(tree)}
 

@@ -25,6 +25,7 @@ from optax_armijo.search.refusals import (
     check_moments,
     check_not_in_multi_steps,
     check_search_state,
+    check_shapes,
     warn_outside_jit,
 )
 from optax_armijo.search.step import Problem, take_step
@@ -112,6 +113,7 @@ def transformation(
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, search_state(state))
         check_moments(grouping, params, moments(state))
+        check_shapes(grouping, params, updates=updates, grad=grad)
         if not grouping.num_groups:
             return jax.tree.map(jnp.zeros_like, params), counted(state)
         leaves = grouping.trainable(updates)

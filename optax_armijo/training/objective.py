@@ -117,8 +117,8 @@ def by_microbatch(
       part: the objective of one microbatch, with its weight :math:`\omega_i`.
       num_microbatches: at least 1.
       argnums: which arguments of the batch have rows; None for all whose leaves have
-        an axis, but for those that are `Whole`. The others go to every part whole,
-        random keys among them with the part's number folded in.
+        an axis, but for those that are `Whole`. The others go to every part whole.
+        Random keys have the part's number folded in.
       axis_name: the mapped axis over which a batch is split besides, or None.
     """
 
@@ -161,9 +161,7 @@ def by_microbatch(
             (loss, aux), grads = part.value_and_grad(params, *mine)
             total = jax.tree.map(
                 lambda t, g: (
-                    t
-                    if has_no_gradient(g)
-                    else t + weight.astype(t.dtype) * g.astype(t.dtype)
+                    t if has_no_gradient(g) else t + weighted(g.astype(t.dtype), weight)
                 ),
                 total,
                 grads,
@@ -194,8 +192,14 @@ def _average(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the weighted mean over the leading axis, in the values' own dtype."""
     dtype = search_dtype([values])
     rows = weights.astype(dtype).reshape(-1, *(1,) * (values.ndim - 1))
-    mean = jnp.sum(rows * values.astype(dtype), axis=0) / jnp.sum(rows)
+    mean = jnp.sum(weighted(values.astype(dtype), rows), axis=0) / jnp.sum(rows)
     return mean.astype(values.dtype)
+
+
+def weighted(value: jax.Array, weight: jax.Array) -> jax.Array:
+    """Multiplies by a weight; 0 for one of 0, with which a mean of no rows is NaN."""
+    weight = weight.astype(value.dtype)
+    return jnp.where(weight == 0, 0, weight * value)
 
 
 def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
@@ -203,7 +207,8 @@ def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
         return False
     if argnums is not None:
         return i in argnums
-    return all(jnp.ndim(leaf) > 0 for leaf in jax.tree.leaves(arg))
+    leaves = [leaf for leaf in jax.tree.leaves(arg) if not _is_one_key(leaf)]
+    return bool(leaves) and all(jnp.ndim(leaf) > 0 for leaf in leaves)
 
 
 def _check_rows(
@@ -224,6 +229,7 @@ def _check_rows(
         (jnp.shape(leaf), i - num_first)
         for i, (arg, split) in enumerate(zip(batch, has_rows, strict=True))
         for leaf in (jax.tree.leaves(arg) if split else ())
+        if not _is_one_key(leaf)
     ]
     advice = "Name those with rows in microbatch_argnums."
     for shape, i in shapes:
@@ -251,10 +257,13 @@ def _split(arg: Any, num_parts: int) -> Any:
     """Splits leaves of shape [B, ...] to [num_parts, B / num_parts, ...].
 
     Part i has the rows i, i + num_parts, ...: so each part is spread over all devices
-    that the rows are spread over.
+    that the rows are spread over. A single random key becomes one for each part.
     """
 
     def split(leaf: Any) -> jax.Array:
+        if _is_one_key(leaf):
+            numbers = jnp.arange(num_parts)
+            return jax.vmap(lambda i: jax.random.fold_in(leaf, i))(numbers)
         parts = jnp.reshape(leaf, (-1, num_parts, *jnp.shape(leaf)[1:]))
         return jnp.swapaxes(parts, 0, 1)
 
@@ -275,6 +284,10 @@ def is_key(leaf: Any) -> bool:
     """Tells whether a leaf is of random keys, as ``jax.random.key`` makes them."""
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def _is_one_key(leaf: Any) -> bool:
+    return is_key(leaf) and jnp.ndim(leaf) == 0
 
 
 def over_devices(local: Objective, axis_name: Any) -> Objective:
@@ -336,7 +349,7 @@ def mean_over(tree: Any, axis_name: Any, weight: Any = None) -> Any:
             return lax.pmean(x, axis_name)
         dtype = search_dtype([x])
         own = varying(jnp.asarray(weight, dtype), axis_name)
-        total = lax.psum(own * x.astype(dtype), axis_name)
+        total = lax.psum(weighted(x.astype(dtype), own), axis_name)
         return (total / lax.psum(own, axis_name)).astype(x.dtype)
 
     return jax.tree.map(lambda x: mean(x) if _is_floating(x) else x, tree)

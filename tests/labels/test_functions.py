@@ -190,6 +190,12 @@ def test_by_depth_splits_layers_evenly(num_groups, sizes):
     assert (labels["embed"], labels["head"]) == ("embeddings", "output")
 
 
+def test_by_pattern_that_would_freeze_everything_raises():
+    label = optax_armijo.by_pattern({"adapters": "LoRA"}, default=optax_armijo.FROZEN)
+    with pytest.raises(ValueError, match="default=FROZEN.*LoRA.* lora_a, lora_b"):
+        label({"lora_a": leaf(), "lora_b": leaf()})
+
+
 def test_by_attention():
     params = bert_like(2)
     params["other"] = {

@@ -128,6 +128,46 @@ def test_a_batch_of_which_nothing_would_be_split_raises():
         step(network_params(), tx.init(network_params()), arguments)
 
 
+def test_a_random_key_beside_the_rows_of_an_argument_is_folded():
+    """It has no axis, and yet the rows beside it are split."""
+    seen = []
+
+    def loss_fn(params, batch):
+        seen.append(batch["x"].shape)
+        noise = jax.random.normal(batch["key"], ())
+        return mean_loss(params, batch["x"], batch["y"]), noise
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(loss_fn, tx, has_aux=True, num_microbatches=4)
+    x, y = batch()
+    key = jax.random.key(0)
+    _, (metrics,) = trained(step, tx, [({"x": x, "y": y, "key": key},)])
+    draws = [jax.random.normal(jax.random.fold_in(key, i), ()) for i in range(4)]
+    np.testing.assert_allclose(metrics.aux, np.mean(draws), rtol=1e-5)
+    assert {*seen} == {(4, 8)}
+
+
+def test_a_part_without_weight_does_not_spoil_the_batch():
+    """A part of padding alone has a mean over no rows, which is NaN."""
+
+    def masked_mean(params, x, y, mask):
+        return jnp.sum(mask * row_losses(params, x, y)) / jnp.sum(mask)
+
+    tx = armijo_adam(LABELS)
+    # Part i has the rows i, i + 2, ...
+    mask = jnp.tile(jnp.asarray([1.0, 0.0]), 8)
+    compare(
+        make_train_step(
+            masked_mean, tx, num_microbatches=2, weight_fn=lambda x, y, mask: mask.sum()
+        ),
+        make_train_step(masked_mean, tx),
+        tx,
+        [(*batch(16, seed), mask) for seed in range(4)],
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
 @pytest.mark.parametrize("num_microbatches", [1, 4])
 def test_frozen_leaves_may_be_integers(num_microbatches):
     def loss_fn(params, x, y):

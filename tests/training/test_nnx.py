@@ -12,6 +12,9 @@ from optax_armijo import armijo_adam, armijo_info, by_layer, one_group
 nnx = pytest.importorskip("flax.nnx")
 
 
+RNGS = nnx.Rngs(0)
+
+
 class Network(nnx.Module):
     """A convolution with batch statistics, dropout, and a dense layer."""
 
@@ -146,6 +149,49 @@ def test_parts_of_a_batch_average_statistics_and_have_masks_of_their_own():
     assert jnp.array_equal(jax.random.key_data(old_key), jax.random.key_data(new_key))
 
 
+def test_parts_of_a_batch_leave_frozen_weights_exactly_as_they_are():
+    """They are no result of a part: n copies of them were stacked and averaged."""
+    from optax_armijo.nnx import make_train_step
+
+    model = nnx.LoRA(6, 2, 1, base_module=nnx.Linear(6, 1, rngs=RNGS), rngs=RNGS)
+    before = jnp.copy(model.base_module.kernel[...])
+    optimizer = nnx.Optimizer(model, armijo_adam(one_group), wrt=nnx.LoRAParam)
+    x, y = jax.random.normal(jax.random.key(0), (12, 6)), jnp.ones((12, 1))
+    step = make_train_step(
+        lambda model, x, y: jnp.mean((model(x) - y) ** 2),
+        num_microbatches=3,
+        weight_fn=lambda x, y: 1.0 + x[0, 0] ** 2,
+    )
+    for _ in range(5):
+        step(model, optimizer, x, y)
+    np.testing.assert_array_equal(model.base_module.kernel[...], before)
+
+
+def test_a_bad_batch_leaves_no_nan_in_batch_statistics():
+    model, optimizer, step = make()
+    for i in range(4):
+        x, y = batch(i)
+        step(model, optimizer, x.at[0].set(jnp.nan) if i == 2 else x, y)
+        for value in jax.tree.leaves(nnx.state(model, nnx.BatchStat)):
+            assert np.all(np.isfinite(value))
+
+
+def test_a_loss_may_add_variables_which_are_dropped():
+    """As ``sow`` does, whose variable holds a tuple."""
+    from optax_armijo.nnx import make_train_step
+
+    model, optimizer, _ = make()
+
+    def adding_loss(model, x, y):
+        model.mean = nnx.Intermediate((x.mean(),))
+        return loss_fn(model, x, y)
+
+    step = make_train_step(adding_loss)
+    losses = [float(step(model, optimizer, *batch(i)).loss) for i in range(8)]
+    assert losses[-1] < losses[0]
+    assert not jax.tree.leaves(nnx.state(model, nnx.Intermediate))
+
+
 def test_any_optimizer_and_only_what_wrt_names():
     from optax_armijo.nnx import make_train_step
 
@@ -195,6 +241,9 @@ def test_arguments_of_the_train_step_for_plain_params_are_refused():
     state = nnx.state(model, nnx.Param)
     with pytest.raises(TypeError, match="an nnx.Optimizer; got State and Backt"):
         step(state, optimizer.opt_state, *batch())
+    both = nnx.ModelAndOptimizer(model, armijo_adam(), wrt=nnx.Param)
+    with pytest.raises(TypeError, match="got Network and ModelAndOptimizer"):
+        step(model, both, *batch())
 
 
 def test_aux_that_is_not_said_and_an_array_that_is_donated_twice():
