@@ -24,7 +24,6 @@ import optax_armijo
 HEIGHT, WIDTH, NUM_GAUSSIANS, BATCH_SIZE = 60, 64, 150, 1024
 RATES = {"position": 0.00451, "log_scale": 0.0943, "rotation": 0.00434}
 RATES |= {"colour": 0.0378, "opacity": 0.0549}
-LABELS = {name: name for name in RATES}  # a step size for each kind of params
 PICTURE = Path("runs") / "gaussians.png"
 OURS, HAND_TUNED = "armijo_adam", "Adam, hand-tuned rates"
 
@@ -117,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_count("--seed", 0, "of params and batches", least=0)
     options = parser.parse_args(argv)
 
-    hand_tuned = optax.partition({k: optax.adam(v) for k, v in RATES.items()}, LABELS)
-    optimizers = {OURS: optax_armijo.armijo_adam(LABELS), HAND_TUNED: hand_tuned}
+    adams, labels = {k: optax.adam(v) for k, v in RATES.items()}, {k: k for k in RATES}
+    hand_tuned = optax.partition(adams, labels)
+    optimizers = {OURS: optax_armijo.armijo_adam(), HAND_TUNED: hand_tuned}
     pixels, runs = load_pixels(), {}
     for name, tx in optimizers.items():
         runs[name] = fit(name, tx, pixels, options.steps, options.seed)

@@ -1,6 +1,8 @@
 """Adam for JAX that finds its own step size, for the whole network or each part."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
 from optax_armijo._diagnostics import armijo_info as armijo_info
@@ -36,3 +38,10 @@ from optax_armijo.training.train_step import TrainMetrics as TrainMetrics
 from optax_armijo.training.train_step import make_train_step as make_train_step
 
 __version__ = _version("optax-armijo")
+
+
+def __getattr__(name: str) -> _Any:
+    """Imports `linen` and `nnx` when they are first used, since they need Flax."""
+    if name in ("linen", "nnx"):
+        return _import_module(f"optax_armijo.{name}")
+    raise AttributeError(f"module 'optax_armijo' has no attribute {name!r}")

@@ -31,10 +31,14 @@ def armijo_adam(
     are found by Armijo backtracking, as `Backtracking` describes. There is no learning
     rate.
 
+    The default is for fine-tuning. To train from random weights, take the bound away:
+    ``linesearch=Backtracking(loss_fraction=None)``.
+
     Args:
       param_labels: which leaves share a step size: a pytree of labels that is a prefix
         of params' tree, or a function from params to one, as in ``optax.partition``.
-        None groups `by_layer`; `one_group` gives all leaves one step size. Leaves
+        None groups `by_layer`: each numbered layer, or in a tree without such layers
+        each child of its root. `one_group` gives all leaves one step size. Leaves
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
       linesearch: the options of the search.
@@ -56,8 +60,9 @@ def armijo_adam(
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
         ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
-      TypeError: a learning rate in the place of labels, or a `linesearch` that is no
-        `Backtracking`; when traced, a complex or integer leaf that is not `FROZEN`.
+      TypeError: a learning rate or options in the place of labels, or a `linesearch`
+        that is no `Backtracking`; when traced, a complex or integer leaf that is not
+        `FROZEN`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo

@@ -40,6 +40,22 @@ def test_bad_options_of_the_search_raise_at_construction():
             Backtracking(**{name: value})
 
 
+def test_counts_that_are_no_integers_are_refused():
+    for make, name in [
+        (optax_armijo.sls, "max_trials"),
+        (optax_armijo.plasls, "num_joint_steps"),
+        (Backtracking, "max_trials"),
+        (optax_armijo.by_depth, "num_groups"),
+        (lambda **x: optax_armijo.Stacked("a", **x), "axis"),
+        (
+            lambda **x: optax_armijo.dynamic_loss_scale(armijo_adam(), **x),
+            "growth_interval",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} must be an integer .* got 3.5"):
+            make(**{name: 3.5})
+
+
 def test_a_search_that_is_none_is_refused():
     forms: Any = (scale_by_armijo, armijo_adam, armijo_adamw)
     for make in forms:
@@ -67,7 +83,7 @@ def test_bad_weight_decay():
 
 
 def test_bad_label_function_arguments():
-    with pytest.raises(ValueError, match="num_groups must be 3 or more; got 2"):
+    with pytest.raises(ValueError, match=r"num_groups .* integer in \[3, inf\); got 2"):
         optax_armijo.by_depth(2)
     with pytest.raises(ValueError, match=r"patterns\['a'\] must be a regular expr"):
         optax_armijo.by_pattern({"a": "("})

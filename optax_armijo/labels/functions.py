@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from optax_armijo._checks import check_range
 from optax_armijo.labels.paths import Path, natural_key, paths_and_leaves
 
 FROZEN = "__frozen__"
@@ -58,8 +59,7 @@ class Stacked:
     axis: int = 0
 
     def __post_init__(self) -> None:
-        if self.axis < 0:
-            raise ValueError(f"axis must be 0 or more; got {self.axis!r}")
+        check_range("axis", self.axis, at_least=0, is_integer=True)
 
     def of_layer(self, number: int) -> str:
         """Returns the label of one layer's group."""
@@ -137,8 +137,7 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
       >>> by_depth(4)(params)["blocks"]
       ['depth_0', 'depth_0', 'depth_1', 'depth_1']
     """
-    if num_groups < 3:
-        raise ValueError(f"num_groups must be 3 or more; got {num_groups}")
+    check_range("num_groups", num_groups, at_least=3, is_integer=True)
 
     def label_paths(paths: Sequence[Path]) -> list[str]:
         labels = zip(_label_layers(paths), _layers(paths), strict=True)

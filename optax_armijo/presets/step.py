@@ -155,8 +155,9 @@ def _check(method: Method) -> None:
     check_range("increase_factor", method.increase_factor, at_least=1)
     size = method.init_step_size
     check_range("init_step_size", size, at_least=MIN_STEP_SIZE, at_most=MAX_STEP_SIZE)
-    check_range("max_trials", method.max_trials, at_least=1)
-    check_range("num_joint_steps", method.num_joint_steps, at_least=0)
+    check_range("max_trials", method.max_trials, at_least=1, is_integer=True)
+    joint = method.num_joint_steps
+    check_range("num_joint_steps", joint, at_least=0, is_integer=True)
     if isinstance(method.start, Polyak):
         check_range("lowest_loss", method.start.lowest_loss)
         check_range("c_p", method.start.c_p, above=0)

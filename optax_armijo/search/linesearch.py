@@ -26,7 +26,7 @@ class Backtracking:
     The first is the group's test. It moves that group alone, and sets the ratios of
     the groups' step sizes. The second is the test of the whole step. It sets the
     factor: groups that were tested alone do not see one another. Updates are
-    :math:`\tau \eta_l d_l`, and a part of that in the first nine steps.
+    :math:`\tau \eta_l d_l`, and in the first nine steps a part of that.
 
     **When.** The whole step is tested whenever k has grown by a factor of
     `search_growth` since its last test, so ever more rarely. The test begins at the
@@ -39,10 +39,10 @@ class Backtracking:
     stays.
 
     Groups are compared in the second step, and again whenever k has grown eightfold.
-    They are tested on the same batch; if there are more than 16, these 16 are the ones
-    whose last test is longest ago. The length of the whole step stays as it was. A
-    group's test takes one evaluation; its first test begins at
-    twice the group's step size and takes two at most. The result is the step size at
+    Up to 16 are tested in a step, on its batch, those first whose last test is longest
+    ago; others follow in the next step. The length of the whole step stays as it was. A
+    group's test takes one evaluation; its first test begins at twice the group's step
+    size and takes two at most. The result is the step size at
     which the test would just pass on the quadratic that has this slope and this
     decrease. The group's step size moves part of the way there, since it was tested
     alone and on one batch: on a logarithmic scale three quarters the first time, and
@@ -62,7 +62,7 @@ class Backtracking:
     params of a group by a power of two, and dividing them by it in the loss, changes
     nothing.
 
-    **Warm-up.** In step k of the first ten, the part k / 10 of the tested step is
+    **Warm-up.** In step k of the first nine, the part k / 10 of the tested step is
     applied. Adam's first directions are little more than the signs of one gradient:
     they move all params by as much, and the loss of a few rows does not tell that this
     is too far.
@@ -92,8 +92,8 @@ class Backtracking:
       loss_fraction: bound of a step's predicted decrease, as a fraction of the loss,
         above 0; None for no bound.
       max_step_size: upper bound of the step sizes that are applied, above 0, or a
-        schedule of it, from the number of batches so far; None for no bound. The
-        warm-up shortens what it allows.
+        schedule of it, called with the number of steps so far, bad batches not counted
+        (0, 1, ...); None for no bound. The warm-up shortens what it allows.
 
     Raises:
       ValueError: an argument outside its range.

@@ -29,8 +29,7 @@ from optax_armijo.search.directions import (
 )
 from optax_armijo.search.linesearch import Backtracking
 
-WARM_UP_STEPS = 10  # in which the part k / 10 of the step is applied
-FIRST_STEPS = 9  # in which no loss counts as far above those before
+WARM_UP_STEPS = 10  # before it k / 10 of the step is applied, and no loss is far
 FIRST_TRIALS = 10  # evaluations that the bracket of the first step may make
 GROUP_SEARCH_GROWTH = 8  # of the number of steps between comparisons of groups
 MOST_GROUPS = 16  # that are searched in one step
@@ -97,7 +96,7 @@ def take_step(
     is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
     # If the loss is far above those before, was the last step the cause?
     excess = problem.value - state.loss_average
-    is_far = (k > FIRST_STEPS) & (excess > FAR * state.loss_deviation)
+    is_far = (k >= WARM_UP_STEPS) & (excess > FAR * state.loss_deviation)
     # A finite loss whose gradient is not may come of this batch alone: not so twice.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(problem.value) | (~is_good & was_bad)

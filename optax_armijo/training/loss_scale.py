@@ -88,7 +88,7 @@ def dynamic_loss_scale(
     check_range("max_scale", max_scale, at_least=min_scale)
     check_range("init_scale", init_scale, at_least=min_scale, at_most=max_scale)
     check_range("factor", factor, above=1)
-    check_range("growth_interval", growth_interval, at_least=1)
+    check_range("growth_interval", growth_interval, at_least=1, is_integer=True)
     transform = optax.with_extra_args_support(inner)
 
     def init_fn(params: Any) -> LossScaleState:

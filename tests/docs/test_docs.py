@@ -47,8 +47,6 @@ def run_blocks(page: Path, names: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_snippets_in_readme_train(capsys):
     nnx = pytest.importorskip("flax.nnx")
-    importlib.import_module("optax_armijo.linen")
-    importlib.import_module("optax_armijo.nnx")
     x = jnp.eye(8)
     names = run_blocks(
         README,
