@@ -51,11 +51,9 @@ def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.
     return ulps * jnp.asarray(eps, value.dtype) * jnp.abs(value)
 
 
-def safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """Returns ``numerator / denominator``, and +inf where the latter is not > 0."""
-    positive = denominator > 0
-    quotient = numerator / jnp.where(positive, denominator, 1)
-    return jnp.where(positive, quotient, jnp.inf)
+def divide(x: jax.Array, y: jax.Array, otherwise: float) -> jax.Array:
+    """Returns ``x / y``, and `otherwise` where y is not above 0."""
+    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), otherwise)
 
 
 def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:

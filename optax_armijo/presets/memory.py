@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optax_armijo._numerics import divide
+
 IMPACT_DECAY = 0.9  # of the average of the decrease that a group's searches brought
 INIT_IMPACT = 1e-4  # that average before the first search of a group
 BASE, GROWTH = 0.2, 0.05  # what waiting adds to a group's weight: b and r in `Weights`
@@ -122,7 +124,7 @@ def shares(step_size: jax.Array, slopes: jax.Array) -> jax.Array:
     """Returns each group's part in the predicted decrease, [G]; 0 where that is 0."""
     parts = jnp.where(step_size > 0, jnp.abs(step_size * slopes), 0)
     total = jnp.sum(parts)
-    return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1), 0)
+    return divide(parts, total, 0)
 
 
 def next_in_cycle(turn: jax.Array, eligible: jax.Array) -> jax.Array:

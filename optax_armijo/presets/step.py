@@ -12,9 +12,9 @@ from optax.tree_utils import tree_where
 
 from optax_armijo._checks import check_order, check_range
 from optax_armijo._numerics import (
+    divide,
     nonfinite_to_inf,
     on_its_own,
-    safe_divide,
     search_dtype,
 )
 from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
@@ -404,7 +404,7 @@ def _begin(
     if how == "reset":
         return jnp.full_like(state.step_size, jnp.asarray(method.init_step_size, dtype))
     room = jnp.maximum(value - how.lowest_loss, 0)
-    size = safe_divide(room, jnp.asarray(how.c_p * slope))
+    size = divide(room, jnp.asarray(how.c_p * slope), jnp.inf)
     if how.remembers_backtracks:
         size = size * method.decrease_factor ** state.backtracks.astype(dtype)
     return jnp.clip(
@@ -422,11 +422,11 @@ def _largest(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the largest factors that may be tried, and that can pass, f[] both."""
     step_size = jnp.where(searched, begin, 0)
-    cap = safe_divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size))
+    cap = divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size), jnp.inf)
     cap = jnp.minimum(cap, jnp.finfo(slope.dtype).max)
     # On a loss that is not negative.
     required = jnp.asarray(method.c, slope.dtype) * jnp.sum(step_size * slope)
-    most = jnp.where(value > 0, safe_divide(value, required), jnp.inf)
+    most = jnp.where(value > 0, divide(value, required, jnp.inf), jnp.inf)
     limit = state.bracket_limit / jnp.where(searched, begin, 1)
     limit = jnp.min(limit, where=searched, initial=jnp.inf)
     return cap, jnp.minimum(jnp.minimum(cap, most), limit)

@@ -17,7 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_armijo._numerics import nonfinite_to_inf, rounding_error, search_dtype
+from optax_armijo._numerics import (
+    divide,
+    nonfinite_to_inf,
+    rounding_error,
+    search_dtype,
+)
 from optax_armijo._state import BacktrackingState, LastStep
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
@@ -133,7 +138,7 @@ def take_step(
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     # Steps may be short since zero is near, or since the loss goes on below zero.
     is_doubtful = limit_by_loss < jnp.minimum(DOUBTED, grown)
-    far = FAR_DECREASE * problem.value / jnp.where(predicted > 0, predicted, 1)
+    far = divide(FAR_DECREASE * problem.value, predicted, 0)
     whole = jax.lax.cond(
         tests,
         lambda: _search_whole(
@@ -200,9 +205,7 @@ def take_step(
             actual_decrease=jnp.where(
                 tests & whole.accepted, _shares(by_group, problem, whole), 0
             ),
-            step_factor=jnp.where(
-                tests, whole.applied / jnp.where(begin > 0, begin, 1), 1
-            ),
+            step_factor=jnp.where(tests, divide(whole.applied, begin, 0), 1),
             num_evaluations=num_evaluations,
         ),
     )
@@ -235,21 +238,24 @@ def _shortened(factor: jax.Array, k: jax.Array, tested_at: jax.Array) -> jax.Arr
 
 def _first_step_sizes(
     problem: Problem, slope: jax.Array, again: jax.Array
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Step sizes in proportion to the groups' params, [G]; 0 without a gradient.
 
     A group whose params are zero, or whose squares overflow, gets the step size with
     the predicted decrease of the median group. Where there is no other, or where
     nothing passed on the batch before, that decrease is all of the loss, or 1 where the
-    loss is zero.
+    loss is zero. Where the params are zero and the gradient happens to be small, too,
+    that is far: the second result has the largest of the others there, at most.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
     root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
     loss = jnp.abs(problem.value)
     otherwise = jnp.where(loss > 0, loss, 1)
     knows = (slope > 0) & jnp.isfinite(root) & ~again
-    sizes = jnp.where(knows, root, 0)
-    return _with_new_groups(problem, sizes, slope, otherwise, is_zero=root == 0)
+    known = jnp.where(knows, root, 0)
+    sizes = _with_new_groups(problem, known, slope, otherwise, is_zero=root == 0)
+    largest = jnp.where(jnp.any(knows), jnp.max(known), jnp.inf)
+    return sizes, jnp.where(root == 0, jnp.minimum(sizes, largest), sizes)
 
 
 def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.Array:
@@ -264,7 +270,7 @@ def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.
     root = _root_mean_squares(grouping, plain, dtype)
     if isinstance(moments, GivenDirection):
         mean = _means(grouping, map(jnp.abs, plain), dtype)
-        root = mean / jnp.where(root > 0, root, 1)
+        root = divide(mean, root, 0)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
 
 
@@ -330,9 +336,9 @@ def _is_group_due(tested_at: jax.Array, k: jax.Array) -> jax.Array:
 def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
     """The ratio of the groups' predicted decreases before and after, where known."""
     both = (before > 0) & (after > 0)
-    total = jnp.sum(jnp.where(both, after, 0))
-    ratio = jnp.sum(jnp.where(both, before, 0)) / jnp.where(total > 0, total, 1)
-    return jnp.where(total > 0, ratio, 1)
+    return divide(
+        jnp.sum(jnp.where(both, before, 0)), jnp.sum(jnp.where(both, after, 0)), 1
+    )
 
 
 def _growth(k: jax.Array, tested_at: jax.Array) -> jax.Array:
@@ -390,16 +396,15 @@ def _compare_groups(
     """
     slope = problem.slopes(moments.plain())
     slope = jnp.where(checks_last, 0, slope)
-    sizes = jnp.where(
-        is_first,
-        _first_step_sizes(problem, slope, state.total_evaluations > 0),
-        _with_new_groups(problem, state.group_step_size, slope),
-    )
+    first, capped = _first_step_sizes(problem, slope, state.total_evaluations > 0)
+    later = _with_new_groups(problem, state.group_step_size, slope)
+    sizes = jnp.where(is_first, first, later)
     found = _search_groups(
         problem,
         moments,
         state,
         sizes,
+        capped,
         slope,
         is_first=is_first,
         checks_last=checks_last,
@@ -434,6 +439,7 @@ def _search_groups(
     moments: AdamDirections | GivenDirection,
     state: BacktrackingState,
     sizes: jax.Array,
+    capped: jax.Array,
     slope: jax.Array,
     *,
     is_first: jax.Array,
@@ -441,7 +447,8 @@ def _search_groups(
 ) -> _Groups:
     """Makes the evaluations without momentum, one test after another.
 
-    In the first step there is one test, of all groups by a common factor. Later each
+    In the first step there is one test, of all groups by a common factor. If its first
+    trial fails and would not with the step sizes `capped`, these are taken. Later each
     test is that of a group, and up to `MOST_GROUPS` are tested on the same batch: on
     different ones they could not be compared. An evaluation at the params before the
     last step takes the place of all tests.
@@ -469,7 +476,7 @@ def _search_groups(
     def body(at: _Groups) -> _Groups:
         tested = group(at.test)
         turn = jnp.arange(num_groups) == tested
-        pattern = jnp.where(is_first, sizes, turn.astype(dtype))
+        pattern = jnp.where(is_first, at.step_size, turn.astype(dtype))
         moved = jnp.where(checks_last, -state.last_move, at.trial * pattern)
         directions = zip(moments.plain(), moments.last_direction(), strict=True)
         loss = problem.loss_after(
@@ -477,7 +484,8 @@ def _search_groups(
         )
         predicted = at.trial * jnp.sum(pattern * slope)
         error = jnp.abs(problem.value - loss - predicted)
-        is_noise = is_first & _is_noise(at, error, problem.value)
+        is_capped = is_first & (at.num_in_test == 1) & jnp.any(at.step_size != sizes)
+        is_noise = is_first & ~is_capped & _is_noise(at, error, problem.value)
         noise = jnp.where(is_noise, 2 * jnp.maximum(error, at.error), at.noise)
         tolerance = jnp.maximum(problem.tolerance, noise)
         c = jnp.where(is_first, search.c, search.group_c)
@@ -485,6 +493,13 @@ def _search_groups(
         passed = jnp.where(passes, at.trial, at.passed)
         failed = jnp.where(is_noise, jnp.inf, at.failed)
         failed = jnp.where(passes | is_noise, failed, at.trial)
+        # The same trial once more, with the step sizes that are capped.
+        is_again = is_first & (at.num_in_test == 0) & ~passes & jnp.any(capped != sizes)
+        failed = jnp.where(is_again, jnp.inf, failed)
+        is_in_vain = is_capped & ~passes
+        pattern_after = jnp.where(is_again, capped, at.step_size)
+        pattern_after = jnp.where(is_in_vain, sizes, pattern_after)
+        error = jnp.where(is_in_vain, at.error, error)
         num_in_test = at.num_in_test + 1
 
         fitted = _fitted(problem, at.trial, loss, predicted)
@@ -495,14 +510,15 @@ def _search_groups(
         )
         is_over = checks_last | is_settled
         further = jnp.where(is_first, _up_or_down(at.trial, passed, failed), fitted)
+        further = jnp.where(is_again, at.trial, further)
 
         own = _part_of_the_way(sizes, fitted, is_new, density)
-        settled = jnp.where(is_first, passed * sizes, jnp.where(turn, own, 0))
+        settled = jnp.where(is_first, passed * at.step_size, jnp.where(turn, own, 0))
         is_moved = (moved != 0) & ~checks_last
         takes = is_over & is_moved
         test = at.test + is_over.astype(jnp.int32)
         return _Groups(
-            step_size=jnp.where(takes, settled, at.step_size),
+            step_size=jnp.where(takes, settled, pattern_after),
             test=test,
             num_in_test=jnp.where(is_over, 0, num_in_test),
             trial=jnp.where(is_over, begin(test), further).astype(dtype),
@@ -559,7 +575,7 @@ def _fitted(
 
     The quadratic has the predicted slope and the decrease that was measured.
     """
-    ratio = (problem.value - loss) / jnp.where(predicted > 0, predicted, 1)
+    ratio = divide(problem.value - loss, predicted, 0)
     fitted = trial * (1 - problem.linesearch.group_c) / jnp.maximum(1 - ratio, TINY)
     fitted = jnp.clip(fitted, trial / LADDER**2, LADDER * trial)
     return jnp.where(predicted > VISIBLE * problem.tolerance, fitted, trial)
@@ -573,7 +589,7 @@ def _part_of_the_way(
     A group that is tested alone does not see the others, and one batch is noisy. So
     step sizes move part of the way, on a logarithmic scale.
     """
-    change = fitted / jnp.where(before > 0, before, 1)
+    change = divide(fitted, before, 0)
     part = jnp.where(is_new, FIRST_PART, LATER_PART).astype(before.dtype)
     return before * change**part * jnp.where(is_new, density, 1)
 
@@ -593,8 +609,7 @@ def _limit_by_loss(
     holds = (predicted > 0) & (value > 0) & (lowest >= 0)
     more = jnp.maximum(LIMITED_FROM / k.astype(value.dtype), 1)
     fraction = jnp.asarray(fraction, value.dtype) * more
-    part = fraction * value / jnp.where(predicted > 0, predicted, 1)
-    return jnp.where(holds, part, infinity)
+    return jnp.where(holds, divide(fraction * value, predicted, 0), infinity)
 
 
 def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Array:
@@ -605,9 +620,7 @@ def _limit_by_size(problem: Problem, sizes: jax.Array, k: jax.Array) -> jax.Arra
         return infinity
     bound = jnp.asarray(bound(k - 1) if callable(bound) else bound, sizes.dtype)
     bound = jnp.where(bound > 0, bound, 0)  # NaN of a schedule: no step
-    largest = jnp.max(sizes)
-    cap = bound / jnp.where(largest > 0, largest, 1)
-    return jnp.where(largest > 0, cap, infinity)
+    return divide(bound, jnp.max(sizes), jnp.inf)
 
 
 class _Whole(NamedTuple):
@@ -703,7 +716,7 @@ def _towards_limit(limit: jax.Array, factor: jax.Array, step_down: Scalar) -> ja
     Otherwise the first batch whose loss is large again would get a step size that was
     right long ago.
     """
-    ratio = jnp.minimum(limit / jnp.where(factor > 0, factor, 1), 1)
+    ratio = jnp.minimum(divide(limit, factor, 1), 1)
     return factor * jnp.maximum(ratio ** (1 - LOSS_DECAY), step_down).astype(
         factor.dtype
     )

@@ -163,18 +163,32 @@ class Twin:
     def find_first_sizes(self, params: Arrays, ray: Ray) -> None:
         """In proportion to params; a bracket by fours, then halves, for the factor."""
         p, slope, value, tolerance, loss_after = ray
-        sizes = np.where(slope > 0, self.root_mean_squares(params), 0)
-        sizes = 0 * sizes if self.has_searched else sizes
+        root = self.root_mean_squares(params)
+        known = np.where(slope > 0, root, 0)
+        known = 0 * known if self.has_searched else known
         self.has_searched = bool(np.any(slope > 0))
-        sizes = with_new_groups(sizes, slope, self.gradient, abs(value) or 1.0)
+        sizes = with_new_groups(known, slope, self.gradient, abs(value) or 1.0)
+        most = np.max(known) if np.any(known) else math.inf
+        capped = np.where(root == 0, np.minimum(sizes, most), sizes)
         passed, failed, trial = 0.0, math.inf, 4.0**-4
         errors: list[float] = []
-        for _ in range(10 if np.any(slope > 0) else 0):
+        for i in range(10 if np.any(slope > 0) else 0):
             loss = loss_after(trial * sizes, p)
             self.lowest = min(self.lowest, loss)
             predicted = trial * np.sum(sizes * slope)
             # A prediction that is hardly better at a 16th of the step: noise.
             errors.append(abs(value - loss - predicted))
+            passes = value - loss >= self.options.c * predicted - tolerance
+            # Are groups of zeros why the first trial fails?
+            if i == 0 and not passes and np.any(capped != sizes):
+                sizes, uncapped = capped, sizes
+                continue
+            if i == 1 and failed == math.inf and passed == 0:
+                if not passes:
+                    sizes, failed, trial = uncapped, trial, trial / 16
+                    errors.pop()
+                    continue
+                errors = errors[1:]
             is_noise = passed == 0 and len(errors) > 1
             is_noise = is_noise and errors[-1] >= errors[-2] / 20
             if is_noise and max(errors[-2:]) < abs(value) / 32:

@@ -235,6 +235,25 @@ def test_params_of_zeros_begin_with_the_predicted_decrease_of_the_others():
     np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5)
 
 
+def test_zeros_whose_first_gradient_is_small_by_chance_hold_nobody_up():
+    """By their predicted decrease they would go so far that the first bracket fails."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(64, 3)), jnp.float32)
+    y = x @ jnp.array([1.0, -2.0, 3.0])
+    y += 1e-4 - jnp.mean(y - x @ jnp.ones(3))  # the mean residual at the start
+
+    def loss_fn(params, batch):
+        del batch
+        return jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
+
+    params = {"kernel": jnp.ones(3), "bias": jnp.array(0.0)}
+    _, losses, infos = run(loss_fn, params, 60)
+    _, one, ones = run(loss_fn, params, 60, one_group)
+    assert infos[0].labels == ("bias", "kernel")
+    assert infos[0].step_size[1] > 0.5 * ones[0].step_size[0]
+    assert losses[-1] < 2 * one[-1] + 1e-3 * losses[0]
+
+
 def test_few_evaluations_and_ever_fewer():
     loss_fn, params = noisy_regression()
     _, _, infos = run(loss_fn, params, 400)

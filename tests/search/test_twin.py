@@ -131,6 +131,15 @@ def late_group():
     return params, x, y
 
 
+def small_by_chance():
+    """Group "second" is zero, and the first residuals hardly depend on its columns."""
+    params, x, y = regression()
+    params["b"] = np.zeros(SHAPES["b"])
+    residuals, rows = y[0] - x[0] @ flatten(params), x[0][:, 3:7]
+    y[0] -= (1 - 1e-4) * rows @ np.linalg.lstsq(rows, residuals, rcond=None)[0]
+    return params, x, y
+
+
 def bad_batches():
     """NaN, an outlier, and steps that lead to a high and to an infinite loss.
 
@@ -271,6 +280,13 @@ def test_twenty_groups(x64):
 def test_a_group_without_a_first_gradient(x64):
     steps = check(THREE, {}, late_group(), least_squares)
     assert [step.step_sizes[1] > 0 for step in steps[:4]] == [False] * 3 + [True]
+
+
+def test_zeros_whose_first_gradient_is_small_by_chance(x64):
+    steps = check(THREE, {}, small_by_chance(), least_squares)
+    first = steps[0].step_sizes
+    # By the predicted decrease of the others it would be far beyond theirs.
+    assert first[1] == max(first[0], first[2])
 
 
 def test_bad_batches_and_steps_that_are_taken_back(x64):
