@@ -36,9 +36,14 @@ TITLES = (
     "AdamW, warm-up and cosine, best rate of a sweep, in hindsight",
     "AdamW, warm-up and cosine, one usual rate",
     BEST_FREE,
+    f"`{DEFAULT}(one_group)`, one step size for all",
+    f"`{DEFAULT}` with `loss_fraction=None`, for random weights",
     "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
     "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
 )
+LOG_LOSSES = {TUNING: "log loss", "from scratch": "log loss, from scratch"}
+# Their last rows may have fewer seeds, or be missing.
+OPTIONAL = ("armijo_adam-one", "armijo_adam-scratch", "plasls", HAND_TUNED)
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
 RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
 
@@ -75,8 +80,11 @@ DETAILS = """\
 - **Sweeps.** AdamW's learning rates are extended until the best is not at the edge, by
   score and by loss, of the last iterate and of the average. *Best of N rates* is chosen
   in hindsight by the mean score and, where that is another rate, also by the mean loss.
+- **Groups.** `armijo_adam` and PLASLS find their groups by themselves: each layer, or
+  in a model without layers each child of its root.
 - **Hand-tuned rates.** Where the parts of a model differ in scale, Adam has a rate for
-  each part: the best of many sets of rates, tried with a seed of their own.
+  each part that the task names: the best of many sets of rates, tried with a seed of
+  their own.
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
   makes of it. Schedule-free AdamW has an average of its own, shown as its last iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
@@ -435,8 +443,7 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
 
     The rows are the default, the best rate of a sweep, the middle one of those that the
     sweep begins with, of the methods without a learning rate the best one on the task,
-    the line search that the library began with, and hand-tuned rates. The last two may
-    have fewer seeds, and are missing where they have not run on all of the column.
+    and those of `OPTIONAL`.
     """
     columns: dict[str, dict[str, list[Entrant | None]]] = {}
     for task, keyed in found.items():
@@ -449,9 +456,9 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
             keyed.get(("adamw", "last")),
             single.get((typical, "last")),
             max(free, key=Entrant.mean, default=None),
-            *(keyed.get((x, "last")) for x in ("plasls", HAND_TUNED)),
         ]
-        seeds = set.intersection(*[{*x.runs} if x else set() for x in rows[:-2]])
+        seeds = set.intersection(*[{*x.runs} if x else set() for x in rows])
+        rows += [keyed.get((x, "last")) for x in OPTIONAL]
         if seeds:
             some = [x.on(seeds & {*x.runs}) if x else None for x in rows]
             rows = [x if x and x.runs else None for x in some]
@@ -483,7 +490,8 @@ def short_rows(
         for heading, column in columns.items():
             some = [x for x in (of[i] for of in column.values()) if x]
             scores = {heading: "score"}
-            scores |= {"log loss": "loss"} if heading.startswith(TUNING) else {}
+            kind = next((x for x in LOG_LOSSES if heading.startswith(x)), "")
+            scores |= {LOG_LOSSES[kind]: "loss"} if kind else {}
             cells |= dict.fromkeys(scores, "")
             if len(some) == len(column):
                 every += some
