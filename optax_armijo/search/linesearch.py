@@ -54,8 +54,8 @@ class Backtracking:
     bfloat16 may hide, and is nearly as large at a 16th of the step, it is taken for
     noise. Twice that noise is then tolerated on the way up. Groups whose gradient or
     params are zero get the step size whose predicted decrease is that of the median
-    group; where their gradient may be rounding, no more than the largest of the other
-    step sizes. The result of a group's first test is multiplied by the
+    group; no more than the largest of the other step sizes, where their gradient may be
+    rounding, or where the first trial fails and does not with that. The result of a group's first test is multiplied by the
     root mean square of :math:`P g` where that is below 1. It is so where most entries
     of the gradient are zero, as for the embeddings of words that are not in the batch,
     so that few params allow the step. Groups are not coupled otherwise: multiplying the
