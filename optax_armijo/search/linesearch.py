@@ -42,11 +42,10 @@ class Backtracking:
     Up to 16 are tested in a step, on its batch, those first whose last test is longest
     ago; others follow in the next step. The length of the whole step stays as it was. A
     group's test takes one evaluation; its first test begins at twice the group's step
-    size and takes two at most. The result is the step size at
-    which the test would just pass on the quadratic that has this slope and this
-    decrease. The group's step size moves part of the way there, since it was tested
-    alone and on one batch: on a logarithmic scale three quarters the first time, and
-    half later.
+    size and takes two at most. The result is the step size at which the test would just
+    pass on the quadratic that has this slope and this decrease. The group's step size
+    moves part of the way there, since it was tested alone and on one batch: on a
+    logarithmic scale three quarters the first time, and half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
     of their params, and one bracket finds the common factor. The factor is divided by
@@ -55,12 +54,12 @@ class Backtracking:
     noise. Twice that noise is then tolerated on the way up. Groups whose gradient or
     params are zero get the step size whose predicted decrease is that of the median
     group; no more than the largest of the other step sizes, where their gradient may be
-    rounding, or where the first trial fails and does not with that. The result of a group's first test is multiplied by the
-    root mean square of :math:`P g` where that is below 1. It is so where most entries
-    of the gradient are zero, as for the embeddings of words that are not in the batch,
-    so that few params allow the step. Groups are not coupled otherwise: multiplying the
-    params of a group by a power of two, and dividing them by it in the loss, changes
-    nothing.
+    rounding, or where the first trial fails and does not with that. The result of a
+    group's first test is multiplied by the root mean square of :math:`P g` where that
+    is below 1. It is so where most entries of the gradient are zero, as for the
+    embeddings of words that are not in the batch, so that few params allow the step.
+    Groups are not coupled otherwise: multiplying the params of a group by a power of
+    two, and dividing them by it in the loss, changes nothing.
 
     **Warm-up.** In step k of the first nine, the part k / 10 of the tested step is
     applied. Adam's first directions are little more than the signs of one gradient:

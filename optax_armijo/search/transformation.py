@@ -18,6 +18,7 @@ from optax_armijo.labels.grouping import Grouping, group_leaves
 from optax_armijo.search.directions import AdamDirections, GivenDirection, Leaves
 from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.placement import build_beside
+from optax_armijo.search.problem import Problem
 from optax_armijo.search.refusals import (
     as_arrays,
     check_given,
@@ -28,7 +29,7 @@ from optax_armijo.search.refusals import (
     check_shapes,
     warn_outside_jit,
 )
-from optax_armijo.search.step import Problem, take_step
+from optax_armijo.search.step import take_step
 from optax_armijo.search.value_fn import bind_value_fn, check_loss
 from optax_armijo.search.weight_decay import decay_updates
 

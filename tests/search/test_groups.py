@@ -19,6 +19,7 @@ from optax_armijo import (
 )
 from optax_armijo.labels.grouping import group_leaves, sorting_key
 from optax_armijo.search import step
+from optax_armijo.search.problem import Problem
 
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
@@ -152,13 +153,13 @@ def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
 
 def test_where_there_is_nothing_to_compare_no_step_pays_for_a_comparison(monkeypatch):
     """Of one group, and of a group that never has a gradient."""
-    compared, compare = [], step._compare_groups
+    compared, compare = [], step.compare_groups
 
     def counted(*arguments):
         jax.debug.callback(lambda: compared.append(1))
         return compare(*arguments)
 
-    monkeypatch.setattr(step, "_compare_groups", counted)
+    monkeypatch.setattr(step, "compare_groups", counted)
     run(bowl, {"a": jnp.full(4, 9.0), "b": jnp.full(3, 9.0)}, 15, one_group)
     assert len(compared) == 1  # the first bracket
     params = {"a": jnp.full(4, 9.0), "b": jnp.full(3, 9.0), "unused": jnp.ones(2)}
@@ -194,7 +195,7 @@ def test_the_tolerance_is_that_of_the_coarser_dtype(x64):
     loss = jnp.array(1e3, jnp.float64)
     value = loss.astype(jnp.float32)
     args: Any = (labels, Backtracking(), None, bowl, loss.dtype, value, [])
-    problem = step.Problem(*args)
+    problem = Problem(*args)
     np.testing.assert_allclose(problem.tolerance, 4 * 2.0**-23 * 1e3)
 
 

@@ -1,0 +1,52 @@
+"""What a step of the search starts from: groups, params, the loss and its gradient.
+
+A slope is the decrease of the loss that is predicted for a unit step: positive along a
+descent. Shapes: G groups.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optax_armijo._numerics import nonfinite_to_inf, rounding_error
+from optax_armijo.labels.grouping import Grouping
+from optax_armijo.search.directions import Leaves, slopes
+from optax_armijo.search.linesearch import Backtracking
+
+ROUNDING_ULPS = 4.0  # of the loss, by which a difference of losses may be off
+
+
+class Problem(NamedTuple):
+    """The inputs of a step; `loss_grads` is the gradient of the loss."""
+
+    grouping: Grouping
+    linesearch: Backtracking
+    params: Any
+    loss_fn: Callable[[Any], jax.Array]
+    loss_dtype: Any
+    value: jax.Array
+    loss_grads: Leaves
+
+    def updates(self, step_size: jax.Array, direction: Leaves) -> list[jax.Array]:
+        """``step_size * direction`` in the dtypes of params; 0 for a step size of 0."""
+        return self.grouping.scaled(step_size, direction, self.params)
+
+    def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
+        """The loss where ``optax.apply_updates`` leads; +inf if it is not finite."""
+        updates = self.updates(step_size, direction)
+        loss = self.loss_fn(self.grouping.moved(self.params, updates))
+        return nonfinite_to_inf(loss.astype(self.value.dtype))
+
+    def slopes(self, direction: Leaves) -> jax.Array:
+        """The decrease that is predicted for a unit step, by group, [G]."""
+        found = slopes(self.grouping, self.loss_grads, direction)
+        return found.astype(self.value.dtype)
+
+    @property
+    def tolerance(self) -> jax.Array:
+        """By how much a difference of losses may be off by rounding."""
+        dtype = self.value.dtype
+        ulps = jnp.asarray(ROUNDING_ULPS, dtype)
+        return rounding_error(self.value, ulps, self.loss_dtype, dtype)
