@@ -116,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_count("--seed", 0, "of params and batches", least=0)
     options = parser.parse_args(argv)
 
-    adams, labels = {k: optax.adam(v) for k, v in RATES.items()}, {k: k for k in RATES}
-    hand_tuned = optax.partition(adams, labels)
+    hand_tuned = optax.partition(
+        {k: optax.adam(v) for k, v in RATES.items()}, {k: k for k in RATES}
+    )
     optimizers = {OURS: optax_armijo.armijo_adam(), HAND_TUNED: hand_tuned}
     pixels, runs = load_pixels(), {}
     for name, tx in optimizers.items():

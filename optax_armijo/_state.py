@@ -153,5 +153,6 @@ def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
 def decode_labels(codes: np.ndarray) -> tuple[str, ...]:
     """Reads what `encode_labels` wrote, also once a step or a seed, as of a scan."""
     codes = np.asarray(codes)
-    codes = codes.reshape(-1, *codes.shape[-2:])[0]
+    while codes.ndim > 2:
+        codes = codes[0]
     return tuple(bytes(row).rstrip(b"\0").decode() for row in codes)

@@ -170,7 +170,7 @@ class Twin:
         sizes = with_new_groups(known, slope, self.gradient, abs(value) or 1.0)
         most = np.max(known) if np.any(known) else math.inf
         capped = np.where(root == 0, np.minimum(sizes, most), sizes)
-        passed, failed, trial = 0.0, math.inf, 4.0**-4
+        uncapped, passed, failed, trial = sizes, 0.0, math.inf, 4.0**-4
         errors: list[float] = []
         for i in range(10 if np.any(slope > 0) else 0):
             loss = loss_after(trial * sizes, p)
@@ -181,7 +181,7 @@ class Twin:
             passes = value - loss >= self.options.c * predicted - tolerance
             # Are groups of zeros why the first trial fails?
             if i == 0 and not passes and np.any(capped != sizes):
-                sizes, uncapped = capped, sizes
+                sizes = capped
                 continue
             if i == 1 and failed == math.inf and passed == 0:
                 if not passes:
