@@ -30,13 +30,13 @@ class AveragedState(NamedTuple):
 
 
 def average_iterates(
-    tx: optax.GradientTransformation, *, part: float = 0.25
+    tx: optax.GradientTransformation, *, fraction: float = 0.25
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps an average over the last part of the steps, however many there will be.
 
     .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
 
-    with p the fraction `part`: about the last p n of n steps count, later ones more
+    with p the `fraction`: about the last p n of n steps count, later ones more
     (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training is not
     changed. `averaged_params` returns the average, to validate with and to save. It
     removes the noise of the last mini-batches, for which one otherwise needs a decaying
@@ -46,13 +46,13 @@ def average_iterates(
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
         since its updates are assumed to be those applied to params.
-      part: p, in (0, 1].
+      fraction: p, in (0, 1].
 
     Returns:
       A transformation with the updates of `tx`. State: `AveragedState`.
 
     Raises:
-      ValueError: `part` outside its range; when traced, no params given.
+      ValueError: `fraction` outside its range; when traced, no params given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_armijo
@@ -70,7 +70,7 @@ def average_iterates(
       Optimization*, 2013, section 4, `arXiv 1212.1824
       <https://arxiv.org/abs/1212.1824>`_.
     """
-    check_range("part", part, above=0, at_most=1)
+    check_range("fraction", fraction, above=0, at_most=1)
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params: Any) -> AveragedState:
@@ -88,7 +88,7 @@ def average_iterates(
             _keep_averaged(params, params), _keep_averaged(params, updates)
         )
         new = jax.tree.map(_wide, moved)
-        rate = 1 / (1 + part * state.num_steps.astype(jnp.float32))
+        rate = 1 / (1 + fraction * state.num_steps.astype(jnp.float32))
         average = optax.incremental_update(new, state.average, rate)
         num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
         return updates, AveragedState(num_steps, average, inner_state)

@@ -19,7 +19,7 @@ from optax_armijo import (
 
 def test_it_is_the_weighted_mean_of_the_iterates():
     part, w, weights, iterates = 0.5, 0.0, [], []
-    tx = average_iterates(optax.sgd(1.0), part=part)
+    tx = average_iterates(optax.sgd(1.0), fraction=part)
     params: Any = jnp.array(w)
     state = tx.init(params)
     for n, grad in enumerate(np.random.default_rng(0).normal(size=7)):
@@ -78,8 +78,8 @@ def test_half_precision_is_averaged_in_float32():
 
 
 def test_bad_use_is_told():
-    with pytest.raises(ValueError, match=r"part .* \(0, 1\]; got 0"):
-        average_iterates(optax.sgd(1.0), part=0)
+    with pytest.raises(ValueError, match=r"fraction .* \(0, 1\]; got 0"):
+        average_iterates(optax.sgd(1.0), fraction=0)
     tx = average_iterates(optax.sgd(1.0))
     state = tx.init(jnp.ones(2))
     with pytest.raises(ValueError, match="needs params in update"):
