@@ -22,7 +22,7 @@ from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
 from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
-from tasks import FAMILIES, LISTS, TASKS, TUNING, family_of  # noqa: E402
+from tasks import FAMILIES, LISTS, SCRATCH, TASKS, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
@@ -41,7 +41,7 @@ TITLES = (
     "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
     "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
 )
-LOG_LOSSES = {TUNING: "log loss", "from scratch": "log loss, from scratch"}
+LOG_LOSSES = {TUNING: "log loss", SCRATCH: f"log loss, {SCRATCH}"}
 # Their last rows may have fewer seeds, or be missing.
 OPTIONAL = ("armijo_adam-one", "armijo_adam-scratch", "plasls", HAND_TUNED)
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")

@@ -16,7 +16,8 @@ from optax_armijo.labels.paths import Path, paths_and_leaves
 
 LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
 LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
-LIKE_FROZEN = {"frozen", "freeze", "fixed"}  # as `optax.partition` may name them
+LIKE_FROZEN = {"frozen", "freeze"}  # as `optax.partition` may name them
+LABELS_ARE = "param_labels must be a pytree of labels or a function from params to one"
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 
@@ -27,24 +28,19 @@ def check_are_labels(param_labels: Any) -> None:
     """
     if isinstance(param_labels, str) and param_labels in LABEL_FUNCTIONS:
         raise TypeError(
-            "param_labels must be a pytree of labels or a function from params to one; "
-            f"got the string {param_labels!r}, which would be the label of all leaves. "
-            f"Take the function: optax_armijo.{param_labels}"
+            f"{LABELS_ARE}; got the string {param_labels!r}, which would be the label "
+            f"of all leaves. Take the function: optax_armijo.{param_labels}"
         )
     module = getattr(param_labels, "__module__", None) or ""
     is_schedule = callable(param_labels) and module.startswith("optax.")
     if is_schedule or isinstance(param_labels, numbers.Number | jax.Array | np.ndarray):
-        raise TypeError(
-            "param_labels must be a pytree of labels or a function from params to one; "
-            f"got {param_labels!r}: {NO_RATE}"
-        )
+        raise TypeError(f"{LABELS_ARE}; got {param_labels!r}: {NO_RATE}")
     is_label = param_labels is None or isinstance(param_labels, str | Stacked)
     is_label |= callable(param_labels) or not all_leaves([param_labels])
     if not is_label:
         raise TypeError(
-            "param_labels must be a pytree of labels or a function from params to one; "
-            f"got {param_labels!r}. Other options are keyword arguments, such as "
-            "linesearch=optax_armijo.Backtracking()"
+            f"{LABELS_ARE}; got {param_labels!r}. Other options are keyword arguments, "
+            "such as linesearch=optax_armijo.Backtracking()"
         )
 
 
@@ -54,8 +50,8 @@ def call_label_function(label_function: Callable[[Any], Any], params: Any) -> An
         labels = label_function(params)
     except TypeError as error:
         raise TypeError(
-            "param_labels must be a pytree of labels or a function from params to one; "
-            f"called with params it raised {error}. Is it a schedule: {NO_RATE}"
+            f"{LABELS_ARE}; called with params it raised {error}. Is it a schedule: "
+            f"{NO_RATE}"
         ) from error
     check_are_labels(labels)
     return labels

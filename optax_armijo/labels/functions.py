@@ -4,11 +4,11 @@ The functions split params into groups by tree paths only. They work on nested d
 lists, Flax Linen params, Flax NNX state and any other pytree whose paths have names.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -140,16 +140,16 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
     check_range("num_groups", num_groups, at_least=3, is_integer=True)
 
     def label_paths(paths: Sequence[Path]) -> list[str]:
-        labels = zip(_label_layers(paths), _layers(paths), strict=True)
-        of_layers = [label if layer else None for label, layer in labels]
-        layers = sorted({*of_layers} - {None}, key=natural_key)
+        of_leaves = _layers(paths)
+        found = {layer for layer in of_leaves if layer is not None}
+        layers = sorted(found, key=lambda x: (natural_key(_name(x.family)), x.number))
         runs = min(num_groups - 2, len(layers))
         depth = {
             layer: f"depth_{i * runs // len(layers)}" for i, layer in enumerate(layers)
         }
         return [
             _outside_label(path) if layer is None else depth[layer]
-            for path, layer in zip(paths, of_layers, strict=True)
+            for path, layer in zip(paths, of_leaves, strict=True)
         ]
 
     return lambda params: _label_paths(params, label_paths)
@@ -290,7 +290,8 @@ def _label_layers(paths: Sequence[Path]) -> list[str]:
     """Returns a label for each leaf's path: see `by_layer`."""
     layers = _layers(paths)
     families = {layer.family for layer in layers if layer is not None}
-    shared = len(os.path.commonprefix([*paths]))  # names that all paths begin with
+    # How many names all paths begin with.
+    shared = len([*takewhile(lambda x: len({*x}) == 1, zip(*paths, strict=False))])
     if not families:
         return _label_parts(paths, shared)
 

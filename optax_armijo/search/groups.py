@@ -185,8 +185,8 @@ def _search_groups(
         )
         predicted = at.trial * jnp.sum(pattern * slope)
         error = jnp.abs(problem.value - loss - predicted)
-        is_capped = is_first & (at.num_in_test == 1) & jnp.any(at.step_size != sizes)
-        is_noise = is_first & ~is_capped & _is_noise(at, error, problem.value)
+        is_retry = is_first & (at.num_in_test == 1) & jnp.any(at.step_size != sizes)
+        is_noise = is_first & ~is_retry & _is_noise(at, error, problem.value)
         noise = jnp.where(is_noise, 2 * jnp.maximum(error, at.error), at.noise)
         tolerance = jnp.maximum(problem.tolerance, noise)
         c = jnp.where(is_first, search.c, search.group_c)
@@ -194,13 +194,13 @@ def _search_groups(
         passed = jnp.where(passes, at.trial, at.passed)
         failed = jnp.where(is_noise, jnp.inf, at.failed)
         failed = jnp.where(passes | is_noise, failed, at.trial)
-        # The same trial once more, with the step sizes that are capped.
-        is_again = is_first & (at.num_in_test == 0) & ~passes & jnp.any(capped != sizes)
-        failed = jnp.where(is_again, jnp.inf, failed)
-        is_in_vain = is_capped & ~passes
-        pattern_after = jnp.where(is_again, capped, at.step_size)
-        pattern_after = jnp.where(is_in_vain, sizes, pattern_after)
-        error = jnp.where(is_in_vain, at.error, error)
+        # The first trial is retried with capped step sizes, which stay if it passes.
+        retries = is_first & (at.num_in_test == 0) & ~passes & jnp.any(capped != sizes)
+        failed = jnp.where(retries, jnp.inf, failed)
+        reverts = is_retry & ~passes
+        sizes_after = jnp.where(retries, capped, at.step_size)
+        sizes_after = jnp.where(reverts, sizes, sizes_after)
+        error = jnp.where(reverts, at.error, error)
         num_in_test = at.num_in_test + 1
 
         fitted = _fitted(problem, at.trial, loss, predicted)
@@ -211,7 +211,7 @@ def _search_groups(
         )
         is_over = checks_last | is_settled
         further = jnp.where(is_first, _up_or_down(at.trial, passed, failed), fitted)
-        further = jnp.where(is_again, at.trial, further)
+        further = jnp.where(retries, at.trial, further)
 
         own = _part_of_the_way(sizes, fitted, is_new, density)
         settled = jnp.where(is_first, passed * at.step_size, jnp.where(turn, own, 0))
@@ -219,7 +219,7 @@ def _search_groups(
         takes = is_over & is_moved
         test = at.test + is_over.astype(jnp.int32)
         return Groups(
-            step_size=jnp.where(takes, settled, pattern_after),
+            step_size=jnp.where(takes, settled, sizes_after),
             test=test,
             num_in_test=jnp.where(is_over, 0, num_in_test),
             trial=jnp.where(is_over, begin(test), further).astype(dtype),

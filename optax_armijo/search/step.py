@@ -3,8 +3,7 @@
 `Backtracking` says what is tested and when; ``docs/armijo_adam.md`` has it as
 pseudocode. Here k is the number of batches so far, g the gradient of the loss on this
 batch, ``moments.direction()`` Adam's direction d (with momentum), ``moments.plain()``
-the same without momentum, -P g. A step size is ``factor * group_step_size``. A slope is
-the decrease of the loss that is predicted for a unit step: positive along a descent.
+the same without momentum, -P g. A step size is ``factor * group_step_size``.
 
 Shapes: G groups.
 """
@@ -30,7 +29,7 @@ from optax_armijo.search.whole import (
     towards_limit,
 )
 
-WARM_UP_STEPS = 10  # before it k / 10 of the step is applied, and no loss is far
+WARM_UP_STEPS = 10  # the first full step, and the first that a high loss may undo
 LARGEST_GROWTH = 8.0  # of a step size from a search to the next
 DOUBTED = 1 / 32  # limit of the factor, below which a loss below zero is looked for
 FAR_DECREASE = 4.0  # times the loss: what is predicted where it is looked for

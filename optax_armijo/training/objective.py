@@ -159,13 +159,13 @@ def by_microbatch(
             mine = assemble(entry)
             weight = weight_of(mine)
             (loss, aux), grads = part.value_and_grad(params, *mine)
-            total = jax.tree.map(
-                lambda t, g: (
-                    t if has_no_gradient(g) else t + weighted(g.astype(t.dtype), weight)
-                ),
-                total,
-                grads,
-            )
+
+            def add(t: jax.Array, g: jax.Array) -> jax.Array:
+                if has_no_gradient(g):
+                    return t
+                return t + _weighted(g, weight.astype(t.dtype))
+
+            total = jax.tree.map(add, total, grads)
             return total, (loss, aux, weight)
 
         zeros = jax.tree.map(lambda p: jnp.zeros_like(p, search_dtype([p])), params)
@@ -192,14 +192,13 @@ def _average(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the weighted mean over the leading axis, in the values' own dtype."""
     dtype = search_dtype([values])
     rows = weights.astype(dtype).reshape(-1, *(1,) * (values.ndim - 1))
-    mean = jnp.sum(weighted(values.astype(dtype), rows), axis=0) / jnp.sum(rows)
+    mean = jnp.sum(_weighted(values, rows), axis=0) / jnp.sum(rows)
     return mean.astype(values.dtype)
 
 
-def weighted(value: jax.Array, weight: jax.Array) -> jax.Array:
-    """Multiplies by a weight; 0 for one of 0, with which a mean of no rows is NaN."""
-    weight = weight.astype(value.dtype)
-    return jnp.where(weight == 0, 0, weight * value)
+def _weighted(value: jax.Array, weight: jax.Array) -> jax.Array:
+    """The product in the weight's dtype; 0 for no weight, where a mean may be NaN."""
+    return jnp.where(weight == 0, 0, weight * value.astype(weight.dtype))
 
 
 def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
@@ -349,7 +348,7 @@ def mean_over(tree: Any, axis_name: Any, weight: Any = None) -> Any:
             return lax.pmean(x, axis_name)
         dtype = search_dtype([x])
         own = varying(jnp.asarray(weight, dtype), axis_name)
-        total = lax.psum(weighted(x.astype(dtype), own), axis_name)
+        total = lax.psum(_weighted(x, own), axis_name)
         return (total / lax.psum(own, axis_name)).astype(x.dtype)
 
     return jax.tree.map(lambda x: mean(x) if _is_floating(x) else x, tree)
