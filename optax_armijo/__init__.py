@@ -8,7 +8,7 @@ from optax_armijo._diagnostics import ArmijoInfo as ArmijoInfo
 from optax_armijo._diagnostics import armijo_info as armijo_info
 from optax_armijo._restore import restore_state as restore_state
 from optax_armijo._state import ArmijoState as ArmijoState
-from optax_armijo._state import BacktrackingState as BacktrackingState
+from optax_armijo._state import PublishedState as PublishedState
 from optax_armijo._transformations import armijo_adam as armijo_adam
 from optax_armijo._transformations import armijo_adamw as armijo_adamw
 from optax_armijo._transformations import scale_by_armijo as scale_by_armijo

@@ -8,12 +8,12 @@ from jax.core import Tracer
 
 from optax_armijo._state import (
     ArmijoState,
-    BacktrackingState,
+    PublishedState,
     decode_labels,
     find_states,
 )
 
-KINDS = (ArmijoState, BacktrackingState)
+KINDS = (PublishedState, ArmijoState)
 
 
 class ArmijoInfo(NamedTuple):

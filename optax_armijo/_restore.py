@@ -37,7 +37,7 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       >>> saved["num_steps"] = jnp.array(7)
       >>> state = restore_state(tx.init(params), saved)
       >>> type(state).__name__, int(state.num_steps)
-      ('BacktrackingState', 7)
+      ('ArmijoState', 7)
     """
     wanted, found = map(dict, map(paths_and_leaves, (fresh, saved)))
     unknown = [path for path in found if path not in wanted]

@@ -36,7 +36,7 @@ class LastStep(NamedTuple):
     num_evaluations: jax.Array
 
 
-class BacktrackingState(NamedTuple):
+class ArmijoState(NamedTuple):
     """State of Adam with `Backtracking`; all but Adam's moments is O(G) numbers.
 
     Attributes:
@@ -78,7 +78,7 @@ class BacktrackingState(NamedTuple):
         return jnp.expand_dims(self.factor, -1) * self.group_step_size
 
 
-class ArmijoState(NamedTuple):
+class PublishedState(NamedTuple):
     """State of a published method beside Adam's moments: O(groups) numbers in all.
 
     `averages`, `backtracks`, `turn` and `changes` are ``()`` where a method has none.

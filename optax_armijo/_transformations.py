@@ -52,7 +52,7 @@ def armijo_adam(
       ``value_fn``, a function from params (and those of the extra arguments that it
       names) to the loss of the same batch. The incoming updates are the gradient of
       the loss, unless ``grad`` is given: then Adam takes the updates, which may be
-      clipped, and the search takes the gradient. State: `BacktrackingState`, the
+      clipped, and the search takes the gradient. State: `ArmijoState`, the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
       loss or gradient is not finite nothing moves, moments included, or the last step
       is taken back; `Backtracking` says when.
@@ -181,7 +181,7 @@ def scale_by_armijo(
       value_fn, **extra_args)`` needs ``value``, the loss at params; ``grad``, its
       gradient; and ``value_fn``, a function from params, and those of the extra
       arguments that it names, to the loss of the same batch. State:
-      `BacktrackingState`.
+      `ArmijoState`.
 
     Raises:
       ValueError: `take_back` is not a bool; when traced, missing ``params``, ``value``,

@@ -10,7 +10,7 @@ import pytest
 from toys import LABELS, init, network_loss, network_params
 
 from optax_armijo import (
-    BacktrackingState,
+    ArmijoState,
     armijo_adam,
     armijo_info,
     one_group,
@@ -39,7 +39,7 @@ def train(params, state, steps):
 def test_the_state_is_arrays_of_the_size_of_the_groups():
     params = network_params()
     state = init(armijo_adam(LABELS), params)
-    assert isinstance(state, BacktrackingState)
+    assert isinstance(state, ArmijoState)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert len(jax.tree.leaves(state.adam)) == 1 + 2 * len(jax.tree.leaves(params))
     others = jax.tree.leaves(state._replace(adam=None))

@@ -17,7 +17,7 @@ from optax_armijo._numerics import (
     on_its_own,
     search_dtype,
 )
-from optax_armijo._state import ArmijoState, LastStep, encode_labels, no_step
+from optax_armijo._state import LastStep, PublishedState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.presets import search
@@ -132,7 +132,7 @@ def published(
     """
     _check(method)
 
-    def init(grouping: Grouping, params: Any) -> tuple[Any, ArmijoState]:
+    def init(grouping: Grouping, params: Any) -> tuple[Any, PublishedState]:
         state = build_beside(params, lambda: _init_state(grouping, params, method))
         return init_moments(grouping, params, method.adam), state
 
@@ -140,7 +140,7 @@ def published(
         param_labels,
         init,
         lambda grouping, batch, state: take_step(grouping, method, batch, *state),
-        kind=ArmijoState,
+        kind=PublishedState,
         search_state=lambda state: state[1],
         moments=lambda state: state[0][1:],
     )
@@ -174,7 +174,7 @@ def _check(method: Method) -> None:
         check_range("weight_decay", method.weight_decay, at_least=0)
 
 
-def _init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
+def _init_state(grouping: Grouping, params: Any, method: Method) -> PublishedState:
     """Returns the state before the first step."""
     dtype = search_dtype(grouping.trainable(params))
     num_groups = grouping.num_groups
@@ -198,7 +198,7 @@ def _init_state(grouping: Grouping, params: Any, method: Method) -> ArmijoState:
         turn = Weights.init(num_groups, dtype)
     is_polyak = isinstance(method.start, Polyak)
     init_step_size = jnp.asarray(method.init_step_size, dtype)
-    return ArmijoState(
+    return PublishedState(
         # Not `asarray`: before JAX 0.10 its type under an explicit mesh was not the one
         # that `update` returns, and the second step was traced again.
         label_codes=jnp.array(encode_labels(grouping.labels)),
@@ -222,8 +222,8 @@ def take_step(
     method: Method,
     batch: Batch,
     moments: Any,
-    state: ArmijoState,
-) -> tuple[Any, tuple[Any, ArmijoState]]:
+    state: PublishedState,
+) -> tuple[Any, tuple[Any, PublishedState]]:
     """Direction, whose turn it is, the search, move, learn."""
     dtype, smoothing = state.step_size.dtype, method.smoothing
     needs_descent = smoothing is None or not smoothing.allows_ascent
@@ -339,7 +339,7 @@ def take_step(
     predicted = found.passed * jnp.sum(jnp.where(searched, begin, 0) * slope)
     return grouping.whole(updates, batch.params), (
         moments,
-        ArmijoState(
+        PublishedState(
             label_codes=state.label_codes,
             num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
             step_size=jnp.clip(size, MIN_STEP_SIZE, MAX_STEP_SIZE),
@@ -366,7 +366,7 @@ def take_step(
     )
 
 
-def _choose(method: Method, state: ArmijoState) -> tuple[jax.Array, jax.Array, Any]:
+def _choose(method: Method, state: PublishedState) -> tuple[jax.Array, jax.Array, Any]:
     """Returns the group in turn, who is searched with it, bool[G], and the next turn.
 
     A joint step searches all groups with group 0.
@@ -393,7 +393,7 @@ def _choose(method: Method, state: ArmijoState) -> tuple[jax.Array, jax.Array, A
 
 
 def _begin(
-    method: Method, state: ArmijoState, value: jax.Array, slope: jax.Array
+    method: Method, state: PublishedState, value: jax.Array, slope: jax.Array
 ) -> jax.Array:
     """Returns the step sizes at which a search begins, f[G]."""
     how, dtype = method.start, state.step_size.dtype
@@ -414,7 +414,7 @@ def _begin(
 
 def _largest(
     method: Method,
-    state: ArmijoState,
+    state: PublishedState,
     value: jax.Array,
     slope: jax.Array,
     searched: jax.Array,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_armijo._numerics import divide, search_dtype
-from optax_armijo._state import BacktrackingState
+from optax_armijo._state import ArmijoState
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import AdamDirections, GivenDirection, Leaves
 from optax_armijo.search.problem import ROUNDING_ULPS, Problem
@@ -68,7 +68,7 @@ class Groups(NamedTuple):
     num_evaluations: jax.Array
 
 
-def nothing_found(problem: Problem, state: BacktrackingState) -> Groups:
+def nothing_found(problem: Problem, state: ArmijoState) -> Groups:
     """What a step without these evaluations finds."""
     sizes, zero = state.group_step_size, jnp.zeros_like(problem.value)
     no, count = jnp.zeros(sizes.shape, jnp.bool_), jnp.zeros([], jnp.int32)
@@ -100,7 +100,7 @@ def due_for_test(tested_at: jax.Array, k: jax.Array) -> jax.Array:
 def compare_groups(
     problem: Problem,
     moments: AdamDirections | GivenDirection,
-    state: BacktrackingState,
+    state: ArmijoState,
     is_first: jax.Array,
     checks_last: jax.Array,
 ) -> tuple[Groups, jax.Array]:
@@ -138,7 +138,7 @@ def _sum_ratio(before: jax.Array, after: jax.Array) -> jax.Array:
 def _search_groups(
     problem: Problem,
     moments: AdamDirections | GivenDirection,
-    state: BacktrackingState,
+    state: ArmijoState,
     sizes: jax.Array,
     capped: jax.Array,
     slope: jax.Array,

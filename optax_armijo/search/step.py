@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._numerics import divide
-from optax_armijo._state import BacktrackingState, LastStep
+from optax_armijo._state import ArmijoState, LastStep
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.groups import compare_groups, due_for_test, nothing_found
 from optax_armijo.search.linesearch import Backtracking
@@ -39,8 +39,8 @@ TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken ba
 
 
 def take_step(
-    problem: Problem, state: BacktrackingState, moments: AdamDirections | GivenDirection
-) -> tuple[Any, BacktrackingState]:
+    problem: Problem, state: ArmijoState, moments: AdamDirections | GivenDirection
+) -> tuple[Any, ArmijoState]:
     """Direction, slopes, groups' own tests, the whole step's test, move, learn."""
     grouping, search, k = problem.grouping, problem.linesearch, moments.num_good
     slope = problem.slopes(moments.direction())  # [G]
@@ -126,7 +126,7 @@ def take_step(
     deviation = state.loss_deviation + (1 - LOSS_DECAY) * (
         spread - state.loss_deviation
     )
-    return grouping.whole(updates, problem.params), BacktrackingState(
+    return grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
         adam=adam,
@@ -159,7 +159,7 @@ def take_step(
 
 def _tested_at(
     search: Backtracking,
-    state: BacktrackingState,
+    state: ArmijoState,
     k: jax.Array,
     tests: jax.Array,
     takes_back: jax.Array,

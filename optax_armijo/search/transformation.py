@@ -11,7 +11,7 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import in_dtype, search_dtype
-from optax_armijo._state import BacktrackingState, encode_labels, no_step
+from optax_armijo._state import ArmijoState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
@@ -152,13 +152,13 @@ def search_along_adam(
     if weight_decay is not None:
         check_range("weight_decay", weight_decay, at_least=0)
 
-    def init(grouping: Grouping, params: Any) -> BacktrackingState:
+    def init(grouping: Grouping, params: Any) -> ArmijoState:
         mu, nu = _zeros(grouping, params), _zeros(grouping, params)
         return _init_state(grouping, params, mu, nu)
 
     def step(
-        grouping: Grouping, batch: Batch, state: BacktrackingState
-    ) -> tuple[Any, BacktrackingState]:
+        grouping: Grouping, batch: Batch, state: ArmijoState
+    ) -> tuple[Any, ArmijoState]:
         grads = [g.astype(search_dtype([g])) for g in batch.updates]
         adam = AdamDirections(grouping, state.adam, grads, b1, b2, eps)
         updates, state = take_step(_problem(grouping, linesearch, batch), state, adam)
@@ -172,7 +172,7 @@ def search_along_adam(
         param_labels,
         init,
         step,
-        kind=BacktrackingState,
+        kind=ArmijoState,
         moments=lambda state: (state.adam.mu, state.adam.nu),
     )
 
@@ -183,13 +183,13 @@ def search_along_updates(
     """Returns the search along the incoming updates."""
     check_linesearch(linesearch)
 
-    def init(grouping: Grouping, params: Any) -> BacktrackingState:
+    def init(grouping: Grouping, params: Any) -> ArmijoState:
         last = _zeros(grouping, params) if take_back else ()
         return _init_state(grouping, params, last, ())
 
     def step(
-        grouping: Grouping, batch: Batch, state: BacktrackingState
-    ) -> tuple[Any, BacktrackingState]:
+        grouping: Grouping, batch: Batch, state: ArmijoState
+    ) -> tuple[Any, ArmijoState]:
         # Trials and the step itself are in the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
         direction = GivenDirection(grouping, state.adam, updates)
@@ -199,7 +199,7 @@ def search_along_updates(
         param_labels,
         init,
         step,
-        kind=BacktrackingState,
+        kind=ArmijoState,
         moments=lambda state: (state.adam.mu,) if take_back else (),
         needs_grad=True,
     )
@@ -235,7 +235,7 @@ def _decayed(
     updates: Any,
     grouping: Grouping,
     params: Any,
-    state: BacktrackingState,
+    state: ArmijoState,
     weight_decay: Scalar,
     mask: Any,
 ) -> Any:
@@ -252,13 +252,13 @@ def _zeros(grouping: Grouping, params: Any) -> Any:
     return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
 
 
-def _init_state(grouping: Grouping, params: Any, mu: Any, nu: Any) -> BacktrackingState:
+def _init_state(grouping: Grouping, params: Any, mu: Any, nu: Any) -> ArmijoState:
     """The state before the first step, with these moments."""
     state = build_beside(params, lambda: _numbers(grouping, params))
     return state._replace(adam=state.adam._replace(mu=mu, nu=nu))
 
 
-def _numbers(grouping: Grouping, params: Any) -> BacktrackingState:
+def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
     """All of the state but Adam's moments."""
     dtype = search_dtype(grouping.trainable(params))
     num_groups = grouping.num_groups
@@ -267,7 +267,7 @@ def _numbers(grouping: Grouping, params: Any) -> BacktrackingState:
     def zeros(dtype: Any, *shape: int) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
-    return BacktrackingState(
+    return ArmijoState(
         label_codes=jnp.array(encode_labels(grouping.labels)),
         num_steps=zeros(jnp.int32),
         adam=optax.ScaleByAdamState(zeros(jnp.int32), (), ()),

@@ -13,7 +13,7 @@ from optax_armijo._numerics import (
     on_its_own,
     search_dtype,
 )
-from optax_armijo._state import ArmijoState, BacktrackingState, find_states
+from optax_armijo._state import ArmijoState, PublishedState, find_states
 from optax_armijo.search.placement import build_beside
 
 
@@ -127,7 +127,7 @@ def dynamic_loss_scale(
             unscaled(updates), state.inner, params, **extra_args
         )
         is_handled = jnp.zeros((), jnp.bool_)
-        if find_states(state.inner, (BacktrackingState, ArmijoState)):
+        if find_states(state.inner, (ArmijoState, PublishedState)):
             value = jnp.asarray(extra_args.get("value", 0.0))
             scale_is_no_cause = ~jnp.isfinite(value) | (state.scale <= min_scale)
             found = (new_updates, inner_state)
