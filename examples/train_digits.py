@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     if (size := options.batch_size) > len(train):
         raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
 
-    # No learning rate. From random weights, the bound on few rows is not needed.
+    # No learning rate. From random weights, the Polyak bound is not needed.
     linesearch = optax_armijo.Backtracking(loss_fraction=None)
     network, tx = Network(), optax_armijo.armijo_adam(linesearch=linesearch)
     variables = network.init(jax.random.key(options.seed), images[:1], train=False)

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     places = np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int)
     tested = windows_at(validation, places)
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
-    # From random weights, the bound on few rows is not needed.
+    # From random weights, the Polyak bound is not needed.
     linesearch = optax_armijo.Backtracking(loss_fraction=None)
     tx = optax_armijo.armijo_adam(linesearch=linesearch)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

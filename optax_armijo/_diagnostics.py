@@ -31,7 +31,7 @@ class ArmijoInfo(NamedTuple):
       step_size: what the group moves by next, before the next test, the bound on few
         rows and the warm-up change it.  # f[G]
       applied_step_size: the step size that was applied, 0 if unmoved, negative if the
-        step before was taken back.  # f[G]
+        step before was undone.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
       accepted: whether that test passed; the whole step's, if made.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]

@@ -15,7 +15,7 @@ class LastStep(NamedTuple):
 
     Attributes:
       applied_step_size: the step size that params moved by, 0 if unmoved, negative if
-        the step before was taken back.  # f[G]
+        the step before was undone.  # f[G]
       searched: whether its own step size or the whole step was tested.  # bool[G]
       accepted: whether that passed: the whole step, where it was tested.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]

@@ -55,7 +55,7 @@ def armijo_adam(
       clipped, and the search takes the gradient. State: `ArmijoState`, the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
       loss or gradient is not finite nothing moves, moments included, or the last step
-      is taken back; `Backtracking` says when.
+      is undone; `Backtracking` says when.
 
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
@@ -112,7 +112,7 @@ def armijo_adamw(
     with :math:`\lambda` the weight decay and :math:`\tau \eta_l` the step size that
     group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
     The loss that is tested does not include the decay. A group that does not move does
-    not decay. The decay of a step that is taken back stays.
+    not decay. The decay of a step that is undone stays.
 
     Args:
       param_labels: see `armijo_adam`, as for all but the last two.
@@ -161,7 +161,7 @@ def scale_by_armijo(
     param_labels: ParamLabels = None,
     *,
     linesearch: Backtracking = Backtracking(),  # noqa: B008
-    take_back: bool = True,
+    undo_steps: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales any descent direction by step sizes that an Armijo search finds.
 
@@ -172,7 +172,7 @@ def scale_by_armijo(
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.
       linesearch: the options of the search.
-      take_back: whether a step is taken back if the loss after it is not finite or far
+      undo_steps: whether a step is undone if the loss after it is not finite or far
         above those before. This needs the direction of the last step: with True the
         state holds one more array of the shape of each param.
 
@@ -184,8 +184,9 @@ def scale_by_armijo(
       `ArmijoState`.
 
     Raises:
-      ValueError: `take_back` is not a bool; when traced, missing ``params``, ``value``,
-        ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+      ValueError: `undo_steps` is not a bool; when traced, missing ``params``,
+        ``value``, ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do
+        not fit.
       TypeError: as `armijo_adam`.
 
     Example:
@@ -209,5 +210,5 @@ def scale_by_armijo(
       L. Armijo, *Minimization of functions having Lipschitz continuous first partial
       derivatives*, 1966.
     """
-    check_choice("take_back", take_back, (True, False))
-    return search_along_updates(param_labels, linesearch, take_back=take_back)
+    check_choice("undo_steps", undo_steps, (True, False))
+    return search_along_updates(param_labels, linesearch, undo_steps=undo_steps)

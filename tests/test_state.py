@@ -47,12 +47,12 @@ def test_the_state_is_arrays_of_the_size_of_the_groups():
 
 
 def test_without_adam_there_are_no_moments():
-    """The last direction takes a copy of params, or none if no step is taken back."""
+    """The last direction takes a copy of params, or none if no step is undone."""
     params = network_params()
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     state = init(scale_by_armijo(LABELS), params)
     assert [leaf.shape for leaf in jax.tree.leaves(state.adam)] == [(), *shapes]
-    state = init(scale_by_armijo(LABELS, take_back=False), params)
+    state = init(scale_by_armijo(LABELS, undo_steps=False), params)
     assert [leaf.shape for leaf in jax.tree.leaves(state.adam)] == [()]
 
 

@@ -53,7 +53,7 @@ class AdamDirections(NamedTuple):
 
     @property
     def knows_last(self) -> bool:
-        """Whether the last step can be taken back."""
+        """Whether the last step can be undone."""
         return True
 
     def direction(self) -> list[jax.Array]:

@@ -66,16 +66,16 @@ class Backtracking:
     they move all params by as much, and the loss of a few rows does not tell that this
     is too far.
 
-    **Few rows.** A step is shortened if its predicted decrease is more than
+    **Small data sets.** A step is shortened if its predicted decrease is more than
     `loss_fraction` of the batch's loss; this is Polyak's step size as a bound (Loizou
     et al., 2021). Between tests, :math:`\tau` follows by an exponential moving average
-    on a logarithmic scale. So step sizes come down where few rows can be fitted to a
-    loss of zero. In the first 32 steps the fraction is 32 / k times as large. The bound
-    is off once a loss below zero has been seen; where it holds :math:`\tau` below 1/32,
-    a test looks for one at the step whose predicted decrease is four times the loss.
-    Training from random weights is faster without it: ``loss_fraction=None``.
+    on a logarithmic scale. So step sizes come down where a small data set can be fitted
+    to a loss of zero. In the first 32 steps the fraction is 32 / k times as large. The
+    bound is off once a loss below zero has been seen; where it holds :math:`\tau` below
+    1/32, a test looks for one at the step whose predicted decrease is four times the
+    loss. Training from random weights is faster without it: ``loss_fraction=None``.
 
-    **Safeguard.** A step is taken back in the next update if the loss after it is not
+    **Safeguard.** A step is undone in the next update if the loss after it is not
     finite and the loss before it is; or if the loss after it is, from the tenth step
     on, three mean deviations above the moving average, and going back removes half of
     the excess; or in the update after that, if two gradients in a row are not finite

@@ -35,7 +35,7 @@ DOUBTED = 1 / 32  # limit of the factor, below which a loss below zero is looked
 FAR_DECREASE = 4.0  # times the loss: what is predicted where it is looked for
 FAR = 3.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
-TAKEN_BACK = 0.25  # what step sizes are multiplied by after a step was taken back
+SHORTENED = 0.25  # what step sizes are multiplied by after a step was undone
 
 
 def take_step(
@@ -71,8 +71,8 @@ def take_step(
     before = state.factor * jnp.where(is_first, 1, ratio)
     sizes = found.step_size
     is_to_blame = is_bad | (problem.value - found.loss > excess / 2)
-    takes_back = is_suspect & jnp.isfinite(found.loss) & is_to_blame
-    is_good &= ~takes_back
+    undoes = is_suspect & jnp.isfinite(found.loss) & is_to_blame
+    is_good &= ~undoes
 
     # With momentum: the whole step.
     predicted = jnp.sum(sizes * slope)
@@ -98,7 +98,7 @@ def take_step(
     applied = settled * jnp.minimum(k.astype(dtype) / WARM_UP_STEPS, 1)
 
     by_group = jnp.where(settled != 0, settled * slope, 0)  # no NaN of a bad batch
-    move = jnp.where(takes_back, -state.last_move, applied)
+    move = jnp.where(undoes, -state.last_move, applied)
     # Always true, but known only after the test: until then it may read old moments.
     is_over = whole.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
@@ -118,7 +118,7 @@ def take_step(
     num_searched = jnp.where(tests, whole.num_trials, 0)
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
     num_evaluations = found.num_evaluations + num_searched
-    tested_at = _tested_at(search, state, k, tests, takes_back)
+    tested_at = _tested_at(search, state, k, tests, undoes)
     losses = jnp.where(is_good, problem.value, state.lowest_loss)
     average = state.loss_average + (1 - LOSS_DECAY) * excess
     average = jnp.where(k <= 1, problem.value, average)
@@ -131,15 +131,13 @@ def take_step(
         num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
         adam=adam,
         group_step_size=sizes,
-        factor=jnp.where(takes_back, _shortened(state.factor, k, tested_at), factor),
+        factor=jnp.where(undoes, _shortened(state.factor, k, tested_at), factor),
         group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
         tested_at=tested_at,
         lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),
         loss_average=jnp.where(is_good, average, state.loss_average),
         loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
-        last_move=jnp.where(
-            takes_back, 0, jnp.where(is_good, applied, state.last_move)
-        ),
+        last_move=jnp.where(undoes, 0, jnp.where(is_good, applied, state.last_move)),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
@@ -162,24 +160,24 @@ def _tested_at(
     state: ArmijoState,
     k: jax.Array,
     tests: jax.Array,
-    takes_back: jax.Array,
+    undoes: jax.Array,
 ) -> jax.Array:
-    """When the whole step was last tested; after a step back, long enough ago."""
+    """When the whole step was last tested; after a step was undone, long enough ago."""
     count = jnp.asarray(state.adam.count)
     count = count.astype(state.factor.dtype)
     overdue = jnp.asarray(count / search.search_growth).astype(jnp.int32)
     tested_at = jnp.where(tests, k, state.tested_at)
-    return jnp.where(takes_back, jnp.minimum(overdue, state.tested_at), tested_at)
+    return jnp.where(undoes, jnp.minimum(overdue, state.tested_at), tested_at)
 
 
 def _shortened(factor: jax.Array, k: jax.Array, tested_at: jax.Array) -> jax.Array:
-    """The factor after a step was taken back, f[]: the next one is a quarter of it.
+    """The factor after a step was undone, f[]: the next one is a quarter of it.
 
     The next step is tested, so it may be longer by `_growth`, and the warm-up goes on.
     """
     k = k.astype(factor.dtype)
     warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
-    return TAKEN_BACK * factor * warmed / _growth(k, tested_at.astype(factor.dtype))
+    return SHORTENED * factor * warmed / _growth(k, tested_at.astype(factor.dtype))
 
 
 def _growth(k: jax.Array, tested_at: jax.Array) -> jax.Array:

@@ -178,13 +178,13 @@ def search_along_adam(
 
 
 def search_along_updates(
-    param_labels: ParamLabels, linesearch: Backtracking, *, take_back: bool
+    param_labels: ParamLabels, linesearch: Backtracking, *, undo_steps: bool
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along the incoming updates."""
     check_linesearch(linesearch)
 
     def init(grouping: Grouping, params: Any) -> ArmijoState:
-        last = _zeros(grouping, params) if take_back else ()
+        last = _zeros(grouping, params) if undo_steps else ()
         return _init_state(grouping, params, last, ())
 
     def step(
@@ -200,7 +200,7 @@ def search_along_updates(
         init,
         step,
         kind=ArmijoState,
-        moments=lambda state: (state.adam.mu,) if take_back else (),
+        moments=lambda state: (state.adam.mu,) if undo_steps else (),
         needs_grad=True,
     )
 
@@ -240,7 +240,7 @@ def _decayed(
     mask: Any,
 ) -> Any:
     """Adds decoupled weight decay by the step sizes that the groups moved by."""
-    # A step that is taken back has negative step sizes.
+    # A step that is undone has negative step sizes.
     applied = jnp.maximum(state.last.applied_step_size, 0)
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)

@@ -52,7 +52,7 @@ def dynamic_loss_scale(
     gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
     Precision Training*, 2017, section 3.2). Where a smaller scale would not help, since
     the loss itself is not finite or the scale is `min_scale`, a line search in `inner`
-    gets the bad batch, and can take the last step back; the scale stays.
+    gets the bad batch, and can undo the last step; the scale stays.
 
     `make_train_step` scales the loss. In a custom training loop, take the gradient of
     ``loss * loss_scale(opt_state)``.

@@ -39,7 +39,7 @@ class Ray(NamedTuple):
 
 
 class Step(NamedTuple):
-    event: str  # "moved", "bad" or "taken back"
+    event: str  # "moved", "bad" or "undone"
     loss: float  # at the start of the step
     updates: Arrays
     step_sizes: np.ndarray  # [G], without the factor, after the step
@@ -122,7 +122,7 @@ class Twin:
                 # The next step is tested, so it may grow by so much.
                 growth = min(k / max(self.tested, 1), 8) * min(k, 10) / min(k - 1, 10)
                 self.tau, self.last_move = self.tau / 4 / growth, 0 * self.last_move
-                return finish("taken back", move, last)
+                return finish("undone", move, last)
         if not good:
             return finish("bad", 0 * self.eta, d)
 

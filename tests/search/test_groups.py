@@ -185,7 +185,7 @@ def test_a_loss_of_minus_infinity_is_no_better_one():
         return jnp.where(params["w"] < 0.5, -jnp.inf, params["w"] ** 2)
 
     params, losses, _ = run(loss_fn, {"w": jnp.array(2.0)}, 80)
-    # Steps that are not tested may leave, and are taken back.
+    # Steps that are not tested may leave, and are undone.
     assert np.all(np.isfinite(losses[-10:])) and 0.5 <= params["w"] < 0.6
 
 
@@ -267,7 +267,7 @@ def test_few_evaluations_and_ever_fewer():
     assert int(infos[-1].total_evaluations) == counts.sum()
 
 
-def test_a_step_out_of_the_losss_domain_is_taken_back():
+def test_a_step_out_of_the_losss_domain_is_undone():
     def loss_fn(params, batch):
         del batch
         return 0.01 / params["w"] + jnp.log(100 * params["w"])

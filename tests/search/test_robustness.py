@@ -53,8 +53,8 @@ def _zero_with_gradient_jvp(primals, tangents):
 FORMS = {
     "armijo_adam": armijo_adam(LABELS),
     "scale_by_armijo": optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
-    "take_back=False": optax.chain(
-        optax.sgd(1.0), scale_by_armijo(LABELS, take_back=False)
+    "undo_steps=False": optax.chain(
+        optax.sgd(1.0), scale_by_armijo(LABELS, undo_steps=False)
     ),
 }
 
@@ -71,7 +71,7 @@ def test_a_bad_batch_costs_one_step(name):
         np.testing.assert_array_equal(info.step_size, old.step_size)
         if name == "armijo_adam":
             assert_trees_all_equal(before.state.adam, bad.state.adam)
-        assert int(info.num_evaluations) <= (name != "take_back=False")
+        assert int(info.num_evaluations) <= (name != "undo_steps=False")
         assert np.any(after.updates["head"]["w"] != 0)
     for entry in history:
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(entry.updates))
@@ -116,7 +116,7 @@ def test_a_gradient_that_is_nan_now_and_then_does_not_stop_the_run():
 
 
 @pytest.mark.parametrize("num_good", [1, 2, 3, 4, 20])
-def test_after_a_step_is_taken_back_the_next_is_a_quarter_of_it(num_good):
+def test_after_a_step_is_undone_the_next_is_a_quarter_of_it(num_good):
     """In the warm-up too, in which the applied part of a step grows."""
 
     def loss_fn(params, step):

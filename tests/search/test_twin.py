@@ -289,9 +289,9 @@ def test_zeros_whose_first_gradient_is_small_by_chance(x64):
     assert first[1] == max(first[0], first[2])
 
 
-def test_bad_batches_and_steps_that_are_taken_back(x64):
+def test_bad_batches_and_steps_that_are_undone(x64):
     """The loss of batch 45 is high too, but no step is to blame for it."""
     steps = check(THREE, {}, bad_batches(), least_squares)
     events = {i: step.event for i, step in enumerate(steps) if step.event != "moved"}
-    assert events == {0: "bad", 20: "bad", 35: "taken back", 65: "taken back"}
+    assert events == {0: "bad", 20: "bad", 35: "undone", 65: "undone"}
     assert steps[45].num_evaluations > 0

@@ -108,7 +108,7 @@ def test_a_gradient_that_overflows_changes_the_scale_alone():
     assert int(armijo_info(after).total_evaluations) == 0
 
 
-def test_a_step_out_of_the_losss_domain_is_taken_back_under_a_scale():
+def test_a_step_out_of_the_losss_domain_is_undone_under_a_scale():
     """No smaller scale would help: the search inside gets the bad batch."""
 
     def loss_fn(params, low):
@@ -146,7 +146,7 @@ def test_a_gradient_that_is_never_finite_lowers_the_scale_and_then_is_the_search
     params, state = update(params, state, jnp.nan)
     assert params["w"] == before  # at the smallest scale the search sees the gradient
     params, state = update(params, state, jnp.nan)
-    np.testing.assert_allclose(params["w"], 1.0, rtol=1e-6)  # taken back
+    np.testing.assert_allclose(params["w"], 1.0, rtol=1e-6)  # undone
 
 
 @pytest.mark.parametrize("inner", [optax.adam(1e-2), optax.lion(1e-2)])
