@@ -28,8 +28,8 @@ class ArmijoInfo(NamedTuple):
 
     Attributes:
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
-      step_size: what the group moves by next, before the next test, the bound on few
-        rows and the warm-up change it.  # f[G]
+      step_size: what the group moves by next, before the next test, the Polyak
+        bound and the warm-up change it.  # f[G]
       applied_step_size: the step size that was applied, 0 if unmoved, negative if the
         step before was undone.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
