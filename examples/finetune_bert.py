@@ -30,7 +30,7 @@ GROUPS = {
     "depth": optax_armijo.by_depth(4),
     "attention": optax_armijo.by_attention,
 }
-PAPERS_RATE, WEIGHT_DECAY = 2e-5, 0.01  # of AdamW
+COMMON_RATE, WEIGHT_DECAY = 2e-5, 0.01  # of AdamW for BERT
 HEADER = ("epoch", "train loss", "accuracy", "log loss", SPAN, "evaluations", "seconds")
 NOT_OF_THE_RUN = ("output_dir", "resume", "overwrite", "rates", "seeds")
 
@@ -44,7 +44,7 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "what has a step size of its own: each layer, everything as one, 4 parts by "
     text += "depth, or queries, keys, values and the rest" + default
     parser.add_argument("--groups", choices=GROUPS, default="layer", help=text)
-    text = f"of adamw alone (default {PAPERS_RATE:g})"
+    text = f"of adamw alone (default {COMMON_RATE:g})"
     parser.add_argument("--learning-rate", type=positive_number, metavar="X", help=text)
     text = "validate the average of the last iterates"
     parser.add_argument("--average", action="store_true", help=text)
@@ -57,7 +57,7 @@ def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     either.add_argument("--overwrite", action="store_true", help=text)
     options = parse(parser, argv)
     if options.optimizer == "adamw":
-        options.learning_rate = options.learning_rate or PAPERS_RATE
+        options.learning_rate = options.learning_rate or COMMON_RATE
     elif options.learning_rate:
         raise UserError(f"--learning-rate: {options.optimizer} has none")
     name = f"{options.task}-{options.optimizer}"
@@ -75,7 +75,7 @@ def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, An
     """Returns the optimizer, and its schedule or None."""
     tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups]), None
     if options.optimizer == "adamw":
-        # The papers' baseline: warm-up over a tenth of the steps, then a cosine to 0.
+        # The common schedule: warm-up over a tenth of the steps, then a cosine to 0.
         # Neither the first nor the last step is wasted on a learning rate of 0.
         peak, warmup = options.learning_rate, max(1, num_steps // 10)
         curve = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, num_steps + 1)

@@ -21,7 +21,7 @@ from command_line import UserError
 
 CACHE_VARIABLE = "OPTAX_ARMIJO_CACHE"
 SPLIT_SEED = 2403_18506
-TRAIN_SIZE = 500  # the papers' small protocol
+TRAIN_SIZE = 500  # a small data set
 VALIDATION_SIZE = 1000
 FILE_TASK = "file"  # columns of the user's own
 PAIR = ("sentence1", "sentence2")

@@ -1,4 +1,4 @@
-"""Is it worth adopting? Our default, the papers' AdamW and a sweep, on your own data.
+"""Is it worth adopting? Our default, AdamW at 2e-5 and a sweep, on your own data.
 
 Run ``python examples/trial.py --train-file mine.csv``: each optimizer fine-tunes the
 same model on the same rows for the same number of epochs, ours with an average of its
@@ -17,14 +17,14 @@ from run_folder import Record, read
 from training import make_parser, parse
 from trial_report import write_report
 
-SWEEP, PAPERS_RATE = (1e-4, 5e-4, 1e-3), finetune_bert.PAPERS_RATE
+SWEEP, COMMON_RATE = (1e-4, 5e-4, 1e-3), finetune_bert.COMMON_RATE
 FOLDER = Path("runs") / "trial"
 
 
 def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]:
     """Returns the folder of the trial, and the options of its runs, in order."""
     parser = make_parser(__doc__)
-    text = f"AdamW's, to sweep over beside {PAPERS_RATE:g}, the papers' (default "
+    text = f"AdamW's, to sweep over beside {COMMON_RATE:g} (default "
     text += " ".join(f"{rate:g}" for rate in SWEEP) + ")"
     kind = {"type": positive_number, "nargs": "+"}
     parser.add_argument("--rates", default=SWEEP, help=text, metavar="X", **kind)
@@ -36,7 +36,7 @@ def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]
     ours = {"optimizer": "armijo_adam", "learning_rate": None, "average": True}
     methods = {"armijo_adam": ours} | {
         f"adamw-{rate:g}": {"optimizer": "adamw", "learning_rate": rate}
-        for rate in sorted({PAPERS_RATE, *options.rates})
+        for rate in sorted({COMMON_RATE, *options.rates})
     }
     usual = {"average": False, "groups": "layer", "resume": True, "overwrite": False}
     usual = vars(options) | usual
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = [records_of(x, f"{i + 1} of {len(runs)}") for i, x in enumerate(runs)]
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command goes on") from None
-    said = write_report(results, PAPERS_RATE, folder)
+    said = write_report(results, COMMON_RATE, folder)
     print(f"\n{said}\nwritten to {folder / 'report.html'}")
 
 

@@ -57,14 +57,14 @@ class Method:
         self.log_loss = score([run[-1] for run in self.epochs], "log_loss")
 
 
-def write_report(runs: Sequence[list[Record]], papers: float, folder: Path) -> str:
+def write_report(runs: Sequence[list[Record]], common: float, folder: Path) -> str:
     """Writes report.html; returns what was trained, and the verdict."""
     by_rate: dict[float | None, list[list[Record]]] = {}
     for run in runs:
         by_rate.setdefault(run[0]["settings"]["learning_rate"], []).append(run)
     methods = [Method(rate, made) for rate, made in by_rate.items()]
     first, picture = runs[0][0], BytesIO()
-    verdict, trained = judge(methods, papers, first["data"]), describe(first)
+    verdict, trained = judge(methods, common, first["data"]), describe(first)
     plot(methods).savefig(picture, dpi=110, format="png")
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
     rows: list[Sequence[str]] = [COLUMNS]
@@ -101,7 +101,7 @@ def score(ends: Sequence[Record], name: str) -> Score:
     return Score(float(values.mean()), float(np.hypot(rows, seeds)))
 
 
-def judge(methods: Sequence[Method], papers: float, data: Record) -> str:
+def judge(methods: Sequence[Method], common: float, data: Record) -> str:
     """Says in plain words how the untuned default did, and what it cost."""
     share, label = data["most_frequent_share"], data["most_frequent"]
     if not any(x.accuracy.mean > share for x in methods):
@@ -111,14 +111,14 @@ def judge(methods: Sequence[Method], papers: float, data: Record) -> str:
         )
     ours, *sweep = methods
     best = max(sweep, key=lambda x: x.accuracy.mean)
-    usual = next(x for x in sweep if x.rate == papers)
+    usual = next(x for x in sweep if x.rate == common)
     seconds, number = sum(x.seconds for x in sweep), len(sweep)
     return (
         f"Untuned, armijo_adam is {compare(ours.accuracy, best.accuracy)} the best of "
         f"{number} AdamWs in accuracy ({ours.accuracy} against {best.accuracy}, "
         f"chosen in hindsight: {best.rate:g}), "
         f"{compare(ours.log_loss, best.log_loss, sign=-1.0)} it in log loss, and "
-        f"{compare(ours.accuracy, usual.accuracy)} AdamW at the papers' {papers:g} "
+        f"{compare(ours.accuracy, usual.accuracy)} AdamW at a common {common:g} "
         f"in accuracy ({usual.accuracy}). With compilation it took "
         f"{ours.seconds:.0f} s, the sweep {seconds:.0f} s, one AdamW run "
         f"{seconds / number:.0f} s."

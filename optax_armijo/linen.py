@@ -11,6 +11,9 @@ from flax.training import train_state
 class TrainState(train_state.TrainState):
     """``flax.training.train_state.TrainState``, which also takes the loss.
 
+    Params with ``_overwrite_with_gradient`` (fp8) are not supported. Subclass it to
+    add fields, as you would Flax's.
+
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
       >>> from flax import linen as nn

@@ -17,7 +17,7 @@ from optax_armijo._checks import check_range
 from optax_armijo.labels.paths import Path, natural_key, paths_and_leaves
 
 FROZEN = "__frozen__"
-"""The label of leaves that never move. They have no optimizer state and cost no time.
+"""The label of leaves that never move. They have no optimizer state.
 
 The loss still sees the full params.
 

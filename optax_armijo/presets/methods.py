@@ -34,7 +34,7 @@ def sls(
 
     Each search begins :math:`\gamma^{1/n}` above the last step size and shrinks it by
     `decrease_factor` until the test passes. :doc:`Methods <../methods>` says how this
-    and the other presets differ from the released codes.
+    and the other methods differ from the released codes.
 
     Args:
       param_labels: as in `armijo_adam`; with several groups one common factor is

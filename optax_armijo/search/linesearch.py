@@ -12,11 +12,11 @@ from optax_armijo._types import Scalar
 class Backtracking:
     r"""Armijo backtracking of a step size for each parameter group.
 
-    With :math:`f` the loss of the batch, :math:`g` its gradient, k the number of
-    batches so far, and P and m those of `armijo_adam`, Adam's direction is
-    :math:`p = -P g` without momentum and :math:`d = -P m / (1 - b_1^k)` with it. Group
-    :math:`l` has a step size :math:`\eta_l`, and all groups share a factor
-    :math:`\tau`. Two tests decide, each in a ``jax.lax.while_loop``:
+    With :math:`f` the loss of the batch, :math:`g` its gradient, and k, P and m those
+    of `armijo_adam`, Adam's direction is :math:`p = -P g` without momentum and
+    :math:`d = -P m / (1 - b_1^k)` with it. Group :math:`l` has a step size
+    :math:`\eta_l`, and all groups share a factor :math:`\tau`. Two tests decide, each
+    in a ``jax.lax.while_loop``:
 
     .. math::
       f(w + \eta_l p_l) &\le f(w) + c_l \eta_l \langle g_l, p_l \rangle \\
@@ -48,18 +48,17 @@ class Backtracking:
     logarithmic scale three quarters the first time, and half later.
 
     **First step.** Groups begin with step sizes in proportion to the root mean square
-    of their params, and one bracket finds the common factor. The factor is divided by
-    16 while trials fail. If a trial's error is below 1/32 of the loss, the most that
-    bfloat16 may hide, and is nearly as large at a 16th of the step, it is taken for
-    noise. Twice that noise is then tolerated on the way up. Groups whose gradient or
-    params are zero get the step size whose predicted decrease is that of the median
-    group; no more than the largest of the other step sizes, where their gradient may be
-    rounding, or where the first trial fails and does not with that. The result of a
-    group's first test is multiplied by the root mean square of :math:`P g` where that
-    is below 1. It is so where most entries of the gradient are zero, as for the
-    embeddings of words that are not in the batch, so that few params allow the step.
-    Groups are not coupled otherwise: multiplying the params of a group by a power of
-    two, and dividing them by it in the loss, changes nothing.
+    of their params, and their common factor is bracketed: times 4 while trials pass,
+    divided by 16 while they fail, then bisected. Losses may be too coarse for this, as
+    in bfloat16: if the error of a prediction is below 1/32 of the loss and hardly
+    shrinks with the step, it is noise, and twice as much is tolerated. A group whose
+    params or gradient are zero at first gets the step size whose predicted decrease is
+    that of the median group. This is limited to the largest of the other step sizes if
+    its gradient may be rounding alone, or if the first trial fails without the limit
+    and passes with it. What a group's first test finds is multiplied by the root mean
+    square of :math:`P g` where that is below 1: most entries of the gradient are zero
+    then, as for embeddings of words that are not in the batch. Scaling the params of a
+    group by a power of two, and dividing by it in the loss, changes nothing.
 
     **Warm-up.** In step k of the first nine, the part k / 10 of the tested step is
     applied. Adam's first directions are little more than the signs of one gradient:
@@ -75,12 +74,12 @@ class Backtracking:
     1/32, a test looks for one at the step whose predicted decrease is four times the
     loss. Training from random weights is faster without it: ``loss_fraction=None``.
 
-    **Safeguard.** A step is undone in the next update if the loss after it is not
-    finite and the loss before it is; or if the loss after it is, from the tenth step
-    on, three mean deviations above the moving average, and going back removes half of
-    the excess; or in the update after that, if two gradients in a row are not finite
-    while the losses are. The next step is a quarter as long. This costs one evaluation
-    and, along Adam's direction, no memory.
+    **Safeguard.** The last step is undone in three cases: the loss is not finite, and
+    that of the same batch before the step is; from the tenth step on, the loss is three
+    mean deviations above its moving average, and before the step it is lower by at
+    least half of the excess; or two gradients in a row are not finite, of losses that
+    are. The next step is a quarter as long. The check costs one evaluation and, along
+    Adam's direction, no memory.
 
     Args:
       c: sufficient-decrease constant of the whole step, in (0, 1).
@@ -89,7 +88,7 @@ class Backtracking:
       search_growth: growth of the number of steps between tests, above 1.
       max_trials: evaluations in a test of the whole step, at least 1.
       loss_fraction: bound of a step's predicted decrease, as a fraction of the loss,
-        above 0; None for no bound.
+        above 0; 32 / k times that in step k of the first 32. None for no bound.
       max_step_size: upper bound of the step sizes that are applied, above 0, or a
         schedule of it, called with the number of steps so far, bad batches not counted
         (0, 1, ...); None for no bound. The warm-up shortens what it allows.
