@@ -426,12 +426,12 @@ def summary(name: str) -> str:
         for x in rows
         if x and rows[0] and len(x.runs) < len(rows[0].runs)
     }
-    fewer = f", but fewer seeds of {' and '.join(sorted(short_of_seeds))}"
+    fewer = f" (fewer for {', '.join(sorted(short_of_seeds))})"
     last, average = (standing(found, x) for x in ITERATES)
     short = f"{table(short_rows(columns))}\n\n" if columns else ""
     return (
-        f"{short}Means over the same tasks and seeds in all rows"
-        f"{fewer if short_of_seeds else ''}; the number of seeds in brackets: "
+        f"{short}All rows have the same tasks and seeds"
+        f"{fewer if short_of_seeds else ''}. Tasks, with the number of seeds: "
         f"{names or 'none so far'}. "
         "By the mean score, on the tasks that both have run on, `armijo_adam()` is "
         f"{last}; with `average_iterates` around both, {average}."

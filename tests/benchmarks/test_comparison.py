@@ -420,9 +420,8 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
 
 def test_the_short_table_has_the_same_tasks_in_all_rows(results):
     text = report.summary("development")
-    assert (
-        "in all rows; the number of seeds in brackets: toys, accuracy: toy (2)." in text
-    )
+    assert "tasks and seeds. Tasks, with the number of seeds: toys, accuracy:" in text
+    assert "toy (2)." in text
     plasls = report.TITLES[6]
     assert not rows(text, plasls)  # it has not run
     add("plasls", (0.70, 0.74))
@@ -435,7 +434,7 @@ def test_the_short_table_has_the_same_tasks_in_all_rows(results):
         [report.BEST_FREE, "0.750 ± 0.150 (SaLSA)", "1", "1.25"],
         [plasls, "0.720 ± 0.020", "1", "1.25"],
     ]
-    assert "fewer seeds of PLASLS" not in text
+    assert "fewer for PLASLS" not in text
     # A seed that another row lacks does not count, but one that PLASLS lacks does.
     protocol.append(Job("toy", "armijo_adam", 2), record("armijo_adam", 2, 0.0))
     (ours,) = rows(report.summary("development"), "`armijo_adam()`")
@@ -445,7 +444,7 @@ def test_the_short_table_has_the_same_tasks_in_all_rows(results):
     text = report.summary("development")
     assert rows(text, "`armijo_adam()`")[0][1].startswith("0.500 ±")
     assert rows(text, plasls)[0][1] == "0.720 ± 0.020"
-    assert "in all rows, but fewer seeds of PLASLS; the number" in text
+    assert "tasks and seeds (fewer for PLASLS). Tasks," in text
     # Two tasks of a kind: the error of their mean.
     for method in ("plasls", "salsa"):
         add(method, (0.3, 0.3), "toy-b")
