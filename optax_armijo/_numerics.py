@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def search_dtype(leaves: Sequence[jax.Array]) -> np.dtype:
@@ -22,7 +23,13 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
     """
     info = jnp.finfo(dtype)
     if info.bits < 32:
-        x = jax.lax.reduce_precision(x.astype(jnp.float32), info.nexp, info.nmant)
+        wide = x.astype(jnp.float32)
+        x = jax.lax.reduce_precision(wide, info.nexp, info.nmant)
+        if info.nexp < 8:
+            # It makes zero of what is below float16's smallest normal number.
+            unit = float(info.smallest_subnormal)
+            is_subnormal = jnp.abs(wide) < float(info.smallest_normal)
+            x = jnp.where(is_subnormal, jnp.round(wide / unit) * unit, x)
     return x.astype(dtype)
 
 
@@ -49,6 +56,11 @@ def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.
     """Returns ``ulps * eps * |value|``, eps being that of the coarsest of `dtypes`."""
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     return ulps * jnp.asarray(eps, value.dtype) * jnp.abs(value)
+
+
+def increment(count: Any) -> jax.Array:
+    """Returns ``count + 1``, or the largest integer."""
+    return jnp.asarray(optax.safe_increment(count))
 
 
 def divide(x: jax.Array, y: jax.Array, otherwise: float) -> jax.Array:

@@ -42,7 +42,8 @@ def armijo_adam(
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
       linesearch: the options of the search.
-      b1: decay rate of the first moment, in [0, 1).
+      b1: decay rate of the first moment, in [0, 1). A step is undone exactly where b1,
+        b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).
       eps: added to the root of the second moment, above 0.
 

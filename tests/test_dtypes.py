@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from toys import LABELS, network_loss, network_params, run
 
-from optax_armijo import armijo_adam, armijo_adamw, armijo_info
+from optax_armijo import Backtracking, armijo_adam, armijo_adamw, armijo_info
+from optax_armijo._numerics import rounded
 
 DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32}
 
@@ -30,6 +31,25 @@ def test_one_dtype(dtype):
     check_dtypes(history[-1], params, jnp.float32)
     last = [float(entry.value) for entry in history[-4:]]
     assert np.mean(last) < 0.6 * float(history[0].value)
+
+
+def test_what_is_rounded_is_what_the_dtype_holds():
+    """`jax.lax.reduce_precision` makes zero of the subnormal numbers of float16."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=10_000) * 10.0 ** rng.uniform(-9, 4, size=10_000)
+    x = np.array([*x, 3e-5, 6.5e-8, 2e-8, 6.1e-5, 0.0, np.inf, -np.inf], np.float32)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        expected = jnp.asarray(x).astype(dtype)
+        found = jax.jit(lambda x, dtype=dtype: rounded(x, dtype))(x)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_small_steps_move_params_in_float16():
+    """By 3e-5, below the smallest normal number; the params can hold that."""
+    params = {"w": jnp.full(4, 0.02, jnp.float16)}
+    tx = armijo_adam(linesearch=Backtracking(max_step_size=3e-5))
+    history = run(tx, params, lambda p, _: jnp.mean(p["w"].astype(float) ** 2), 40)
+    assert bool(jnp.all(history[-1].params["w"] < 0.0195))
 
 
 def test_trap_7_mixed_tree():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, network_loss, network_params
+from toys import LABELS, init, network_loss, network_params
 
 import optax_armijo
 from optax_armijo import (
@@ -168,11 +168,19 @@ def test_a_gradient_with_another_shape_than_params(name):
         )
 
 
-def test_labels_that_change_between_steps():
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (optax_armijo.one_group, "gives 1 groups.* made for 3 others"),
+        (LABELS | {"head": "Head"}, "gives 3 groups.*'Head'.* made for 3 others"),
+        (LABELS | {"head": "output_layer"}, "'output_layer'.* made for 3 others"),
+    ],
+)
+def test_labels_that_change_between_steps(labels, message):
     params = network_params()
     state = armijo_adam(LABELS).init(params)
-    with pytest.raises(ValueError, match="gives 1 groups.* made for 3"):
-        armijo_adam(optax_armijo.one_group).update(
+    with pytest.raises(ValueError, match=message):
+        armijo_adam(labels).update(
             params, state, params, value=1.0, value_fn=network_loss
         )
 
@@ -275,19 +283,36 @@ def test_an_integer_leaf_is_to_be_frozen_and_a_complex_one_to_be_split():
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"a": jnp.ones(4)}, r"leaf 'a' has shape \(3,\) there and shape \(4,\) here"),
-        ({"b": jnp.ones(3)}, "leaf 'b' has no entry there and shape"),
+        (
+            {"a": jnp.ones(4)},
+            r"leaf 'a' have shape \(3,\) and dtype float32, but need shape \(4,\)",
+        ),
+        ({"b": jnp.ones(3)}, "leaf 'b' have no entry, but need shape"),
         (
             {"a": jnp.ones(3), "b": jnp.ones(1)},
-            "leaf 'b' has no entry there and shape",
+            "leaf 'b' have no entry, but need shape",
         ),
     ],
 )
 def test_a_state_of_other_params(others, message):
     tx = armijo_adam(optax_armijo.one_group)
     state = tx.init({"a": jnp.ones(3)})
-    with pytest.raises(ValueError, match=f"made for other params: {message}"):
+    with pytest.raises(
+        ValueError, match=f"made for other params: its moments of {message}"
+    ):
         tx.update(others, state, others, value=1.0, value_fn=network_loss)
+
+
+def test_moments_in_half_precision_are_refused():
+    """In bfloat16 1 - b2 is 0, and so all directions were: the run stood still."""
+    params = network_params()
+    state = init(armijo_adam(LABELS), params)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.adam.nu)
+    state = state._replace(adam=state.adam._replace(nu=half))
+    with pytest.raises(ValueError, match="dtype bfloat16, but need .* dtype float32"):
+        armijo_adam(LABELS).update(
+            params, state, params, value=1.0, value_fn=network_loss
+        )
 
 
 def test_a_state_of_another_optimizer():

@@ -68,7 +68,10 @@ class Stacked:
 
 MOST_PARTS = 16  # of a tree without layers that are groups of their own
 NO_LAYERS = "all (no layers found)"  # the one label where there are more
-_OUTSIDE_BEFORE = re.compile(r"emb|^w[tp]e$|position|patch|stem", re.IGNORECASE)
+_OUTSIDE_BEFORE = re.compile(
+    r"(?<![a-z])(pos|tok|token|word)?(emb|position|patch|stem)"  # begins a word
+    r"|Emb|Position|Patch|Stem|^w[tp]e$"
+)
 
 
 def one_group(params: Any) -> Any:
@@ -85,11 +88,13 @@ def by_layer(params: Any) -> Any:
     """Labels embeddings, each numbered layer, and what comes after them.
 
     Layers are siblings whose names differ by a number only: ``layers/0`` and
-    ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. If a path has
-    several such families, the one with the most members counts, or the outer one of two
-    equal ones. Leaves outside all layers are ``"embeddings"`` if their path mentions an
-    embedding, a position, patches or a stem. Of the others, those at the top of the
-    tree have their names as labels, and those in modules are ``"output"``.
+    ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. Of leaves side by
+    side, ``w1`` and ``b1`` are of one layer, ``w2`` and ``b2`` of the next. If a path
+    has several such families, the one with the most members counts, or the outer one of
+    two equal ones. Leaves outside all layers are ``"embeddings"`` if a name in their
+    path, but for those that all paths share, has a word that begins with embedding
+    (or emb), position, patch or stem. Of the others, those at the top of the tree have
+    their names as labels, and those in modules are ``"output"``.
 
     In a tree without layers, each child of the root is a group with its name as label.
 
@@ -147,8 +152,9 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
         depth = {
             layer: f"depth_{i * runs // len(layers)}" for i, layer in enumerate(layers)
         }
+        shared = _num_shared(paths)
         return [
-            _outside_label(path) if layer is None else depth[layer]
+            _outside_label(path, shared) if layer is None else depth[layer]
             for path, layer in zip(paths, of_leaves, strict=True)
         ]
 
@@ -188,8 +194,9 @@ def by_pattern(
       A label function.
 
     Raises:
-      ValueError: an expression that does not compile, with its label; when traced, with
-        `FROZEN` as default, expressions of which none matches a leaf.
+      ValueError: an expression that does not compile, with its label; when traced, one
+        that matches no leaf where this would freeze or unfreeze something: that of
+        `FROZEN`, or any where `FROZEN` is the default.
 
     Example:
       >>> label = by_pattern({"norms": "norm|bias"}, default="weights")
@@ -207,13 +214,15 @@ def by_pattern(
         return next(matches, default)
 
     def label_paths(paths: Sequence[Path]) -> list[str]:
-        labels = [*map(label_path, paths)]
-        if default == FROZEN and {*labels} == {FROZEN}:
-            raise ValueError(
-                "with default=FROZEN, one of patterns must match the path of a leaf; "
-                f"got {dict(patterns)!r}, and the paths are {_listed(paths)}"
-            )
-        return labels
+        for label, regex in compiled.items():
+            decides = FROZEN in (label, default)
+            if decides and not any(map(regex.search, map("/".join, paths))):
+                raise ValueError(
+                    f"patterns[{label!r}] must match the path of a leaf, since it says "
+                    f"what is frozen; got {regex.pattern!r}, and the paths are "
+                    f"{_listed(paths)}"
+                )
+        return [*map(label_path, paths)]
 
     return lambda params: _label_paths(params, label_paths)
 
@@ -247,8 +256,9 @@ def by_stacked_layer(
     regex, stacked = _compile("pattern", pattern), Stacked(label, axis)
 
     def label_paths(paths: Sequence[Path]) -> list[Any]:
+        shared = _num_shared(paths)
         labels = [
-            stacked if regex.search("/".join(path)) else _outside_label(path)
+            stacked if regex.search("/".join(path)) else _outside_label(path, shared)
             for path in paths
         ]
         if stacked not in labels:
@@ -290,8 +300,7 @@ def _label_layers(paths: Sequence[Path]) -> list[str]:
     """Returns a label for each leaf's path: see `by_layer`."""
     layers = _layers(paths)
     families = {layer.family for layer in layers if layer is not None}
-    # How many names all paths begin with.
-    shared = len([*takewhile(lambda x: len({*x}) == 1, zip(*paths, strict=False))])
+    shared = _num_shared(paths)
     if not families:
         return _label_parts(paths, shared)
 
@@ -299,11 +308,16 @@ def _label_layers(paths: Sequence[Path]) -> list[str]:
         if layer is not None:
             family = "layer" if len(families) == 1 else _name(layer.family)
             return f"{family}_{layer.number}"
-        outside = _outside_label(path)
+        outside = _outside_label(path, shared)
         is_at_top = len(path) == shared + 1 and outside == "output"
         return path[-1] if is_at_top else outside
 
     return [*map(label, paths, layers)]
+
+
+def _num_shared(paths: Sequence[Path]) -> int:
+    """Counts the names that all paths begin with."""
+    return len([*takewhile(lambda x: len({*x}) == 1, zip(*paths, strict=False))])
 
 
 def _label_parts(paths: Sequence[Path], shared: int) -> list[str]:
@@ -339,9 +353,10 @@ def _largest_family(layers: list[_Layer], members: Counter[Path]) -> _Layer | No
     return largest if members[largest.family] >= 2 else None
 
 
-def _outside_label(path: Path) -> str:
-    """Returns the label of a leaf outside every layer."""
-    before = any(_OUTSIDE_BEFORE.search(part) for part in path)
+def _outside_label(path: Path, shared: int) -> str:
+    """Returns the label of a leaf outside every layer, by the names not all share."""
+    own = path[min(shared, len(path) - 1) :]
+    before = any(map(_OUTSIDE_BEFORE.search, own))
     return "embeddings" if before else "output"
 
 

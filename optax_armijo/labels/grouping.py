@@ -97,6 +97,11 @@ class Grouping(NamedTuple):
         """The tree with `leaves` where params move, and no leaf where frozen."""
         return self.merge(leaves, [optax.MaskedNode()] * len(self.members))
 
+    def zeros_like(self, params: Any) -> Any:
+        """A tree of zeros where params move, in float32 or wider."""
+        leaves = self.trainable(params)
+        return self.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
+
     def scaled(
         self, step_size: jax.Array, direction: Sequence[jax.Array], params: Any
     ) -> list[jax.Array]:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, slopes
@@ -62,15 +62,13 @@ def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
     if adam is None:
         return optax.EmptyState()
 
-    def zeros() -> Any:
-        leaves = grouping.trainable(params)
-        return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
-
     count = build_beside(params, lambda: jnp.zeros([], jnp.int32))
-    mu = optax.EmptyState() if adam.momentum == "none" else zeros()
+    has_mu = adam.momentum != "none"
+    mu = grouping.zeros_like(params) if has_mu else optax.EmptyState()
+    nu = grouping.zeros_like(params)
     if adam.amsgrad:
-        return optax.ScaleByAmsgradState(count, mu, zeros(), zeros())
-    return optax.ScaleByAdamState(count, mu, zeros())
+        return optax.ScaleByAmsgradState(count, mu, nu, grouping.zeros_like(params))
+    return optax.ScaleByAdamState(count, mu, nu)
 
 
 def update_moments(
@@ -91,7 +89,7 @@ def update_moments(
     if adam.momentum != "none":
         mu = average(adam.b1, 1, mu)
     nu = average(adam.b2, 2, moments.nu)
-    moments = moments._replace(count=optax.safe_increment(moments.count), mu=mu, nu=nu)
+    moments = moments._replace(count=increment(moments.count), mu=mu, nu=nu)
     if adam.amsgrad:
         nu_max = jax.tree.map(jnp.maximum, moments.nu_max, nu)
         moments = moments._replace(nu_max=nu_max)

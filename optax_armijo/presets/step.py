@@ -13,6 +13,7 @@ from optax.tree_utils import tree_where
 from optax_armijo._checks import check_order, check_range
 from optax_armijo._numerics import (
     divide,
+    increment,
     nonfinite_to_inf,
     on_its_own,
     search_dtype,
@@ -320,8 +321,8 @@ def take_step(
         backtracks = jnp.where(
             searched, jnp.maximum(backtracks + num_trials - 2, 0), backtracks
         )
+    part = shares(found_size, slope) * jnp.where(searched, decrease, 0)
     if method.selection == "weighted":
-        part = shares(found_size, slope) * jnp.where(searched, decrease, 0)
         turn = turn.after(searched, accepted, part)
     if method.is_adaptive:
         changes = tree_where(is_good, changes.after(searched, size), changes)
@@ -336,12 +337,12 @@ def take_step(
     has_failed = searched & ~accepted & state.bracketed
     limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
     num_evaluations = jnp.where(jnp.any(searched), found.num_trials, 0)
-    predicted = found.passed * jnp.sum(jnp.where(searched, begin, 0) * slope)
+    predicted = jnp.where(searched, found.passed * begin * slope, 0)
     return grouping.whole(updates, batch.params), (
         moments,
         PublishedState(
             label_codes=state.label_codes,
-            num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
+            num_steps=increment(state.num_steps),
             step_size=jnp.clip(size, MIN_STEP_SIZE, MAX_STEP_SIZE),
             bracketed=jnp.where(searched, search.is_settled(found), state.bracketed),
             bracket_limit=jnp.where(accepted, jnp.finfo(dtype).max, limit),
@@ -357,8 +358,8 @@ def take_step(
                 searched=searched,
                 accepted=accepted,
                 num_trials=num_trials,
-                predicted_decrease=jnp.where(searched, predicted, 0),
-                actual_decrease=jnp.where(searched, decrease, 0),
+                predicted_decrease=predicted,
+                actual_decrease=jnp.where(accepted, part, 0),
                 step_factor=jnp.ones((), dtype),
                 num_evaluations=num_evaluations,
             ),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._numerics import in_dtype, search_dtype
+from optax_armijo._numerics import in_dtype, increment, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 
@@ -49,7 +49,7 @@ class AdamDirections(NamedTuple):
     @property
     def num_good(self) -> jax.Array:
         """How many batches were good, this one among them."""
-        return jnp.asarray(optax.safe_increment(self.old.count))
+        return increment(self.old.count)
 
     @property
     def knows_last(self) -> bool:
@@ -122,7 +122,7 @@ class GivenDirection(NamedTuple):
 
     @property
     def num_good(self) -> jax.Array:
-        return jnp.asarray(optax.safe_increment(self.old.count))
+        return increment(self.old.count)
 
     @property
     def knows_last(self) -> bool:

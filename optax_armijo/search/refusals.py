@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from optax_armijo._numerics import search_dtype
+from optax_armijo._state import decode_labels, encode_labels
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.labels.paths import Path, paths_and_leaves
 
@@ -32,12 +34,20 @@ def check_given(**arguments: Any) -> None:
 
 
 def check_groups(grouping: Grouping, state: Any) -> None:
-    """Raises ValueError for a state of other groups."""
+    """Raises ValueError for a state of other groups.
+
+    Inside ``jit`` the state's labels are not known, but for their number and width.
+    """
     num_groups = state.step_size.shape[-1]
-    if num_groups != grouping.num_groups:
+    wanted, found = encode_labels(grouping.labels), state.label_codes
+    is_other = num_groups != grouping.num_groups or found.shape[-2:] != wanted.shape
+    is_known = not isinstance(found, Tracer) and not is_other
+    if is_known and decode_labels(np.asarray(found)) != decode_labels(wanted):
+        is_other = True
+    if is_other:
         raise ValueError(
             f"param_labels gives {grouping.num_groups} groups, {grouping.labels}, but "
-            f"the state was made for {num_groups}. Call init again, or use the "
+            f"the state was made for {num_groups} others. Call init again, or use the "
             "labels that the state was made with."
         )
 
@@ -56,16 +66,21 @@ def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
     """Raises ValueError if one of the trees of moments is not like params."""
     moving = zip(paths_and_leaves(params), grouping.members, strict=True)
     wanted = {
-        path: jnp.shape(leaf) for (path, leaf), member in moving if member is not None
+        path: (jnp.shape(leaf), search_dtype([leaf]))
+        for (path, leaf), member in moving
+        if member is not None
     }
     for tree in moments:
-        found = _shapes(tree)
+        found = {
+            path: (jnp.shape(leaf), jnp.result_type(leaf))
+            for path, leaf in paths_and_leaves(tree)
+        }
         if found != wanted and not isinstance(tree, optax.EmptyState):
             path = next(p for p in [*wanted, *found] if wanted.get(p) != found.get(p))
             raise ValueError(
-                f"the state was made for other params: leaf '{'/'.join(path)}' has "
-                f"{_shape(found, path)} there and {_shape(wanted, path)} here. Call "
-                "init again"
+                f"the state was made for other params: its moments of leaf "
+                f"'{'/'.join(path)}' have {_shape(found, path)}, but need "
+                f"{_shape(wanted, path)}. Call init again"
             )
 
 
@@ -82,12 +97,11 @@ def check_shapes(grouping: Grouping, params: Any, **trees: Any) -> None:
                 )
 
 
-def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
-    return {path: jnp.shape(leaf) for path, leaf in paths_and_leaves(tree)}
-
-
-def _shape(shapes: dict[Path, tuple[int, ...]], path: Path) -> str:
-    return f"shape {shapes[path]}" if path in shapes else "no entry"
+def _shape(found: dict[Path, tuple[Any, Any]], path: Path) -> str:
+    if path not in found:
+        return "no entry"
+    shape, dtype = found[path]
+    return f"shape {shape} and dtype {dtype}"
 
 
 _IS_A_LOOP = 5

@@ -12,9 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from optax_armijo._numerics import divide
+from optax_armijo._numerics import divide, increment
 from optax_armijo._state import ArmijoState, LastStep
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.groups import compare_groups, due_for_test, nothing_found
@@ -47,7 +46,8 @@ def take_step(
     is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
     # If the loss is far above those before, was the last step the cause?
     excess = problem.value - state.loss_average
-    is_far = (k >= WARM_UP_STEPS) & (excess > FAR * state.loss_deviation)
+    far_above = FAR * state.loss_deviation + problem.tolerance
+    is_far = (k >= WARM_UP_STEPS) & (excess > far_above)
     # A finite loss whose gradient is not may come of this batch alone: not so twice.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(problem.value) | (~is_good & was_bad)
@@ -128,10 +128,14 @@ def take_step(
     )
     return grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
-        num_steps=jnp.asarray(optax.safe_increment(state.num_steps)),
+        num_steps=increment(state.num_steps),
         adam=adam,
         group_step_size=sizes,
-        factor=jnp.where(undoes, _shortened(state.factor, k, tested_at), factor),
+        # Above 0 for good: nothing could make it grow from there.
+        factor=jnp.maximum(
+            jnp.where(undoes, _shortened(state.factor, k, tested_at), factor),
+            jnp.finfo(dtype).tiny,
+        ),
         group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
         tested_at=tested_at,
         lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import in_dtype, search_dtype
+from optax_armijo._numerics import in_dtype, increment, search_dtype
 from optax_armijo._state import ArmijoState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
@@ -31,7 +31,7 @@ from optax_armijo.search.refusals import (
 )
 from optax_armijo.search.step import take_step
 from optax_armijo.search.value_fn import bind_value_fn, check_loss
-from optax_armijo.search.weight_decay import decay_updates
+from optax_armijo.search.weight_decay import check_mask, decay_updates
 
 
 class Batch(NamedTuple):
@@ -82,7 +82,7 @@ def transformation(
     def counted(state: Any) -> Any:
         """The state after a step in which there was nothing to move."""
         old = search_state(state)
-        new = old._replace(num_steps=jnp.asarray(optax.safe_increment(old.num_steps)))
+        new = old._replace(num_steps=increment(old.num_steps))
         is_old = lambda node: node is old  # noqa: E731
         return jax.tree.map(lambda x: new if x is old else x, state, is_leaf=is_old)
 
@@ -151,9 +151,10 @@ def search_along_adam(
     check_range("eps", eps, above=0)
     if weight_decay is not None:
         check_range("weight_decay", weight_decay, at_least=0)
+        check_mask(mask)
 
     def init(grouping: Grouping, params: Any) -> ArmijoState:
-        mu, nu = _zeros(grouping, params), _zeros(grouping, params)
+        mu, nu = grouping.zeros_like(params), grouping.zeros_like(params)
         return _init_state(grouping, params, mu, nu)
 
     def step(
@@ -184,7 +185,7 @@ def search_along_updates(
     check_linesearch(linesearch)
 
     def init(grouping: Grouping, params: Any) -> ArmijoState:
-        last = _zeros(grouping, params) if undo_steps else ()
+        last = grouping.zeros_like(params) if undo_steps else ()
         return _init_state(grouping, params, last, ())
 
     def step(
@@ -245,11 +246,6 @@ def _decayed(
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
     return grouping.whole([u + d for u, d in pairs], params)
-
-
-def _zeros(grouping: Grouping, params: Any) -> Any:
-    leaves = grouping.trainable(params)
-    return grouping.masked([jnp.zeros_like(x, search_dtype([x])) for x in leaves])
 
 
 def _init_state(grouping: Grouping, params: Any, mu: Any, nu: Any) -> ArmijoState:

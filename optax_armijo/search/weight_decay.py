@@ -11,6 +11,16 @@ from optax_armijo.labels.checks import broadcast_prefix
 from optax_armijo.labels.grouping import Grouping
 
 
+def check_mask(mask: Any) -> None:
+    """Raises ValueError for what ``optax.inject_hyperparams`` makes of a function."""
+    if mask is False:
+        raise ValueError(
+            "mask must be a pytree of bools or a function from params to one; got "
+            "False, with which nothing decays. Inside optax.inject_hyperparams a "
+            "function must be named in static_args; without decay take armijo_adam"
+        )
+
+
 def decay_updates(
     grouping: Grouping,
     params: Any,
@@ -33,7 +43,10 @@ def decay_updates(
     # Decay never changes the sign of a weight, however large the step.
     rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
     return [
-        -(rate * p.astype(dtype)).astype(p.dtype) if is_decayed else jnp.zeros_like(p)
+        # What is infinite, as masks may be, does not decay.
+        jnp.where(jnp.isfinite(p), -(rate * p.astype(dtype)), 0).astype(p.dtype)
+        if is_decayed
+        else jnp.zeros_like(p)
         for rate, is_decayed, p in zip(
             grouping.spread(rates),
             grouping.trainable(grouping.treedef.unflatten(decays)),

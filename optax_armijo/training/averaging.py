@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import search_dtype
+from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._state import find_states
 from optax_armijo.labels.paths import Path, paths_and_leaves
 from optax_armijo.search.placement import build_beside
@@ -87,10 +87,11 @@ def average_iterates(
         moved = optax.apply_updates(
             _keep_averaged(params, params), _keep_averaged(params, updates)
         )
-        new = jax.tree.map(_wide, moved)
         rate = 1 / (1 + fraction * state.num_steps.astype(jnp.float32))
-        average = optax.incremental_update(new, state.average, rate)
-        num_steps = jnp.asarray(optax.safe_increment(state.num_steps))
+        average = jax.tree.map(
+            lambda old, new: _moved_toward(old, _wide(new), rate), state.average, moved
+        )
+        num_steps = increment(state.num_steps)
         return updates, AveragedState(num_steps, average, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -134,6 +135,7 @@ def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> 
     """Puts averages in the place of params; a module has other leaves besides.
 
     They are found by their paths: NNX keeps params and averages in other variables.
+    All are copies, since the next step may be given the state's arrays to overwrite.
     """
     leaves = dict(paths_and_leaves(params))
     averaged = {path for path, leaf in leaves.items() if _is_averaged(leaf)}
@@ -144,7 +146,9 @@ def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> 
             f"share {', '.join(sorted(map('/'.join, strangers)))}"
         )
     return jax.tree.structure(params).unflatten(
-        average[path].astype(jnp.result_type(leaf)) if path in average else leaf
+        jnp.array(average[path], jnp.result_type(leaf))
+        if path in average
+        else (leaf if is_whole else jnp.copy(leaf))
         for path, leaf in leaves.items()
     )
 
@@ -162,6 +166,12 @@ def _keep_averaged(params: Any, tree: Any) -> Any:
         params,
         tree,
     )
+
+
+def _moved_toward(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:
+    """An average with a new iterate in it; exact where equal, so infinities stay."""
+    moved = old + rate.astype(old.dtype) * (new - old)
+    return jnp.where(new == old, old, moved)
 
 
 def _wide(leaf: Any) -> jax.Array:

@@ -111,6 +111,20 @@ def test_by_layer_gives_constants_beside_a_network_labels_of_their_own():
     assert groups_of(optax_armijo.by_layer, {"params": params}) == expected
 
 
+def test_by_layer_takes_for_embeddings_what_begins_a_word_and_is_not_in_all_paths():
+    layers = [{"w": leaf()}, {"w": leaf()}]
+    constants = {"system_mass": leaf(), "ensemble_scale": leaf()}
+    labels = optax_armijo.by_layer({"network": layers, **constants})
+    assert {name: labels[name] for name in constants} == {x: x for x in constants}
+    names = "wte token_embedder posembed_input PatchEmbed_0 conv_stem word_embeddings"
+    before, after = names.split(), ["dispatch", "head", "norm"]
+    modules = {name: {"w": leaf()} for name in (*before, *after)}
+    labels = optax_armijo.by_layer({"embedder": {"layers": layers, **modules}})
+    found = {name: labels["embedder"][name]["w"] for name in modules}
+    assert {found[name] for name in before} == {"embeddings"}
+    assert {found[name] for name in after} == {"output"}
+
+
 def test_by_layer_on_nnx_state():
     nnx = pytest.importorskip("flax.nnx")
 
@@ -190,10 +204,21 @@ def test_by_depth_splits_layers_evenly(num_groups, sizes):
     assert (labels["embed"], labels["head"]) == ("embeddings", "output")
 
 
-def test_by_pattern_that_would_freeze_everything_raises():
-    label = optax_armijo.by_pattern({"adapters": "LoRA"}, default=optax_armijo.FROZEN)
-    with pytest.raises(ValueError, match="default=FROZEN.*LoRA.* lora_a, lora_b"):
-        label({"lora_a": leaf(), "lora_b": leaf()})
+def test_a_pattern_that_says_what_is_frozen_must_match():
+    frozen, params = optax_armijo.FROZEN, {"lora_a": leaf(), "lora_b": leaf()}
+    label = optax_armijo.by_pattern({"adapters": "LoRA"}, default=frozen)
+    with pytest.raises(
+        ValueError, match=r"patterns\['adapters'\].*LoRA.*lora_a, lora_b"
+    ):
+        label(params)
+    one_is_misspelt = {"a": "lora_a", "b": "lora_B"}
+    with pytest.raises(ValueError, match=r"patterns\['b'\] must match"):
+        optax_armijo.by_pattern(one_is_misspelt, default=frozen)(params)
+    with pytest.raises(ValueError, match=r"patterns\['__frozen__'\] must match"):
+        optax_armijo.by_pattern({frozen: "Lora"}, default="adapters")(params)
+    # A pattern whose leaves the one before it has taken is no mistake.
+    label = optax_armijo.by_pattern({"a": "lora", "b": "lora_b"}, default=frozen)
+    assert label(params) == {"lora_a": "a", "lora_b": "a"}
 
 
 def test_by_attention():

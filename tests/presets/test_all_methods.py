@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, init, network_loss, network_params
+from toys import LABELS, init, network_loss, network_params, one_step
 
 import optax_armijo as oa
 
@@ -28,6 +28,21 @@ METHODS = {
 GOOD, NAN_LOSS, INF_LOSS, NAN_GRADIENT, INF_GRADIENT, BAD_TRIALS = range(6)
 BAD = [NAN_LOSS, NAN_LOSS, GOOD, INF_LOSS, GOOD, NAN_GRADIENT, GOOD, INF_GRADIENT]
 KINDS = np.array([GOOD] * 12 + BAD + [GOOD] * 8 + [BAD_TRIALS] * 2 + [GOOD] * 8)
+
+
+def test_the_decrease_of_a_search_is_divided_among_its_groups():
+    params = network_params()
+    updates, state = one_step(oa.sls(LABELS), params)
+    info, grads = oa.armijo_info(state), jax.grad(network_loss)(params)
+    after = network_loss(optax.apply_updates(params, updates))
+    decrease = network_loss(params) - after
+    np.testing.assert_allclose(info.actual_decrease.sum(), decrease, rtol=1e-4)
+    squares = [sum(jnp.sum(g**2) for g in grads[x].values()) for x in info.labels]
+    predicted = info.applied_step_size * jnp.stack(squares)
+    np.testing.assert_allclose(info.predicted_decrease, predicted, rtol=1e-5)
+    np.testing.assert_allclose(
+        info.actual_decrease / decrease, predicted / predicted.sum(), rtol=1e-5
+    )
 
 
 def spoilt(kind, value, grads):

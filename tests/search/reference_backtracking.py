@@ -108,7 +108,8 @@ class Twin:
 
         # Safeguard: was it the last step that led to such a loss?
         excess = value - self.average
-        far = k > 9 and excess > 3 * self.deviation
+        tolerance = 4 * 2.0**-52 * abs(value)
+        far = k > 9 and excess > 3 * self.deviation + tolerance
         bad = not math.isfinite(value) or (not good and not self.moved_last)
         suspect = np.any(self.last_move) and (far or bad)
         if suspect:
@@ -128,7 +129,6 @@ class Twin:
 
         plain = self.sums({n: -g[n] * p[n] for n in g})
         self.gradient = plain / self.num_params  # in size
-        tolerance = 4 * 2.0**-52 * abs(value)
         ray = Ray(p, plain, value, tolerance, loss_after)
         is_first = not np.any(self.eta)
         if is_first:

@@ -13,6 +13,7 @@ from optax_armijo import (
     Backtracking,
     armijo_adam,
     armijo_info,
+    one_group,
     scale_by_armijo,
 )
 
@@ -158,7 +159,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-@pytest.mark.parametrize("labels", [None, {"w": "w", "mask": "mask"}])
+@pytest.mark.parametrize("labels", [one_group, {"w": "w", "mask": "mask"}])
 def test_leaves_without_a_gradient_may_hold_anything(labels, name):
     """The square of 1e20 overflows, so that the root mean square would be infinite."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 4)), jnp.float32)
@@ -171,6 +172,46 @@ def test_leaves_without_a_gradient_may_hold_anything(labels, name):
     history = run(armijo_adam(labels), params, loss_fn, num_steps=60)
     np.testing.assert_array_equal(history[-1].params["mask"], params["mask"])
     assert history[-1].value < 0.1 * history[0].value
+
+
+def test_no_step_is_undone_for_the_rounding_of_a_loss():
+    """Here of one in bfloat16, whose deviations are zero once it no longer falls."""
+    tx = armijo_adam(one_group)
+
+    def loss_fn(params):
+        return 1 + jnp.sum((params["w"] - 1.0) ** 2).astype(jnp.bfloat16)
+
+    def body(carry, rounding):
+        params, state = carry
+        value, grads = jax.value_and_grad(loss_fn)(params)
+        value += rounding.astype(value.dtype)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=loss_fn)
+        applied = armijo_info(state).applied_step_size
+        return (optax.apply_updates(params, updates), state), applied[0]
+
+    params = {"w": jnp.zeros(3)}
+    roundings = jnp.zeros(200).at[150::5].set(2.0**-7)
+    _, applied = jax.lax.scan(body, (params, tx.init(params)), roundings)
+    assert applied[150:].max() > 0 and applied.min() >= 0
+
+
+def test_the_factor_stays_above_zero():
+    """Where it is zero nothing could make it grow again."""
+    tx, params = armijo_adam(LABELS), network_params()
+    value, grads = jax.value_and_grad(network_loss)(params)
+    smallest = jnp.finfo(jnp.float32).tiny
+    state = run(tx, params, num_steps=20)[-1].state._replace(
+        factor=smallest, tested_at=jnp.array(1)
+    )
+
+    @jax.jit
+    def update(state):  # all trials fail
+        value_fn = lambda params: network_loss(params) + jnp.inf  # noqa: E731
+        return tx.update(grads, state, params, value=value, value_fn=value_fn)[1]
+
+    state = update(state)
+    assert not armijo_info(state).accepted.any()
+    assert state.factor == smallest
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(1e-12, 1.0), (1e20, 1e8), (1e25, 1e8)])

@@ -4,10 +4,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from toys import LABELS, network_loss, network_params, one_step
+from toys import LABELS, init, network_loss, network_params, one_step, run
 
-from optax_armijo import FROZEN, armijo_adam, armijo_adamw, armijo_info
+from optax_armijo import FROZEN, armijo_adam, armijo_adamw, armijo_info, one_group
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,28 @@ def test_no_decay_is_armijo_adam():
     plain, _ = one_step(armijo_adam(LABELS), params)
     decayed, _ = one_step(armijo_adamw(LABELS, weight_decay=0.0), params)
     chex.assert_trees_all_equal(plain, decayed)
+
+
+@pytest.mark.parametrize("labels", [one_group, {"w": "w", "mask": "mask"}])
+def test_what_is_infinite_does_not_decay(labels):
+    """As a mask that stands among the params."""
+    params = {"w": jnp.full(4, 3.0), "mask": jnp.full(2, -jnp.inf)}
+    tx = armijo_adamw(labels, weight_decay=0.1)
+    history = run(tx, params, lambda p, _: jnp.sum((p["w"] - 1.0) ** 2), 10)
+    np.testing.assert_array_equal(history[-1].params["mask"], params["mask"])
+    assert history[-1].value < 0.5 * history[0].value
+
+
+def test_a_mask_function_that_inject_hyperparams_took_for_a_schedule():
+    def mask(params):
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    params = network_params()
+    with pytest.raises(ValueError, match="mask must be .*named in static_args"):
+        optax.inject_hyperparams(armijo_adamw)(mask=mask).init(params)
+    injected = optax.inject_hyperparams(armijo_adamw, static_args="mask")
+    state = init(injected(weight_decay=0.5, mask=mask), params)
+    assert float(state.hyperparams["weight_decay"]) == 0.5
 
 
 def test_decay_never_turns_a_weight_round():

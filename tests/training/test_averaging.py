@@ -10,10 +10,12 @@ import pytest
 from toys import LABELS, init, network_loss, network_params, run
 
 from optax_armijo import (
+    FROZEN,
     armijo_adam,
     armijo_info,
     average_iterates,
     averaged_params,
+    make_train_step,
 )
 
 
@@ -122,6 +124,25 @@ def test_abstract_leaves_have_an_abstract_or_an_empty_average():
         assert jax.tree.all(same)
 
 
+def test_an_average_outlives_the_next_step_and_training_goes_on_from_it():
+    tx = average_iterates(armijo_adam(LABELS))
+    step = make_train_step(lambda params, i: network_loss(params, i), tx)
+    params = network_params()
+    params, state, _ = step(params, tx.init(params), 0)
+    best = averaged_params(state, params)
+    params, state, _ = step(averaged_params(state, params), state, 1)
+    assert jnp.isfinite(network_loss(best)) and jnp.isfinite(network_loss(params))
+
+
+def test_what_does_not_move_is_averaged_exactly_infinities_too():
+    params = {"w": jnp.ones(3), "mask": jnp.array([-jnp.inf, 0.1]), "base": 0.1}
+    tx = average_iterates(armijo_adam({"w": "w", "mask": "m", "base": FROZEN}))
+    history = run(tx, params, lambda p, _: jnp.sum(p["w"] ** 2), num_steps=50)
+    average = averaged_params(history[-1].state, params)
+    np.testing.assert_array_equal(average["mask"], params["mask"])
+    assert average["base"] == jnp.float32(0.1) and jnp.all(average["w"] < 1)
+
+
 class TestFlax:
     """A state in NNX's or Linen's own types, as `armijo_info` takes it."""
 
@@ -162,6 +183,10 @@ class TestFlax:
 
         nnx.update(model, average)
         np.testing.assert_allclose(model.tied.bias[...], expected, rtol=1e-5)
+        # The next step may overwrite model and optimizer, and not the averages.
+        step(model, optimizer, jnp.eye(3))
+        np.testing.assert_allclose(copy.tied.bias[...], expected, rtol=1e-5)
+        assert jnp.isfinite(copy(jnp.eye(3))).all()
 
     def test_linen_train_state(self):
         pytest.importorskip("flax.linen")

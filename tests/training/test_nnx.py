@@ -239,7 +239,7 @@ def test_arguments_of_the_train_step_for_plain_params_are_refused():
     with pytest.raises(TypeError, match="takes loss_fn alone, .*got also Gradient"):
         make_train_step(loss_fn, armijo_adam())
     state = nnx.state(model, nnx.Param)
-    with pytest.raises(TypeError, match="an nnx.Optimizer; got State and Backt"):
+    with pytest.raises(TypeError, match="an nnx.Optimizer; got State and Armij"):
         step(state, optimizer.opt_state, *batch())
     both = nnx.ModelAndOptimizer(model, armijo_adam(), wrt=nnx.Param)
     with pytest.raises(TypeError, match="got Network and ModelAndOptimizer"):
