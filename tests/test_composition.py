@@ -15,7 +15,6 @@ from optax_armijo import (
     armijo_adam,
     armijo_adamw,
     armijo_info,
-    one_group,
     plasls,
     scale_by_armijo,
 )
@@ -143,27 +142,12 @@ def test_grad_is_what_the_search_tests_and_updates_what_adam_takes():
 @pytest.mark.parametrize(
     "direction",
     [
-        optax.sgd(1.0),
-        optax.sgd(1.0, momentum=0.9),
-        optax.adam(1.0),
         optax.lion(1.0),
         optax.adabelief(1.0),
     ],
-    ids=["sgd", "momentum", "adam", "lion", "adabelief"],
+    ids=["lion", "adabelief"],
 )
 def test_any_direction(direction):
     tx = optax.chain(direction, scale_by_armijo(LABELS))
     history = run(tx, network_params(), num_steps=40)
     assert np.mean([x.value for x in history[-4:]]) < 0.8 * history[0].value
-
-
-def test_params_may_be_python_numbers():
-    params, grads = {"a": 3.0, "b": -4.0}, {"a": 6.0, "b": -8.0}
-    direction = {"a": -6.0, "b": 8.0}
-    extra = {"value": 25.0, "value_fn": lambda p: p["a"] ** 2 + p["b"] ** 2}
-    for tx, updates, more in (
-        (armijo_adam(one_group), grads, {}),
-        (scale_by_armijo(one_group), direction, {"grad": grads}),
-    ):
-        updates, _ = tx.update(updates, tx.init(params), params, **extra, **more)
-        assert extra["value_fn"](optax.apply_updates(params, updates)) < 25.0

@@ -372,13 +372,6 @@ def test_the_loss_of_a_full_batch_is_not_held_up_at_zero(labels):
     assert max(int(x.num_evaluations) for x in infos[10:]) <= 2 + 3 + 1
 
 
-def test_nan_and_infinity_are_not_made_on_the_way():
-    loss_fn, params = noisy_regression()
-    with jax.debug_nans(True), jax.debug_infs(True):
-        _, losses, _ = run(loss_fn, params, 12)
-    assert losses[-1] < losses[0]
-
-
 def test_max_step_size_may_be_a_schedule():
     """Of the batches so far, from 0 on, as optax's schedules count."""
     schedule = optax.linear_schedule(0.0, 0.01, 10)
