@@ -43,10 +43,6 @@ def batch():
     )
 
 
-def size_in_bytes(tree):
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def test_a_step_needs_no_memory_for_what_is_frozen():
     """Neither gradient, nor direction, nor trial of the frozen matrix is held."""
     params = adapted_params()
