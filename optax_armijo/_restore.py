@@ -21,7 +21,8 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       saved: the state as it was read.
 
     Returns:
-      A state structured like `fresh` with the arrays of `saved`.
+      A state structured like `fresh` with the arrays of `saved`, on the devices and
+      with the shardings of `fresh`.
 
     Raises:
       ValueError: `saved` lacks an entry, has one that is not known, or has one of
@@ -61,6 +62,8 @@ def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
             f"that of the saved state has {jnp.shape(saved)} and "
             f"{jnp.result_type(saved)}"
         )
+    if getattr(fresh, "committed", False):
+        return jax.device_put(saved, fresh.sharding)
     return jnp.asarray(saved)
 
 

@@ -77,6 +77,16 @@ def test_a_state_that_orbax_restores_without_a_target_is_read(tmp_path):
     chex.assert_trees_all_equal(restore_state(TX.init(params), saved), state)
 
 
+def test_a_restored_state_lies_where_params_do():
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    place = NamedSharding(mesh, PartitionSpec())
+    params = jax.device_put(network_params(), place)
+    fresh = TX.init(params)
+    restored = restore_state(fresh, untyped(fresh))
+    for x, y in zip(*map(jax.tree.leaves, (fresh, restored)), strict=True):
+        assert y.committed and y.sharding == x.sharding
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
