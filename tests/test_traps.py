@@ -16,6 +16,33 @@ import optax_armijo
 from optax_armijo import Backtracking, armijo_adam, armijo_adamw, armijo_info
 
 
+def test_trap_1_a_step_size_never_sticks_at_zero():
+    """Trials that are all non-finite leave a step size that works again at once."""
+
+    tx = armijo_adam()
+
+    @jax.jit
+    def step_fn(params, state, step):
+        def f(moved):
+            loss = jnp.sum((moved - 3.0) ** 2)
+            return jnp.where((step == 3) & jnp.any(moved != params), jnp.nan, loss)
+
+        value, grads = jax.value_and_grad(f)(params)
+        updates, state = tx.update(grads, state, params, value=value, value_fn=f)
+        return updates, state, value
+
+    params = jnp.zeros(2)
+    state = tx.init(params)
+    losses = []
+    for step in range(15):
+        updates, state, value = step_fn(params, state, jnp.asarray(step))
+        if step in (3, 4):
+            assert np.all((updates == 0) == (step == 3))
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    assert losses[-1] < 0.5 * losses[4]
+
+
 @pytest.mark.parametrize("max_trials", [1, 3])
 def test_trap_3_max_trials_counts_evaluations_exactly(max_trials):
     calls = []

@@ -43,6 +43,17 @@ def batch():
     )
 
 
+def size_in_bytes(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def test_the_state_is_of_what_moves():
+    params = adapted_params()
+    state = armijo_adam(LABELS).init(params)
+    moving = size_in_bytes((params["lora"], params["head"]))
+    assert size_in_bytes(state) < 2 * moving + 500
+
+
 def test_a_step_needs_no_memory_for_what_is_frozen():
     """Neither gradient, nor direction, nor trial of the frozen matrix is held."""
     params = adapted_params()
