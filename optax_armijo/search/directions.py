@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_armijo._checks import check_range
 from optax_armijo._numerics import in_dtype, increment, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
@@ -30,6 +31,33 @@ def slopes(
             for g, d in zip(grads, direction, strict=True)
         ]
     )
+
+
+def check_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> None:
+    """Raises ValueError for a number of Adam's outside its range."""
+    check_range("b1", b1, at_least=0, below=1)
+    check_range("b2", b2, at_least=0, below=1)
+    check_range("eps", eps, above=0)
+
+
+def update_moment(old: Leaves, grads: Leaves, decay: Scalar, order: int) -> Leaves:
+    """Takes gradients, to a power, into a moment of Adam's; its dtypes stay."""
+    new = optax.tree_utils.tree_update_moment(grads, old, decay, order)
+    return [x.astype(y.dtype) for x, y in zip(new, old, strict=True)]
+
+
+def debias(moment: Leaves, decay: Scalar, count: jax.Array) -> list[jax.Array]:
+    """Divides a moment by ``1 - decay ** count``."""
+
+    def bias(dtype: Any) -> jax.Array:
+        return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+
+    return [x / bias(x.dtype) for x in moment]
+
+
+def inverse_root(moment: Leaves, eps: Scalar) -> list[jax.Array]:
+    """Adam's P of its debiased second moment."""
+    return [1 / (jnp.sqrt(v) + in_dtype(eps, v.dtype)) for v in moment]
 
 
 class AdamDirections(NamedTuple):
@@ -64,8 +92,8 @@ class AdamDirections(NamedTuple):
 
     def plain(self) -> list[jax.Array]:
         """``-P g``."""
-        pairs = zip(self.grads, self._nu(), strict=True)
-        return [-g * self._scale(v, self.num_good) for g, v in pairs]
+        scales = self._scales(self._nu(), self.num_good)
+        return [-g * p for g, p in zip(self.grads, scales, strict=True)]
 
     def last_direction(self) -> list[jax.Array]:
         """The direction of the step before, made again from the old moments."""
@@ -86,31 +114,19 @@ class AdamDirections(NamedTuple):
         return state, here._replace(old=state).last_direction()
 
     def _mu(self) -> Leaves:
-        return self._moment(self.old.mu, self.b1, 1)
+        mu = self.grouping.trainable(self.old.mu)
+        return update_moment(mu, self.grads, self.b1, 1)
 
     def _nu(self) -> Leaves:
-        return self._moment(self.old.nu, self.b2, 2)
-
-    def _moment(self, tree: Any, decay: Scalar, order: int) -> Leaves:
-        old = self.grouping.trainable(tree)
-        new = optax.tree_utils.tree_update_moment(self.grads, old, decay, order)
-        return [x.astype(y.dtype) for x, y in zip(new, old, strict=True)]
+        nu = self.grouping.trainable(self.old.nu)
+        return update_moment(nu, self.grads, self.b2, 2)
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
-        pairs = zip(mu, nu, strict=True)
-        return [
-            -m / _bias(self.b1, count, m.dtype) * self._scale(v, count)
-            for m, v in pairs
-        ]
+        means, scales = debias(mu, self.b1, count), self._scales(nu, count)
+        return [-m * p for m, p in zip(means, scales, strict=True)]
 
-    def _scale(self, nu: jax.Array, count: jax.Array) -> jax.Array:
-        root = jnp.sqrt(nu / _bias(self.b2, count, nu.dtype))
-        return 1 / (root + in_dtype(self.eps, nu.dtype))
-
-
-def _bias(decay: Scalar, count: jax.Array, dtype: Any) -> jax.Array:
-    """``1 - decay ** count``."""
-    return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
+    def _scales(self, nu: Leaves, count: jax.Array) -> list[jax.Array]:
+        return inverse_root(debias(nu, self.b2, count), self.eps)
 
 
 class GivenDirection(NamedTuple):

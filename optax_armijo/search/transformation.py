@@ -15,7 +15,12 @@ from optax_armijo._state import ArmijoState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
-from optax_armijo.search.directions import AdamDirections, GivenDirection, Leaves
+from optax_armijo.search.directions import (
+    AdamDirections,
+    GivenDirection,
+    Leaves,
+    check_adam,
+)
 from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.problem import Problem
@@ -134,9 +139,9 @@ def search_along_adam(
     param_labels: ParamLabels,
     linesearch: Backtracking,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
     weight_decay: Scalar | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -146,9 +151,7 @@ def search_along_adam(
       ValueError: an argument outside its range.
     """
     check_linesearch(linesearch)
-    check_range("b1", b1, at_least=0, below=1)
-    check_range("b2", b2, at_least=0, below=1)
-    check_range("eps", eps, above=0)
+    check_adam(b1, b2, eps)
     if weight_decay is not None:
         check_range("weight_decay", weight_decay, at_least=0)
         check_mask(mask)

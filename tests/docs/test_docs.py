@@ -33,7 +33,7 @@ PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 PAGES_WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
 
-PRESETS = ("adamsls", "plasls", "salsa", "kensls", "sls", "amsgrad_sls", "ponos")
+PUBLISHED = ("adamsls", "plasls", "salsa", "kensls", "sls", "amsgrad_sls", "ponos")
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="docs are not beside the tests")
 
@@ -124,7 +124,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_every_method_has_its_place():
     by_method = (ROOT / "docs" / "methods.md").read_text()
-    for name in PRESETS:
+    for name in PUBLISHED:
         assert callable(getattr(optax_armijo, name))
         assert f"\n## {name}\n" in by_method
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from published_problem import NAMES, PARAMS, numpy_problems, trajectory
-from reference_presets import inner, move
+from reference_methods import inner, move
 
 import optax_armijo as oa
 

@@ -21,17 +21,16 @@ from optax_armijo._numerics import (
 from optax_armijo._state import LastStep, PublishedState, encode_labels, no_step
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.presets import search
-from optax_armijo.presets.directions import (
+from optax_armijo.published import search
+from optax_armijo.published.directions import (
     Adam,
-    check_adam,
     choose,
     init_moments,
     step_direction,
     trial_direction,
     update_moments,
 )
-from optax_armijo.presets.memory import (
+from optax_armijo.published.memory import (
     Changes,
     LossAverage,
     SmoothedSides,
@@ -41,7 +40,7 @@ from optax_armijo.presets.memory import (
     next_in_cycle,
     shares,
 )
-from optax_armijo.search.directions import slopes
+from optax_armijo.search.directions import check_adam, slopes
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.transformation import Batch, transformation
 from optax_armijo.search.weight_decay import decay_updates
@@ -150,7 +149,7 @@ def published(
 def _check(method: Method) -> None:
     """Raises ValueError for a number outside its range."""
     if method.adam is not None:
-        check_adam(method.adam)
+        check_adam(method.adam.b1, method.adam.b2, method.adam.eps)
     check_range("c", method.c, above=0, below=1)
     check_range("decrease_factor", method.decrease_factor, above=0, below=1)
     check_range("increase_factor", method.increase_factor, at_least=1)

@@ -3,19 +3,22 @@
 All lists have one array a trainable leaf.
 """
 
-import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from optax_armijo._checks import check_range
 from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.search.directions import Leaves, slopes
+from optax_armijo.search.directions import (
+    Leaves,
+    debias,
+    inverse_root,
+    slopes,
+    update_moment,
+)
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.transformation import Batch
 
@@ -50,13 +53,6 @@ class Adam(NamedTuple):
     count_ahead: int = 0
 
 
-def check_adam(adam: Adam) -> None:
-    """Raises ValueError for a number outside its range."""
-    check_range("b1", adam.b1, at_least=0, below=1)
-    check_range("b2", adam.b2, at_least=0, below=1)
-    check_range("eps", adam.eps, above=0)
-
-
 def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
     """Returns optax's state of Adam or AMSGrad, of zeros, in float32 or wider."""
     if adam is None:
@@ -78,17 +74,14 @@ def update_moments(
     if adam is None:
         return moments
 
-    def average(decay: Scalar, order: int, tree: Any) -> Any:
-        leaves = []
-        for old, grad in zip(grouping.trainable(tree), grads, strict=True):
-            rate = jnp.asarray(decay, old.dtype)
-            leaves.append(rate * old + (1 - rate) * grad.astype(old.dtype) ** order)
-        return grouping.masked(leaves)
+    def updated(tree: Any, decay: Scalar, order: int) -> Any:
+        old = grouping.trainable(tree)
+        return grouping.masked(update_moment(old, grads, decay, order))
 
     mu = moments.mu
     if adam.momentum != "none":
-        mu = average(adam.b1, 1, mu)
-    nu = average(adam.b2, 2, moments.nu)
+        mu = updated(mu, adam.b1, 1)
+    nu = updated(moments.nu, adam.b2, 2)
     moments = moments._replace(count=increment(moments.count), mu=mu, nu=nu)
     if adam.amsgrad:
         nu_max = jax.tree.map(jnp.maximum, moments.nu_max, nu)
@@ -155,30 +148,21 @@ def step_direction(
 
 def _along_momentum(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
     """Returns ``-P m / (1 - b1 ** k)``."""
-    means = _debiased(grouping, adam, moments.mu, moments.count, adam.b1)
+    mu = grouping.trainable(moments.mu)
+    means = debias(mu, adam.b1, _count(adam, moments))
     pairs = zip(means, _scales(grouping, adam, moments), strict=True)
     return [-m * p for m, p in pairs]
 
 
 def _scales(grouping: Grouping, adam: Adam, moments: Any) -> list[jax.Array]:
     """Returns P."""
-    squares = moments.nu_max if adam.amsgrad else moments.nu
-    squares = _debiased(grouping, adam, squares, moments.count, adam.b2)
-    return [1 / (jnp.sqrt(v) + jnp.asarray(adam.eps, v.dtype)) for v in squares]
+    squares = grouping.trainable(moments.nu_max if adam.amsgrad else moments.nu)
+    return inverse_root(debias(squares, adam.b2, _count(adam, moments)), adam.eps)
 
 
-def _debiased(
-    grouping: Grouping, adam: Adam, tree: Any, count: Any, decay: Scalar
-) -> list[jax.Array]:
-    """Divides moments by ``1 - decay ** k``."""
-    count = jnp.maximum(count + adam.count_ahead, 1)
-
-    @functools.cache
-    def correction(dtype: np.dtype) -> jax.Array:
-        return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
-
-    # Before the first good batch moments are zero, and nothing moves.
-    return [x / correction(x.dtype) for x in grouping.trainable(tree)]
+def _count(adam: Adam, moments: Any) -> jax.Array:
+    """Returns k; 1 before the first good batch, while moments are zero."""
+    return jnp.maximum(moments.count + adam.count_ahead, 1)
 
 
 def choose(

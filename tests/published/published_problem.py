@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from reference_presets import Arrays
+from reference_methods import Arrays
 
 import optax_armijo
 

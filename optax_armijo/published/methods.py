@@ -11,9 +11,9 @@ import optax
 from optax_armijo._checks import check_choice, check_range
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.functions import one_group
-from optax_armijo.presets.directions import Adam
-from optax_armijo.presets.memory import Smoothing
-from optax_armijo.presets.step import Method, Polyak, published
+from optax_armijo.published.directions import Adam
+from optax_armijo.published.memory import Smoothing
+from optax_armijo.published.step import Method, Polyak, published
 
 
 def sls(

@@ -6,7 +6,7 @@ import pytest
 from toys import LABELS, network_params, run
 
 from optax_armijo import armijo_info, plasls
-from optax_armijo.presets.memory import Weights, combine
+from optax_armijo.published.memory import Weights, combine
 
 
 def turns(num_steps, impact):

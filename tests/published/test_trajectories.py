@@ -17,7 +17,7 @@ from published_problem import (
     numpy_problems,
     trajectory,
 )
-from reference_presets import (
+from reference_methods import (
     ADAM,
     ADAMSLS,
     AMSGRAD_SLS,
@@ -69,7 +69,7 @@ _PAPER_PLASLS = Plasls(form="paper", c=0.1, init=0.1)
 _HEAVY_AMSGRAD = AMSGRAD_SLS._replace(momentum=True)
 _SALSA_MV = Salsa(use_mv=True, negative="plain")
 
-# A preset of the library, and its twin: (name, library, twin).
+# A method of the library, and its twin: (name, library, twin).
 TABLE: list[tuple[str, optax.GradientTransformationExtraArgs, Method]] = [
     ("adamsls", oa.adamsls(), ADAMSLS._replace(c=0.1, init=0.1)),
     (

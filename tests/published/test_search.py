@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optax_armijo.presets import search
+from optax_armijo.published import search
 
 C = 0.5
 
