@@ -36,6 +36,20 @@ class LastStep(NamedTuple):
     num_evaluations: jax.Array
 
 
+class LossStatistics(NamedTuple):
+    """Of the losses of good batches, by exponential moving averages.
+
+    Attributes:
+      average: of the losses at params.  # f[]
+      deviation: of their distance from it.  # f[]
+      lowest: of all evaluations, trials included; the largest number before.  # f[]
+    """
+
+    average: jax.Array
+    deviation: jax.Array
+    lowest: jax.Array
+
+
 class ArmijoState(NamedTuple):
     """State of Adam with `Backtracking`; all but Adam's moments is O(G) numbers.
 
@@ -48,9 +62,7 @@ class ArmijoState(NamedTuple):
       factor: that all groups share.  # f[]
       group_tested_at: k at the group's last test of its own, 0 before.  # i32[G]
       tested_at: k at the last test of the whole step.  # i32[]
-      lowest_loss: of all evaluations, the largest number before.  # f[]
-      loss_average: exponential moving average of the losses at params.  # f[]
-      loss_deviation: that of their distance from it.  # f[]
+      losses: average, deviation and lowest of the losses so far.
       last_move: step sizes of the last move, along the direction of `adam`.  # f[G]
       total_trials: evaluations so far that moved the group.  # i32[G]
       total_evaluations: evaluations so far, besides the gradient's.  # i32[]
@@ -64,9 +76,7 @@ class ArmijoState(NamedTuple):
     factor: jax.Array
     group_tested_at: jax.Array
     tested_at: jax.Array
-    lowest_loss: jax.Array
-    loss_average: jax.Array
-    loss_deviation: jax.Array
+    losses: LossStatistics
     last_move: jax.Array
     total_trials: jax.Array
     total_evaluations: jax.Array

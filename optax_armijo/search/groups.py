@@ -82,7 +82,7 @@ def nothing_found(problem: Problem, state: ArmijoState) -> Groups:
         loss=problem.value,
         error=zero,
         noise=zero,
-        lowest=state.lowest_loss,
+        lowest=state.losses.lowest,
         searched=no,
         accepted=no,
         num_trials=no.astype(jnp.int32),

@@ -12,9 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from optax.tree_utils import tree_where
 
 from optax_armijo._numerics import divide, increment
-from optax_armijo._state import ArmijoState, LastStep
+from optax_armijo._state import ArmijoState, LastStep, LossStatistics
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.groups import compare_groups, due_for_test, nothing_found
 from optax_armijo.search.linesearch import Backtracking
@@ -45,8 +46,8 @@ def take_step(
     slope = problem.slopes(moments.direction())  # [G]
     is_good = jnp.isfinite(problem.value) & jnp.all(jnp.isfinite(slope))
     # If the loss is far above those before, was the last step the cause?
-    excess = problem.value - state.loss_average
-    far_above = FAR * state.loss_deviation + problem.tolerance
+    excess = problem.value - state.losses.average
+    far_above = FAR * state.losses.deviation + problem.tolerance
     is_far = (k >= WARM_UP_STEPS) & (excess > far_above)
     # A finite loss whose gradient is not may come of this batch alone: not so twice.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
@@ -79,7 +80,7 @@ def take_step(
     limit_by_loss = loss_limit(problem, predicted, found.lowest, k)
     limit = jnp.minimum(limit_by_loss, size_limit(problem, sizes, k))
     tests = is_good & is_due & jnp.any(sizes > 0)
-    growth = _growth(k.astype(dtype), state.tested_at.astype(dtype))
+    growth = _growth(k, state.tested_at, dtype)
     grown = before * jnp.where(predicted > 0, growth, 1)
     begin = jnp.minimum(jnp.where(is_first, 1, grown), limit)
     # Steps may be short since zero is near, or since the loss goes on below zero.
@@ -119,13 +120,9 @@ def take_step(
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
     num_evaluations = found.num_evaluations + num_searched
     tested_at = _tested_at(search, state, k, tests, undoes)
-    losses = jnp.where(is_good, problem.value, state.lowest_loss)
-    average = state.loss_average + (1 - LOSS_DECAY) * excess
-    average = jnp.where(k <= 1, problem.value, average)
-    spread = jnp.where(k <= 1, 0, jnp.abs(excess))
-    deviation = state.loss_deviation + (1 - LOSS_DECAY) * (
-        spread - state.loss_deviation
-    )
+    losses = _with_loss(state.losses, problem.value, k)
+    losses = tree_where(is_good, losses, state.losses)
+    lowest = jnp.minimum(found.lowest, whole.lowest)
     return grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         num_steps=increment(state.num_steps),
@@ -138,9 +135,7 @@ def take_step(
         ),
         group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
         tested_at=tested_at,
-        lowest_loss=jnp.minimum(jnp.minimum(found.lowest, whole.lowest), losses),
-        loss_average=jnp.where(is_good, average, state.loss_average),
-        loss_deviation=jnp.where(is_good, deviation, state.loss_deviation),
+        losses=losses._replace(lowest=jnp.minimum(losses.lowest, lowest)),
         last_move=jnp.where(undoes, 0, jnp.where(is_good, applied, state.last_move)),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
@@ -156,6 +151,19 @@ def take_step(
             step_factor=jnp.where(tests, divide(whole.applied, begin, 0), 1),
             num_evaluations=num_evaluations,
         ),
+    )
+
+
+def _with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStatistics:
+    """The statistics with another loss in them; the first one is all there is."""
+    excess = loss - losses.average
+    spread = jnp.abs(excess) - losses.deviation
+    average = losses.average + (1 - LOSS_DECAY) * excess
+    deviation = losses.deviation + (1 - LOSS_DECAY) * spread
+    return LossStatistics(
+        average=jnp.where(k <= 1, loss, average),
+        deviation=jnp.where(k <= 1, 0, deviation),
+        lowest=jnp.minimum(losses.lowest, loss),
     )
 
 
@@ -179,14 +187,16 @@ def _shortened(factor: jax.Array, k: jax.Array, tested_at: jax.Array) -> jax.Arr
 
     The next step is tested, so it may be longer by `_growth`, and the warm-up goes on.
     """
+    growth = _growth(k, tested_at, factor.dtype)
     k = k.astype(factor.dtype)
     warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
-    return SHORTENED * factor * warmed / _growth(k, tested_at.astype(factor.dtype))
+    return SHORTENED * factor * warmed / growth
 
 
-def _growth(k: jax.Array, tested_at: jax.Array) -> jax.Array:
+def _growth(k: jax.Array, tested_at: jax.Array, dtype: Any) -> jax.Array:
     """By how much step sizes may have grown since a test, f[]."""
-    return jnp.minimum(k / jnp.maximum(tested_at, 1), LARGEST_GROWTH)
+    since = k.astype(dtype) / jnp.maximum(tested_at, 1).astype(dtype)
+    return jnp.minimum(since, LARGEST_GROWTH)
 
 
 def _shares(predicted: jax.Array, problem: Problem, whole: Whole) -> jax.Array:

@@ -11,7 +11,12 @@ import optax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import in_dtype, increment, search_dtype
-from optax_armijo._state import ArmijoState, encode_labels, no_step
+from optax_armijo._state import (
+    ArmijoState,
+    LossStatistics,
+    encode_labels,
+    no_step,
+)
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
@@ -274,9 +279,11 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         factor=jnp.ones((), dtype),
         group_tested_at=zeros(jnp.int32, num_groups),
         tested_at=zeros(jnp.int32),
-        lowest_loss=jnp.full((), jnp.finfo(dtype).max, dtype),
-        loss_average=zeros(dtype),
-        loss_deviation=zeros(dtype),
+        losses=LossStatistics(
+            average=zeros(dtype),
+            deviation=zeros(dtype),
+            lowest=jnp.full((), jnp.finfo(dtype).max, dtype),
+        ),
         last_move=zeros(dtype, num_groups),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
