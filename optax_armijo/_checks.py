@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import optax
 from jax.core import Tracer
 
 
@@ -48,6 +49,27 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     if value not in choices:
         allowed = ", ".join(map(repr, choices))
         raise ValueError(f"{name} must be one of {allowed}; got {value!r}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raises TypeError unless the value is a function."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function; got {type(value).__name__}")
+
+
+def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Returns an optax transformation that takes extra arguments.
+
+    Raises:
+      TypeError: another object, such as the function that makes one.
+    """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        called = f"; call it: {getattr(tx, '__name__', 'it')}()"
+        raise TypeError(
+            f"{name} must be an optax transformation; got {type(tx).__name__}"
+            f"{called if callable(tx) else ''}"
+        )
+    return optax.with_extra_args_support(tx)
 
 
 def check_order(low_name: str, low: Any, high_name: str, high: Any) -> None:

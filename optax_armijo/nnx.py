@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optax_armijo._checks import check_range
+from optax_armijo._checks import check_callable, check_range
 from optax_armijo.training.objective import Whole, build_objective, is_key, with_aux
 from optax_armijo.training.train_step import (
     TrainMetrics,
@@ -55,8 +55,9 @@ def make_train_step(
 
     Raises:
       ValueError: as `optax_armijo.make_train_step`.
-      TypeError: a transformation beside `loss_fn`; when traced, params and state in the
-        place of model and optimizer, or an ``nnx.ModelAndOptimizer``.
+      TypeError: a transformation beside `loss_fn` or in its place; when traced,
+        params and state in the place of model and optimizer, or an
+        ``nnx.ModelAndOptimizer``.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -75,6 +76,7 @@ def make_train_step(
             f"is in the nnx.Optimizer; got also {others[0]!r}. For params without a "
             "module take optax_armijo.make_train_step"
         )
+    check_callable("loss_fn", loss_fn)
     check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
     if microbatch_argnums is not None:
         microbatch_argnums = [i + 1 for i in microbatch_argnums]

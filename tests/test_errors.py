@@ -340,6 +340,24 @@ def test_an_array_that_is_donated_twice_is_named():
     assert isinstance(step, jax.stages.Wrapped)
 
 
+def test_a_function_in_the_place_of_a_transformation():
+    """The function that makes one, or the two arguments the wrong way round."""
+    tx, loss_fn = optax_armijo.armijo_adam(), lambda params: 0.0
+    make: Any = optax_armijo.make_train_step
+    with pytest.raises(TypeError, match=r"tx must be .*; call it: armijo_adam\(\)"):
+        make(loss_fn, optax_armijo.armijo_adam)
+    with pytest.raises(TypeError, match="loss_fn must be a function; got Gradient"):
+        make(tx, loss_fn)
+    for wrap, name in (
+        (optax_armijo.average_iterates, "tx"),
+        (optax_armijo.dynamic_loss_scale, "inner"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be an optax transformation"):
+            wrap(optax_armijo.armijo_adamw)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match=r"got float$"):
+            wrap(1e-3)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_train_step_of_a_loss_with_aux_that_is_not_said():
     tx, params = armijo_adam(LABELS), network_params()
     step = make_train_step(lambda params: (network_loss(params), {}), tx)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._checks import check_range
+from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._state import find_states
 from optax_armijo.labels.paths import Path, paths_and_leaves
@@ -52,6 +52,7 @@ def average_iterates(
       A transformation with the updates of `tx`. State: `AveragedState`.
 
     Raises:
+      TypeError: `tx` is no transformation.
       ValueError: `fraction` outside its range; when traced, no params given.
 
     Example:
@@ -71,7 +72,7 @@ def average_iterates(
       <https://arxiv.org/abs/1212.1824>`_.
     """
     check_range("fraction", fraction, above=0, at_most=1)
-    inner = optax.with_extra_args_support(tx)
+    inner = as_transformation("tx", tx)
 
     def init_fn(params: Any) -> AveragedState:
         average = jax.tree.map(_wide, _keep_averaged(params, params))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._checks import check_range
+from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import (
     all_finite,
     has_no_gradient,
@@ -70,6 +70,7 @@ def dynamic_loss_scale(
       gradient; its state is a `LossScaleState`.
 
     Raises:
+      TypeError: `inner` is no transformation.
       ValueError: an argument outside its range.
 
     Example:
@@ -89,7 +90,7 @@ def dynamic_loss_scale(
     check_range("init_scale", init_scale, at_least=min_scale, at_most=max_scale)
     check_range("factor", factor, above=1)
     check_range("growth_interval", growth_interval, at_least=1, is_integer=True)
-    transform = optax.with_extra_args_support(inner)
+    transform = as_transformation("inner", inner)
 
     def init_fn(params: Any) -> LossScaleState:
         def own() -> tuple[jax.Array, jax.Array]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from optax_armijo._checks import check_range
+from optax_armijo._checks import as_transformation, check_callable, check_range
 from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
 from optax_armijo.labels.paths import paths_and_leaves
 from optax_armijo.training.objective import build_objective, with_aux
@@ -78,6 +78,7 @@ def make_train_step(
       The step; `metrics` are `TrainMetrics`.
 
     Raises:
+      TypeError: `loss_fn` is no function, or `tx` no transformation.
       ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
         arguments with other numbers of rows, none to split, `microbatch_argnums` out of
         range, a loss that is not a scalar; when called, one array in two places that
@@ -101,7 +102,8 @@ def make_train_step(
       (3.5, True, True)
     """
     check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
-    transform = optax.with_extra_args_support(tx)
+    check_callable("loss_fn", loss_fn)
+    transform = as_transformation("tx", tx)
     make_objective = functools.partial(
         build_objective,
         with_aux(loss_fn, has_aux),
