@@ -54,6 +54,7 @@ class Size(NamedTuple):
 
 SIZES = {
     "base": Size(12, 768, 30522, 32, 128),
+    "medium": Size(6, 384, 30522, 32, 32),  # as MiniLM in the comparison
     "small": Size(2, 128, 1000, 16, 32),
     "tiny": Size(1, 64, 50, 4, 8),
 }
@@ -249,6 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--batch-size", type=positive, help="default: 32, of the small size 16")
     text = "beside AdamW, default: armijo_adam"
     add("--methods", type=methods, default=["armijo_adam"], metavar="A,B", help=text)
+    text = "of the forward pass, default: both"
+    dtypes = some_of(DTYPES)
+    add("--dtypes", type=dtypes, default=[*DTYPES], metavar="A,B", help=text)
     options = parser.parse_args(argv)
     device = jax.devices()[0]
     name = options.size or ("small" if device.platform == "cpu" else "base")
@@ -274,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         rows = [
             row
-            for dtype in DTYPES
+            for dtype in options.dtypes
             for row in measure(size, dtype, options.methods, options.steps, progress)
         ]
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")

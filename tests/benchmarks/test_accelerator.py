@@ -108,6 +108,7 @@ def test_the_step_is_exported_for_a_tpu_and_a_gpu():
         ("--steps", "0"),
         ("--batch-size", "many"),
         ("--methods", "salsa,sgd"),
+        ("--dtypes", "float8"),
     ],
 )
 def test_a_bad_option_is_one_line_and_nothing_is_run(
