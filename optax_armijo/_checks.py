@@ -64,10 +64,10 @@ def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraAr
       TypeError: another object, such as the function that makes one.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        called = f"; call it: {getattr(tx, '__name__', 'it')}()"
+        made_by = getattr(tx, "__name__", "")
+        hint = f"; call it: {made_by}()" if made_by else ""
         raise TypeError(
-            f"{name} must be an optax transformation; got {type(tx).__name__}"
-            f"{called if callable(tx) else ''}"
+            f"{name} must be an optax transformation; got {type(tx).__name__}{hint}"
         )
     return optax.with_extra_args_support(tx)
 
