@@ -19,13 +19,15 @@ def each_entry(params: Any) -> Any:
 
 
 # Each kind of state: of the search with moments and without, of a published method, and
-# of wrappers. How each is built around params of any structure.
+# of wrappers, here around weight decay. How each is built around params of any
+# structure.
 FORMS = {
     "armijo_adam": lambda: oa.armijo_adam(each_entry),
-    "armijo_adamw": lambda: oa.armijo_adamw(weight_decay=0.1),
     "scale_by_armijo": lambda: optax.chain(optax.sgd(1.0), oa.scale_by_armijo()),
     "salsa": lambda: oa.salsa(),
-    "wrapped": lambda: oa.average_iterates(oa.dynamic_loss_scale(oa.armijo_adam())),
+    "wrapped": lambda: oa.average_iterates(
+        oa.dynamic_loss_scale(oa.armijo_adamw(weight_decay=0.1))
+    ),
 }
 each_form = pytest.mark.parametrize("name", FORMS)
 
@@ -134,6 +136,7 @@ def test_leaves_without_an_entry_train_nothing_and_break_nothing(name, is_jitted
 
 
 EVERY_FORM = FORMS | {
+    "armijo_adamw": oa.armijo_adamw,
     "loss_fraction=None": lambda: oa.armijo_adam(
         linesearch=oa.Backtracking(loss_fraction=None)
     ),
