@@ -132,8 +132,10 @@ def test_trap_10_the_label_function_sees_params_in_init_and_in_update():
         seen.append(params)
         return optax_armijo.one_group(params)
 
-    params = network_params()
-    one_step(armijo_adam(param_labels), params, network_loss)
+    params, tx = network_params(), armijo_adam(param_labels)
+    grads, state = jax.tree.map(jnp.ones_like, params), tx.init(params)
+    more = {"value": 1.0, "value_fn": network_loss}
+    jax.eval_shape(lambda: tx.update(grads, state, params, **more))
     assert len(seen) >= 2
     assert all(tree is params for tree in seen)
 

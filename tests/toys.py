@@ -56,14 +56,16 @@ def one_step(
 ) -> tuple[Any, Any]:
     """Returns updates and state of a first step."""
     value, grads = jax.value_and_grad(loss_fn)(params)
-    arguments = {"value": value, "grad": grads, "value_fn": loss_fn} | extra_args
+    more = {"value": value, "grad": grads} | extra_args
+    value_fn = more.pop("value_fn", loss_fn)
     with_extra_args = optax.with_extra_args_support(tx)
 
+    # All arrays are arguments: steps of other tests are the same program.
     @jax.jit
-    def update(state: Any) -> tuple[Any, Any]:
-        return with_extra_args.update(grads, state, params, **arguments)
+    def update(grads: Any, state: Any, params: Any, more: Any) -> tuple[Any, Any]:
+        return with_extra_args.update(grads, state, params, value_fn=value_fn, **more)
 
-    return update(tx.init(params))
+    return update(grads, tx.init(params), params, more)
 
 
 class Step(NamedTuple):

@@ -120,11 +120,11 @@ def test_a_gradient_that_is_nan_now_and_then_does_not_stop_the_run():
 def test_after_a_step_is_undone_the_next_is_a_quarter_of_it(num_good):
     """In the warm-up too, in which the applied part of a step grows."""
 
-    def loss_fn(params, step):
+    def loss_fn(params, is_last):
         """Finite in the step `num_good` only where the last step began."""
         loss = jnp.sum((params["w"] - 3.0) ** 2)
         is_away = jnp.any(jnp.abs(params["w"] - params["start"]) > 1e-5)
-        return jnp.where((step == num_good) & is_away, jnp.nan, loss)
+        return jnp.where(is_last & is_away, jnp.nan, loss)
 
     tx = armijo_adam(
         lambda params: {"w": "w", "start": FROZEN},
@@ -132,9 +132,10 @@ def test_after_a_step_is_undone_the_next_is_a_quarter_of_it(num_good):
     )
 
     @jax.jit
-    def step_fn(params, state, step):
-        value, grads = jax.value_and_grad(loss_fn)(params, step)
-        more = {"value": value, "grad": grads, "value_fn": lambda p: loss_fn(p, step)}
+    def step_fn(params, state, is_last):
+        value_fn = lambda params: loss_fn(params, is_last)  # noqa: E731
+        value, grads = jax.value_and_grad(value_fn)(params)
+        more = {"value": value, "grad": grads, "value_fn": value_fn}
         updates, state = tx.update(grads, state, params, **more)
         return optax.apply_updates(params, updates), state
 
@@ -143,7 +144,7 @@ def test_after_a_step_is_undone_the_next_is_a_quarter_of_it(num_good):
     for step in range(num_good + 2):
         if step < num_good:
             params["start"] = params["w"]
-        params, state = step_fn(params, state, step)
+        params, state = step_fn(params, state, jnp.array(step == num_good))
         applied.append(float(armijo_info(state).applied_step_size[0]))
     last, back, again = applied[num_good - 1 :]
     assert back == -last and last > 0
@@ -220,11 +221,12 @@ def test_a_constant_in_a_unit_of_its_own_moves(unit, factor):
 
     def loss_fn(params, step):
         del step
-        errors = params["c"] / unit - 3.0, params["w"] - 3.0
-        return factor * (errors[0] ** 2 + errors[1] ** 2)
+        errors = params["c"] / params["unit"] - 3.0, params["w"] - 3.0
+        return params["factor"] * (errors[0] ** 2 + errors[1] ** 2)
 
-    params = {"c": jnp.array(unit), "w": jnp.array(1.0)}
-    tx = armijo_adam({"c": "c", "w": "w"}, eps=1e-30)
+    params = {"c": unit, "w": 1.0, "unit": unit, "factor": factor}
+    params = {name: jnp.array(x) for name, x in params.items()}
+    tx = armijo_adam({"c": "c", "w": "w", "unit": FROZEN, "factor": FROZEN}, eps=1e-30)
     last = run(tx, params, loss_fn, num_steps=60)[-1].params
     assert last["c"] / unit > 2.5 and last["w"] > 2.5
 
@@ -288,9 +290,7 @@ def test_trap_1_a_search_that_finds_nothing_comes_back(name, bad, part):
     }[name]
 
     @jax.jit
-    def step_fn(params, state, step, is_spoilt):
-        fails = is_spoilt & (step >= bad) & (step < bad + 4)
-
+    def step_fn(params, state, step, fails):
         def value_fn(moved):
             is_moved = jnp.any(moved["head"]["b"] != params["head"]["b"])
             return jnp.where(fails & is_moved, jnp.inf, network_loss(moved, step))
@@ -305,11 +305,12 @@ def test_trap_1_a_search_that_finds_nothing_comes_back(name, bad, part):
         params = network_params()
         state, info, num_failed = tx.init(params), None, 0
         for step in range(bad + 30):
-            params, updates, state = step_fn(params, state, step, is_spoilt)
+            fails = is_spoilt and bad <= step < bad + 4
+            params, updates, state = step_fn(params, state, step, jnp.array(fails))
             info = armijo_info(state)
             assert np.all(info.step_size > 0) and np.all(np.isfinite(info.step_size))
             whole_step_failed = float(info.step_factor) == 0
-            if bad <= step < bad + 4 and is_spoilt and whole_step_failed:
+            if fails and whole_step_failed:
                 num_failed += 1
                 np.testing.assert_array_equal(updates["head"]["b"], 0)
         assert num_failed or not is_spoilt
