@@ -37,11 +37,11 @@ class LastStep(NamedTuple):
 
 
 class LossStatistics(NamedTuple):
-    """Of the losses of good batches, by exponential moving averages.
+    """What is known of the losses so far, those of bad batches left out.
 
     Attributes:
-      average: of the losses at params.  # f[]
-      deviation: of their distance from it.  # f[]
+      average: exponential moving average of the losses at params.  # f[]
+      deviation: that of their distance from it.  # f[]
       lowest: of all evaluations, trials included; the largest number before.  # f[]
     """
 

@@ -47,7 +47,7 @@ def check(tx, losses, step_sizes, num_trials, final):
 
 
 @pytest.mark.parametrize("name", ["adamsls", "plasls", "salsa"])
-def test_presets_follow_the_released_code(name, x64):
+def test_methods_follow_the_released_code(name, x64):
     tx = {
         "adamsls": oa.adamsls(c=0.3, init_step_size=3.0),
         "plasls": oa.plasls(LABELS, c=0.6, init_step_size=3.0),
@@ -158,7 +158,7 @@ TABLE: list[tuple[str, optax.GradientTransformationExtraArgs, Method]] = [
 @pytest.mark.parametrize(
     ("tx", "twin"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_presets_follow_their_twins(tx, twin, x64):
+def test_methods_follow_their_twins(tx, twin, x64):
     if isinstance(twin, Plasls) and twin.joint_steps > NUM_STEPS:
         steps = run(twin, PARAMS, [0] * len(GROUPS), numpy_problems())
     else:
