@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from cli import make_parser, positive, some_of  # noqa: E402
-from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
+from methods import HAND_TUNED, METHODS, SHARED, SWEPT  # noqa: E402
 from protocol import RECORDS, Job, append, wanted  # noqa: E402
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
 from tasks import LISTS, TASKS, Setup, make_task  # noqa: E402
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             )
         return [int(x) for x in values]
 
-    parser, methods = make_parser(__doc__), [*METHODS, *SWEPT, HAND_TUNED]
+    parser, methods = make_parser(__doc__), [*METHODS, *SWEPT, *SHARED, HAND_TUNED]
     add, tasks = parser.add_argument, some_of([*LISTS, *TASKS])
     text = "names of tasks or of their lists, default: development"
     add("--tasks", type=tasks, default=["development"], metavar="A,B", help=text)

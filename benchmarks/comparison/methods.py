@@ -1,7 +1,8 @@
 """The optimizers that are compared, by name.
 
-AdamW's names carry a learning rate, such as ``adamw@1e-04``: `SWEPT` are the methods
-whose rate is swept, task by task, over `RATES` until the best is not at the edge.
+Some names carry a learning rate, such as ``adamw@1e-04``. The rate of the methods in
+`SWEPT` is swept task by task, over `RATES`, until the best is not at the edge. That of
+the methods in `SHARED` is one for all tasks, the best on the development tasks.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,20 @@ DECAY = 0.01  # of AdamW, on matrices alone
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
 CONSTANT = "adamw_constant"
 SWEPT = {"adamw": "AdamW, warm-up and cosine", CONSTANT: "AdamW, constant rate"}
-HAND_TUNED = "hand_tuned"
+# name: (whose rate it is, title); each is one method with one rate for all tasks.
+SHARED = {
+    "one_adamw": ("adamw", "one AdamW for everything, warm-up and cosine"),
+    "one_schedule_free": ("schedule_free_adamw", "one schedule-free AdamW, warm-up"),
+    "one_momo": ("momo_adam", "one MoMo-Adam"),
+}
+SHARED_TITLES = dict(SHARED.values())
+FIRST_SHARED_RATES = (5e-4, 1e-3, 2e-3)
+HAND_TUNED, PUBLISHED, LBFGS = "hand_tuned", "published_rates", "lbfgs"
+# The defaults of gsplat's trainer (github.com/nerfstudio-project/gsplat,
+# examples/simple_trainer.py) for a scene of size 1. Its rate of positions falls to a
+# hundredth over the run.
+GSPLAT = {"position": 1.6e-4, "log_scale": 5e-3, "rotation": 1e-3}
+GSPLAT |= {"colour": 2.5e-3, "opacity": 5e-2, "camera": 1e-5}
 
 
 class Method(NamedTuple):
@@ -29,11 +43,33 @@ class Method(NamedTuple):
         their own.
       title: in tables.
       eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
+      num_gradients: ``(opt_state) -> number`` of gradients that the last step took
+        beside the first.
     """
 
     make: Callable[[Any, int], optax.GradientTransformation]
     title: str
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
+    num_gradients: Callable[[Any], int] = lambda _: 0
+
+
+def over_the_run(num_steps: int) -> optax.Schedule:
+    """A cosine from 1 to 0, which the authors of Prodigy and D-Adaptation advise."""
+    return optax.cosine_decay_schedule(1.0, num_steps)
+
+
+def gsplat(labels: Any, num_steps: int) -> optax.GradientTransformation:
+    """Adam with gsplat's rates for the parts of a splat."""
+    falling = optax.exponential_decay(GSPLAT["position"], num_steps, 0.01)
+    rates = GSPLAT | {"position": falling}
+    adams = {part: optax.adam(rate, eps=1e-15) for part, rate in rates.items()}
+    return optax.partition(adams, labels)
+
+
+def num_zoom_steps(opt_state: Any) -> int:
+    """The gradients that L-BFGS's line search took beside the step's own."""
+    info = optax.tree.get(opt_state, "info")
+    return int(info.num_linesearch_steps) if info is not None else 0
 
 
 METHODS = {
@@ -59,6 +95,19 @@ METHODS = {
         "schedule-free AdamW",
         contrib.schedule_free_eval_params,
     ),
+    # With a schedule over the run, whose length they know as AdamW's cosine does.
+    "prodigy_cosine": Method(
+        lambda _, steps: contrib.prodigy(over_the_run(steps)), "Prodigy, cosine"
+    ),
+    "dadapt_adamw_cosine": Method(
+        lambda _, steps: contrib.dadapt_adamw(over_the_run(steps)),
+        "D-Adaptation, cosine",
+    ),
+    # On tasks of some kinds alone.
+    LBFGS: Method(
+        lambda *_: optax.lbfgs(), "`optax.lbfgs()`", num_gradients=num_zoom_steps
+    ),
+    PUBLISHED: Method(gsplat, "Adam, gsplat's rates"),
 }
 
 
@@ -71,13 +120,22 @@ def method_of(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    kind, rate = name.split("@")
+    kind, _, text = name.partition("@")
+    title, rate = f"{(SWEPT | SHARED_TITLES)[kind]}, {text}", float(text)
+    if kind == "momo_adam":
+        return Method(lambda *_: contrib.momo_adam(rate), title)
+    if kind == "schedule_free_adamw":
 
-    def make(labels: Any, num_steps: int) -> optax.GradientTransformation:
-        schedule = at_rate(float(rate), num_steps, kind == "adamw")
+        def warmed_up(_: Any, num_steps: int) -> optax.GradientTransformation:
+            return contrib.schedule_free_adamw(rate, max(1, num_steps // 10))
+
+        return Method(warmed_up, title, contrib.schedule_free_eval_params)
+
+    def make(_: Any, num_steps: int) -> optax.GradientTransformation:
+        schedule = at_rate(rate, num_steps, kind == "adamw")
         return optax.adamw(schedule, weight_decay=DECAY, mask=matrices)
 
-    return Method(make, f"{SWEPT[kind]}, {rate}")
+    return Method(make, title)
 
 
 def hand_tuned(rates: dict[str, float], cosine: bool) -> Method:

@@ -3,10 +3,13 @@
 1. Two seeds of every method. AdamW's rates, and those of AdamW at a constant rate,
    begin with three; while the best of a sweep is at its edge, the sweep goes on there.
    Best is meant by the score and by the loss, of the last iterate and of the average.
-2. Where parts differ in scale, Adam with a rate for each: `NUM_DRAWS` sets are drawn
+2. One rate for all tasks, of AdamW, schedule-free AdamW and MoMo-Adam: that with the
+   smallest mean of log(loss) over the development tasks, of the last iterate. These
+   sweeps go on at their edges, too; on test tasks only the rate that was chosen runs.
+3. Where parts differ in scale, Adam with a rate for each: `NUM_DRAWS` sets are drawn
    around the best single rate and tried with a seed of their own; the best is then a
    method.
-3. Five seeds of whatever is within two standard errors of the best, and of ours.
+4. Five seeds of whatever is within two standard errors of the best, and of ours.
 """
 
 import json
@@ -16,8 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from methods import CONSTANT, HAND_TUNED, METHODS, RATES, SWEPT, hand_tuned, method_of
-from tasks import TASKS, USUAL, Setup, family_of, make_task
+from methods import (
+    CONSTANT,
+    FIRST_SHARED_RATES,
+    HAND_TUNED,
+    LBFGS,
+    METHODS,
+    PUBLISHED,
+    RATES,
+    SHARED,
+    SWEPT,
+    hand_tuned,
+    method_of,
+)
+from tasks import LISTS, PICTURES, TASKS, USUAL, Setup, family_of, make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "benchmarks" / "results" / "comparison"
@@ -26,7 +41,7 @@ NUM_DRAWS, DRAW_SEED, DECADES = 50, 1000, 1.0
 # The rates of 3-D Gaussian splatting, raised to a small scene, at three common factors.
 GAUSSIANS = {"position": 1.6e-3, "log_scale": 5e-3, "rotation": 1e-3}
 GAUSSIANS |= {"colour": 1e-2, "opacity": 5e-2}
-PUBLISHED_RATES = {"gaussians": GAUSSIANS}
+DRAWN_FIRST = {"gaussians": GAUSSIANS}
 FACTORS = (1.0, 4.0, 10.0)
 Record = dict[str, Any]
 SIGNS = {"score": 1.0, "loss": -1.0}  # what is better, larger or smaller
@@ -100,9 +115,14 @@ def wanted(
     given.
     """
     first, wanted = seeds or FIRST_SEEDS, []
+    shared = {x: shared_rates(x, setup) for x in methods if x in SHARED}
     for task in tasks:
         records = read(task, setup)
         names = [x for method in methods for x in expanded(task, method, records)]
+        for method, (rates, best) in shared.items():
+            if task not in LISTS["development"]:
+                rates = [] if best is None else [best]
+            names += [f"{SHARED[method][0]}@{x:.0e}" for x in rates]
         jobs = [Job(task, x, seed, setup) for seed in first for x in names]
         if HAND_TUNED in methods and family_of(task).parts:
             jobs += hand_tuning(task, records, first)
@@ -125,7 +145,45 @@ def expanded(task: str, method: str, records: Sequence[Record]) -> list[str]:
     """Names the runs that stand for a method: a swept one at each of its rates."""
     if method in SWEPT:
         return [f"{method}@{x:.0e}" for x in grid(task, method, records)]
+    family = family_of(task)
+    if method == LBFGS and not family.low_noise:
+        return []
+    if method == PUBLISHED and family.kind != PICTURES:
+        return []
     return [method] if method in METHODS else []
+
+
+def shared_rates(method: str, setup: Setup = USUAL) -> tuple[list[float], float | None]:
+    """Returns the rates to try on all development tasks, and the best, if it is known.
+
+    Best is the smallest mean over tasks of the mean over seeds of log(loss).
+    Shapes: T tasks, R rates.
+    """
+    kind, _ = SHARED[method]
+    records = {task: read(task, setup) for task in LISTS["development"]}
+    first, *_, last = (RATES.index(x) for x in FIRST_SHARED_RATES)
+    while True:
+        rates = RATES[first : last + 1]
+        names = [f"{kind}@{x:.0e}" for x in rates]
+        logs = [[mean_log_loss(records[task], x) for x in names] for task in records]
+        if any(x is None for row in logs for x in row):
+            return list(rates), None
+        best = int(np.argmin(np.mean(np.array(logs, float), axis=0)))  # of [T, R]
+        old = first, last
+        first = max(0, first - (best == 0))
+        last = min(len(RATES) - 1, last + (best == len(rates) - 1))
+        if (first, last) == old:
+            return list(rates), rates[best]
+
+
+def mean_log_loss(records: Iterable[Record], method: str) -> float | None:
+    """Returns the mean of log(loss) of the last iterate, None of no runs.
+
+    It is infinite of a run that diverged.
+    """
+    runs = [x for x in records if x["method"] == method]
+    losses = [-goodness(x, "last", "loss") for x in runs]
+    return float(np.mean(np.log(losses))) if losses else None
 
 
 def grid(task: str, method: str, records: Sequence[Record]) -> list[float]:
@@ -155,7 +213,7 @@ def hand_tuning(
     sweep = [Job(task, x, seeds[0]) for x in expanded(task, CONSTANT, records)]
     if missing(sweep, records):
         return []  # the sets are drawn around the best single rate
-    number = NUM_DRAWS + len(FACTORS) * (TASKS[task][0] in PUBLISHED_RATES)
+    number = NUM_DRAWS + len(FACTORS) * (TASKS[task][0] in DRAWN_FIRST)
     draws = [Job(task, f"{HAND_TUNED}@{i}", DRAW_SEED) for i in range(number)]
     if missing(draws, records):
         return draws
@@ -165,11 +223,11 @@ def hand_tuning(
 def draw(task: str, number: int) -> dict[str, Any]:
     """Returns a set of rates and whether they follow a cosine.
 
-    The first sets have the proportions that are published for such a model, if any. The
+    The first sets have the proportions of `DRAWN_FIRST`, if any. The
     others are drawn uniformly in the logarithm, within ten times the best single rate
     and a tenth of it.
     """
-    published, parts = PUBLISHED_RATES.get(TASKS[task][0]), family_of(task).parts
+    published, parts = DRAWN_FIRST.get(TASKS[task][0]), family_of(task).parts
     if published and number < len(FACTORS):
         rates = {part: x * FACTORS[number] for part, x in published.items()}
         return {"rates": rates, "cosine": False}

@@ -20,9 +20,9 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from methods import HAND_TUNED, METHODS, SWEPT  # noqa: E402
+from methods import HAND_TUNED, METHODS, SHARED_TITLES, SWEPT  # noqa: E402
 from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
-from tasks import FAMILIES, LISTS, SCRATCH, TASKS, TUNING, family_of  # noqa: E402
+from tasks import FAMILIES, IMAGES, LISTS, TASKS, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
@@ -41,7 +41,7 @@ TITLES = (
     "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
     "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
 )
-LOG_LOSSES = {TUNING: "log loss", SCRATCH: f"log loss, {SCRATCH}"}
+LOG_LOSSES = {TUNING: "log loss", IMAGES: f"log loss, {IMAGES}"}
 # Their last rows may have fewer seeds, or be missing.
 OPTIONAL = ("armijo_adam-one", "armijo_adam-scratch", "plasls", HAND_TUNED)
 FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
@@ -172,8 +172,8 @@ def described(task: str, method: str) -> tuple[str, str, int]:
     if kind == HAND_TUNED:
         number = len(read(task, kind="-rates"))
         return "Adam, hand-tuned rates", f", best of {number} sets", number
-    if kind in SWEPT:
-        return SWEPT[kind], f", {rate}", 1
+    if rate:
+        return (SWEPT | SHARED_TITLES)[kind], f", {rate}", 1
     return METHODS[kind].title if kind in METHODS else f"`{method}`", "", 1
 
 
@@ -462,22 +462,9 @@ def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None
         if seeds:
             some = [x.on(seeds & {*x.runs}) if x else None for x in rows]
             rows = [x if x and x.runs else None for x in some]
-            heading = f"{column_of(task)}, {family.unit}"
+            heading = f"{family.kind}, {family.unit}"
             columns.setdefault(heading, {})[task] = rows
     return columns
-
-
-def column_of(task: str) -> str:
-    """Names the column of the short table that a task is in.
-
-    Example:
-      >>> [column_of(x) for x in ("news-2", "tweets-3-5000", "lora-tweets-3", "decay")]
-      ['fine-tuning', '5,000 rows', 'LoRA', 'parts of different scale']
-    """
-    function, *arguments = TASKS[task]
-    if function == "lora":
-        return "LoRA"
-    return "5,000 rows" if 5000 in arguments else family_of(task).kind
 
 
 def short_rows(

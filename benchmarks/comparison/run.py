@@ -64,7 +64,7 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
         if info is not None:
             labels = info.labels
             sizes.append(np.asarray(info.applied_step_size, float))
-        cost += 1 + price * trials[-1]
+        cost += 1 + price * trials[-1] + method.num_gradients(opt_state.inner)
         if "equal_cost" not in scores and cost >= num_steps:
             scores["equal_cost"] = validate()
         if step + 1 == early * task.steps_per_epoch:
