@@ -42,6 +42,7 @@ os.environ |= {
 }
 
 EXAMPLES_NEED = (
+    "diffrax",
     "flax",
     "matplotlib",
     "orbax",

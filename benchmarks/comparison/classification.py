@@ -23,7 +23,9 @@ from train_language_model import CONTEXT, LanguageModel, join
 
 EVAL_BATCH_SIZE = 100
 MAX_LENGTH = 32  # tokens: a tweet's median is 34, the news are cut to their beginnings
-NUM_VALIDATION = {"news-2": 400}
+NUM_VALIDATION = {"news-2": 400, "news-3": 600, "passages-5": 300}  # texts; else 1,000
+WORDS = {"passages-5": 60}  # of the passages into which a source's texts are cut
+NUM_PASSAGES = 1000  # of the validation texts
 NUM_TEST_DIGITS, NUM_TEST_TEXTS, NUM_TEST_WINDOWS = 360, 200, 500
 NUM_WINDOWS = 2000  # that the language model trains on
 WIDTH, NUM_LAYERS = 64, 2  # of the language model
@@ -52,9 +54,13 @@ SOURCES: dict[str, Callable[[], list[Row]]] = {
     "tweets-neutral": lambda: tweets(
         {"negative": "opinion", "positive": "opinion", "neutral": "neutral"}.get
     ),
+    "tweets-positive": lambda: tweets(lambda x: x if x == "positive" else "other"),
+    "tweets-negative": lambda: tweets(lambda x: x if x == "negative" else "other"),
     "news-5": news,
     "news-5-body": lambda: news(skip=100),
     "news-2": lambda: news("business", "politics"),
+    "news-3": lambda: news("entertainment", "sports", "tech"),
+    "passages-5": news,
 }
 
 
@@ -66,16 +72,66 @@ class Texts(NamedTuple):
     num_classes: int
 
 
-@functools.lru_cache(maxsize=2)
-def texts_of(source: str, num_train: int, seed: int) -> Texts:
-    """Draws training rows by the seed; the validation rows are always the same."""
+def split(source: str) -> tuple[list[Row], list[Row]]:
+    """Returns a source's pool of training rows, and its validation rows.
+
+    Texts are split before they are cut, so that no text has passages in both. Some news
+    were published twice with few changes: passages that they share are validated on.
+    """
     pool, validation = split_pool(SOURCES[source](), NUM_VALIDATION.get(source, 1000))
+    if source not in WORDS:
+        return pool, validation
+    pool, validation = (passages(rows, WORDS[source]) for rows in (pool, validation))
+    known = {row.text for row in validation}
+    pool = [row for row in pool if row.text not in known]
+    return pool, draw(validation, NUM_PASSAGES, SPLIT_SEED)
+
+
+def passages(rows: Sequence[Row], num_words: int) -> list[Row]:
+    """Cuts texts into passages of so many words; what is left at an end is dropped.
+
+    Example:
+      >>> [row.text for row in passages([Row("a b c d e", None, "letters")], 2)]
+      ['a b', 'c d']
+    """
+    return [
+        row._replace(text=" ".join(words[i : i + num_words]))
+        for row in rows
+        for words in [row.text.split()]
+        for i in range(0, len(words) - num_words + 1, num_words)
+    ]
+
+
+def mislabel(
+    labels: np.ndarray, num_classes: int, share_wrong: float, seed: int
+) -> np.ndarray:
+    """Gives each label [N], with this probability, one of the other classes at random.
+
+    Example:
+      >>> mislabel(np.zeros(5, int), 2, 1.0, seed=0).tolist()
+      [1, 1, 1, 1, 1]
+    """
+    if not share_wrong:
+        return labels
+    rng = np.random.default_rng((seed, SPLIT_SEED))
+    is_wrong = rng.random(labels.shape) < share_wrong
+    shift = rng.integers(1, num_classes, labels.shape, labels.dtype)
+    return np.where(is_wrong, (labels + shift) % num_classes, labels)
+
+
+@functools.lru_cache(maxsize=2)
+def texts_of(source: str, num_train: int, seed: int, share_wrong: float = 0.0) -> Texts:
+    """Draws training rows by the seed; the validation rows are always the same."""
+    pool, validation = split(source)
     labels = sorted({row.label for row in pool})
     tokenizer = checkpoint().tokenizer
     train, validation = (
         encode(tokenizer, rows, labels, MAX_LENGTH)
         for rows in (draw(pool, num_train, seed), validation)
     )
+    right = np.array([row.label for row in train])
+    given = mislabel(right, len(labels), share_wrong, seed).tolist()
+    train = [x._replace(label=label) for x, label in zip(train, given, strict=True)]
     return Texts(train, validation, len(labels))
 
 
@@ -84,9 +140,14 @@ def checkpoint() -> Pretrained:
     return load_pretrained("minilm")
 
 
-def fine_tuning(source: str, num_train: int, *, setup: Setup) -> Task:
-    """Trains all weights; the seed draws rows, their order and the classifier."""
-    return _text_task(source, num_train, nnx.Param, setup)
+def fine_tuning(
+    source: str, num_train: int, share_wrong: float = 0.0, *, setup: Setup
+) -> Task:
+    """Trains all weights; the seed draws rows, their order and the classifier.
+
+    A share of the training labels is wrong, of the same rows throughout a run.
+    """
+    return _text_task(source, num_train, nnx.Param, setup, share_wrong=share_wrong)
 
 
 def lora(source: str, num_train: int, *, setup: Setup) -> Task:
@@ -109,9 +170,18 @@ def lora_labels(params: Any) -> Any:
 
 
 def _text_task(
-    source: str, num_train: int, trained: Any, setup: Setup, rank: int = 0
+    source: str,
+    num_train: int,
+    trained: Any,
+    setup: Setup,
+    *,
+    rank: int = 0,
+    share_wrong: float = 0.0,
 ) -> Task:
-    size, texts = setup.batch_size or 32, functools.partial(texts_of, source, num_train)
+    size = setup.batch_size or 32
+
+    def texts(seed: int) -> Texts:
+        return texts_of(source, num_train, seed, share_wrong)
 
     def new_model(seed: int) -> BertClassifier:
         config, _, tensors = checkpoint()
@@ -161,23 +231,32 @@ class Digits(nnx.Module):
         return self.head(x.reshape(x.shape[0], -1))
 
 
-def digits(num_train: int, *, setup: Setup) -> Task:
-    """scikit-learn's 8 x 8 images of ten digits; 360 are validated on."""
+def digits(num_train: int, share_wrong: float = 0.0, *, setup: Setup) -> Task:
+    """scikit-learn's 8 x 8 images of ten digits; 360 are validated on.
+
+    A share of the training labels is wrong, of the same rows throughout a run.
+    """
+    pool, validation = digit_rows()
+    return scratch_task(
+        lambda seed: Digits(nnx.Rngs(seed)),
+        *(pool, num_train, validation, setup, share_wrong),
+    )
+
+
+def digit_rows() -> tuple[Rows, Rows]:
+    """Images [N, 8, 8, 1] in [0, 1] and their digits: a pool, and validation rows."""
     data: Any = load_digits()
     images = (data.images / 16.0).astype(np.float32)[..., None]
     rows = Rows(images, data.target.astype(np.int32))
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     validation, pool = np.split(order, [NUM_TEST_DIGITS])
-    return _scratch_task(
-        lambda seed: Digits(nnx.Rngs(seed)),
-        *(rows.at(pool), num_train, rows.at(validation), setup),
-    )
+    return rows.at(pool), rows.at(validation)
 
 
 def language_model(source: str, *, setup: Setup) -> Task:
     """Windows of text, each byte to be predicted from those before it."""
     pool, validation = map(join, split_pool(SOURCES[source](), NUM_TEST_TEXTS))
-    return _scratch_task(
+    return scratch_task(
         lambda seed: LanguageModel(WIDTH, NUM_LAYERS, nnx.Rngs(seed)),
         windows(pool, min(20_000, len(pool) // CONTEXT)),
         NUM_WINDOWS,
@@ -199,12 +278,14 @@ def windows(text: np.ndarray, number: int) -> Rows:
     return Rows(cut[:, :-1], cut[:, 1:].astype(np.int32))
 
 
-def _scratch_task(
+def scratch_task(
     new_model: Callable[[int], Any],
     pool: Rows,
     num_train: int,
     validation: Rows,
     setup: Setup,
+    share_wrong: float = 0.0,
+    trained: Any = nnx.Param,
 ) -> Task:
     """A task on arrays, of a module that maps inputs to logits, ``[..., classes]``.
 
@@ -223,15 +304,16 @@ def _scratch_task(
     def batches(seed: int, epoch: int) -> Iterator[Rows]:
         rows = np.random.default_rng(seed).permutation(len(pool.labels))[:num_train]
         order = rows[np.random.default_rng((seed, epoch)).permutation(num_train)]
+        given = mislabel(pool.labels, pool.labels.max() + 1, share_wrong, seed)
         for i in range(0, num_train - size + 1, size):
-            yield pool.at(order[i : i + size])
+            yield pool._replace(labels=given).at(order[i : i + size])
 
     parts = [
         validation.at(slice(i, i + EVAL_BATCH_SIZE))
         for i in range(0, len(validation.labels), EVAL_BATCH_SIZE)
     ]
     return _task(
-        *(new_model, nnx.Param, logits_of, batches, parts, setup),
+        *(new_model, trained, logits_of, batches, parts, setup),
         steps_per_epoch=num_train // size,
         num_epochs=5,
     )

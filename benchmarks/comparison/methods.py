@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
+from schedule_free_plus import schedule_free_plus, schedule_free_plus_eval_params
 
 from optax_armijo import Backtracking, adamsls, armijo_adam, one_group, plasls, salsa
 
@@ -58,6 +60,17 @@ def over_the_run(num_steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(1.0, num_steps)
 
 
+def warmed_up_plus(_: Any, num_steps: int) -> optax.GradientTransformation:
+    """ScheduleFree+ with a warm-up over a tenth of the steps, averaging after twice it.
+
+    As its author advises for a warm-up.
+    """
+    steps = max(1, num_steps // 10)
+    return schedule_free_plus(
+        lambda count: jnp.minimum(1.0, (count + 1) / steps), c_warmup=2 * steps
+    )
+
+
 def gsplat(labels: Any, num_steps: int) -> optax.GradientTransformation:
     """Adam with gsplat's rates for the parts of a splat."""
     falling = optax.exponential_decay(GSPLAT["position"], num_steps, 0.01)
@@ -80,7 +93,7 @@ METHODS = {
     ),
     "armijo_adam-scratch": Method(
         lambda *_: armijo_adam(linesearch=Backtracking(loss_fraction=None)),
-        "`armijo_adam(linesearch=Backtracking(loss_fraction=None))`",
+        "`armijo_adam`, `loss_fraction=None`",
     ),
     # The field's line searches, as published.
     "salsa": Method(lambda *_: salsa(), "SaLSA"),
@@ -95,6 +108,11 @@ METHODS = {
         "schedule-free AdamW",
         contrib.schedule_free_eval_params,
     ),
+    "schedule_free_plus": Method(
+        lambda *_: schedule_free_plus(),
+        "ScheduleFree+",
+        schedule_free_plus_eval_params,
+    ),
     # With a schedule over the run, whose length they know as AdamW's cosine does.
     "prodigy_cosine": Method(
         lambda _, steps: contrib.prodigy(over_the_run(steps)), "Prodigy, cosine"
@@ -102,6 +120,9 @@ METHODS = {
     "dadapt_adamw_cosine": Method(
         lambda _, steps: contrib.dadapt_adamw(over_the_run(steps)),
         "D-Adaptation, cosine",
+    ),
+    "schedule_free_plus_warmup": Method(
+        warmed_up_plus, "ScheduleFree+, warm-up", schedule_free_plus_eval_params
     ),
     # On tasks of some kinds alone.
     LBFGS: Method(

@@ -22,7 +22,7 @@ def gaussians(photograph: str, *, setup: Setup) -> Task:
     step sees 1,024 random pixels; validation is on all of them.
     """
     points, colours = load_pixels(photograph)
-    return _task(
+    return decibel_task(
         initial_params,
         lambda params, at: jnp.mean((paint(params, points[at]) - colours[at]) ** 2),
         lambda rng, size: rng.integers(0, len(points), size),
@@ -54,13 +54,13 @@ def oscillator(*, setup: Setup) -> Task:
 
     def init(seed: int) -> dict[str, Any]:
         return {
-            "network": _network(seed, (1, 32, 32, 1), 5.0),
+            "network": network(seed, (1, 32, 32, 1), 5.0),
             "damping": jnp.array(0.2),
             "stiffness": jnp.array(60.0),
         }
 
     def u(params: Any, t: jax.Array) -> jax.Array:
-        return _output(params["network"], t[None] - 1.0)[0]
+        return output(params["network"], t[None] - 1.0)[0]
 
     def residual(params: Any, t: jax.Array) -> jax.Array:
         speed = jax.grad(u, 1)
@@ -76,7 +76,7 @@ def oscillator(*, setup: Setup) -> Task:
         found = jax.vmap(u, (None, 0))(params, jnp.asarray(grid, jnp.float32))
         return jnp.mean((found - target) ** 2)
 
-    return _task(
+    return decibel_task(
         init,
         loss,
         lambda rng, size: rng.uniform(0, 2, size).astype(np.float32),
@@ -105,16 +105,16 @@ def decay(*, setup: Setup) -> Task:
 
     def init(seed: int) -> dict[str, Any]:
         return {
-            "network": _network(seed, (2, 32, 32, 1)),
+            "network": network(seed, (2, 32, 32, 1)),
             "amplitude": jnp.array(5.0),
             "life": jnp.array(0.5),
         }
 
     def predicted(params: Any, t: jax.Array, x: jax.Array) -> jax.Array:
         falling = params["amplitude"] * jnp.exp(-t / params["life"])
-        return falling + _output(params["network"], x)[..., 0]
+        return falling + output(params["network"], x)[..., 0]
 
-    return _task(
+    return decibel_task(
         init,
         lambda params, at: jnp.mean((predicted(params, t[at], x[at]) - noisy[at]) ** 2),
         lambda rng, size: rng.integers(0, 1024, size),
@@ -125,7 +125,7 @@ def decay(*, setup: Setup) -> Task:
     )
 
 
-def _network(seed: int, widths: tuple[int, ...], first: float = 1.0) -> list[Any]:
+def network(seed: int, widths: tuple[int, ...], first: float = 1.0) -> list[Any]:
     """Weights and biases of a perceptron; `first` widens those of the first layer."""
     keys = jax.random.split(jax.random.key(seed), 2 * len(widths))
     layers = []
@@ -137,13 +137,13 @@ def _network(seed: int, widths: tuple[int, ...], first: float = 1.0) -> list[Any
     return layers
 
 
-def _output(layers: list[Any], x: jax.Array) -> jax.Array:
+def output(layers: list[Any], x: jax.Array) -> jax.Array:
     for layer in layers[:-1]:
         x = jnp.tanh(x @ layer["weights"] + layer["bias"])
     return x @ layers[-1]["weights"] + layers[-1]["bias"]
 
 
-def _task(
+def decibel_task(
     init: Callable[[int], Any],
     loss: Callable[[Any, Any], jax.Array],
     drawn: Callable[[np.random.Generator, int], np.ndarray],

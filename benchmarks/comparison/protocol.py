@@ -35,7 +35,8 @@ from methods import (
 from tasks import LISTS, PICTURES, TASKS, USUAL, Setup, family_of, make_task
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDS = ROOT / "benchmarks" / "results" / "comparison"
+RESULTS = ROOT / "benchmarks" / "results" / "comparison"
+RECORDS = RESULTS / "records"
 FIRST_SEEDS, ALL_SEEDS = (0, 1), (0, 1, 2, 3, 4)
 NUM_DRAWS, DRAW_SEED, DECADES = 50, 1000, 1.0
 # The rates of 3-D Gaussian splatting, raised to a small scene, at three common factors.
@@ -119,9 +120,10 @@ def wanted(
     for task in tasks:
         records = read(task, setup)
         names = [x for method in methods for x in expanded(task, method, records)]
-        for method, (rates, best) in shared.items():
+        for method, found in shared.items():
+            rates = found.rates
             if task not in LISTS["development"]:
-                rates = [] if best is None else [best]
+                rates = [found.best] * found.is_known
             names += [f"{SHARED[method][0]}@{x:.0e}" for x in rates]
         jobs = [Job(task, x, seed, setup) for seed in first for x in names]
         if HAND_TUNED in methods and family_of(task).parts:
@@ -153,8 +155,24 @@ def expanded(task: str, method: str, records: Sequence[Record]) -> list[str]:
     return [method] if method in METHODS else []
 
 
-def shared_rates(method: str, setup: Setup = USUAL) -> tuple[list[float], float | None]:
-    """Returns the rates to try on all development tasks, and the best, if it is known.
+class SharedRates(NamedTuple):
+    """A sweep over all development tasks for one rate.
+
+    Attributes:
+      rates: that are tried.
+      best: of these, on the tasks that have runs at all of them; 0 if none has.
+      tasks: those.
+      is_known: whether these are all development tasks.
+    """
+
+    rates: list[float]
+    best: float
+    tasks: list[str]
+    is_known: bool
+
+
+def shared_rates(method: str, setup: Setup = USUAL) -> SharedRates:
+    """Returns the sweep for a method's one rate.
 
     Best is the smallest mean over tasks of the mean over seeds of log(loss).
     Shapes: T tasks, R rates.
@@ -165,15 +183,18 @@ def shared_rates(method: str, setup: Setup = USUAL) -> tuple[list[float], float 
     while True:
         rates = RATES[first : last + 1]
         names = [f"{kind}@{x:.0e}" for x in rates]
-        logs = [[mean_log_loss(records[task], x) for x in names] for task in records]
-        if any(x is None for row in logs for x in row):
-            return list(rates), None
-        best = int(np.argmin(np.mean(np.array(logs, float), axis=0)))  # of [T, R]
-        old = first, last
+        logs = {
+            task: [mean_log_loss(x, n) for n in names] for task, x in records.items()
+        }
+        tasks = [task for task, row in logs.items() if None not in row]
+        if not tasks:
+            return SharedRates([*rates], 0.0, tasks, False)
+        means = np.mean([logs[task] for task in tasks], axis=0)  # of [T, R]
+        best, old = int(np.argmin(means)), (first, last)
         first = max(0, first - (best == 0))
         last = min(len(RATES) - 1, last + (best == len(rates) - 1))
         if (first, last) == old:
-            return list(rates), rates[best]
+            return SharedRates([*rates], rates[best], tasks, len(tasks) == len(logs))
 
 
 def mean_log_loss(records: Iterable[Record], method: str) -> float | None:

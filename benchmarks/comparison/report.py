@@ -1,15 +1,16 @@
-"""Makes tables and figures of the comparison's records, and the tables of the README.
+"""Makes pages and figures of the comparison's records, and the table of the README.
 
-``python benchmarks/comparison/report.py`` writes ``README.md`` and a figure a task to
-``benchmarks/results/comparison/``, and the tables between markers in the README of the
-repository. Everything in them is computed from the records.
+``python benchmarks/comparison/report.py`` writes to ``benchmarks/results/comparison/``
+the profile with its figure (``README.md``, ``profile.png``), the tables by kind of task
+(``by_kind.md``) and a page and a figure for each task (``tasks/``), and into the README
+of the repository the tables between markers.
 """
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,63 +21,79 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from methods import HAND_TUNED, METHODS, SHARED_TITLES, SWEPT  # noqa: E402
-from protocol import ITERATES, SIGNS, Record, read, standard_error  # noqa: E402
-from tasks import FAMILIES, IMAGES, LISTS, TASKS, TUNING, family_of  # noqa: E402
+from methods import SWEPT  # noqa: E402
+from protocol import ITERATES, SIGNS, read, standard_error  # noqa: E402
+from standings import (  # noqa: E402
+    AT_EDGE,
+    DEFAULT,
+    HINDSIGHT,
+    UNTUNED,
+    Entrant,
+    Profile,
+    all_entrants,
+    best_rival,
+    difference,
+    entrants,
+    mean_gap,
+    mean_text,
+    name_on_tasks,
+    places,
+    profiles,
+    recorded,
+    score_text,
+    table,
+)
+from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
-NUM_DRAWN = 6  # methods in a figure
-FEWEST_TASKS = 4  # of a row in the table of differences
-DEFAULT = "armijo_adam"
-AT_EDGE = ", **at the edge**"
-BEST_FREE = "best method without a learning rate, task by task, in hindsight"
-TITLES = (
-    f"`{DEFAULT}()`",
-    "AdamW, warm-up and cosine, best rate of a sweep, in hindsight",
-    "AdamW, warm-up and cosine, one usual rate",
-    BEST_FREE,
-    f"`{DEFAULT}(one_group)`, one step size for all",
-    f"`{DEFAULT}` with `loss_fraction=None`, for random weights",
-    "[PLASLS](https://arxiv.org/abs/2403.18506), layer-wise line search",
-    "Adam, a hand-tuned rate for each part, best of some fifty sets, in hindsight",
-)
-LOG_LOSSES = {TUNING: "log loss", IMAGES: f"log loss, {IMAGES}"}
-# Their last rows may have fewer seeds, or be missing.
-OPTIONAL = ("armijo_adam-one", "armijo_adam-scratch", "plasls", HAND_TUNED)
-FREE = ("salsa", "prodigy", "dadapt_adamw", "momo_adam", "schedule_free_adamw")
-RIVALS = {"salsa": "SaLSA", "adamw": "AdamW at its best rate"}
+NUM_DRAWN = 6  # methods in a task's figure
+NUM_WORST = 5  # tasks that are named
+FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
+KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
+# Told apart by readers who do not see red or green (M. Okabe and K. Ito's, and greys).
+PALETTE = "#0072B2 #E69F00 #D55E00 #F0E442 #009E73 #56B4E9 #CC79A7 #000000 #999999"
+COLOURS = dict(zip(KINDS, PALETTE.split(), strict=False))
 
-INTRODUCTION = """\
-# What was measured
+INTRODUCTION = f"""\
+# How far from the best, with nothing set
 
-Written by `benchmarks/comparison/report.py` from the records in the same folder.
+Written by `benchmarks/comparison/report.py` from the [records](records). A method's
+*gap* on a task is log(its loss / the loss of the best of all methods and learning
+rates, in hindsight): .1 is a loss a tenth larger. Losses are of validation data: log
+losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
-choose a default; *test* tasks judge it afterwards.
+choose a default; *test* tasks judge it afterwards. Four test tasks were looked at while
+the present default was chosen ({", ".join(LOOKED_AT)}); they are development tasks
+since, and others have taken their places.
 
+![Gaps of each method, a dot a task](profile.png)
 """
-AHEAD = """\
-## Who is ahead of `armijo_adam()`, and where
+LINKS = """\
+## More
 
-By the mean over the seeds that both have, of the last iterate; a sweep stands with its
-best rate by score, or by loss. The difference is more than two standard errors, paired
-by seed, on tasks in bold; two seeds tell little of the error.
-"""
-DIFFERENCES = """\
-## Over all texts
+- [Tables by kind of task](by_kind.md): accuracies, decibels, losses; gaps in accuracy.
+- [How it was measured](how_it_was_measured.md): seeds, sweeps, columns.
+- A page for each task, with every learning rate: """
+MEASURED = """\
+# How it was measured
 
-Differences to the last iterate of `armijo_adam()`, paired by seed, in the mean over the
-tasks of fine-tuning in both lists, ± the standard error over tasks. Each rate of AdamW
-is the same on all tasks. Better are a larger accuracy and a smaller loss. Methods on
-fewer than four tasks are left out.
-"""
-DETAILS = """\
-## How to read the tables
-
+- **Gaps.** The best in hindsight of a task is the method, rate and iterate with the
+  smallest mean of log(loss) over the first two seeds; a gap is the mean difference to
+  it over the seeds of both. A method with more seeds than the best may have a gap below
+  zero. Means and medians over tasks; a task on which a run diverged is left out of the
+  mean, counts as the largest in the median, and is said. Gaps in accuracy or dB are
+  best score - score, with the best chosen by the score.
+- **Nothing set.** Ours, the line searches, Prodigy, D-Adaptation, schedule-free AdamW,
+  MoMo-Adam, ScheduleFree+ and L-BFGS run at their documented defaults; where the name
+  says so, with a cosine or a warm-up over the run. *One AdamW for everything* has one
+  learning rate for all tasks, the best one on the development tasks by the mean gap; so
+  have one schedule-free AdamW and one MoMo-Adam. L-BFGS runs where there is little
+  noise, gsplat's rates run on pictures by Gaussians.
 - **Seeds.** Two of every method, then five of those within two standard errors of the
-  best, and of ours. A seed determines params, rows and their order. Means are over
-  seeds, ± the standard error where there are two or more.
+  best, and of ours; what is missing is missing. A seed determines params, rows and
+  their order. Means are over seeds, ± the standard error where there are two or more.
 - **Sweeps.** AdamW's learning rates are extended until the best is not at the edge, by
   score and by loss, of the last iterate and of the average. *Best of N rates* is chosen
   in hindsight by the mean score and, where that is another rate, also by the mean loss.
@@ -86,158 +103,254 @@ DETAILS = """\
   each part that the task names: the best of many sets of rates, tried with a seed of
   their own.
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
-  makes of it. Schedule-free AdamW has an average of its own, shown as its last iterate.
+  makes of it. Schedule-free methods have an average of their own, shown as their last
+  iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
-  validation data; in the short tables the log loss is of the runs that are best by
-  score. The training loss is the mean of the last epoch. *Early* is the score
+  validation data. The training loss is the mean of the last epoch. *Early* is the score
   after two epochs of five or ten, or one of two. *Cost* is in runs of AdamW, with
   evaluations of the loss at the cost measured on the task, times the runs that finding
   the rates took. *At equal cost* is the score when a run of AdamW is over. *Difference*
   is to the best rival, paired by seed: the method not ours with the best mean score.
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
-- **Ranks** are 1 plus the number of others that are better, by the mean over the seeds
-  that both have; then the mean over tasks. Each iterate of each method is an entrant, a
-  sweep with its best rate by score in one column and by loss in the other. Tasks and
-  entrants are those of the largest table without gaps.
+"""
+DIFFERENCES = """\
+## Over all texts
+
+Differences to the last iterate of `armijo_adam()`, paired by seed, in the mean over the
+tasks of 500 rows of text in both lists, ± the standard error over tasks. Each rate of
+AdamW is the same on all tasks. Better are a larger accuracy and a smaller loss.
 """
 
 
-class Entrant(NamedTuple):
-    """A row of a table: a method and which of its iterates is kept.
+# The profile.
 
-    Attributes:
-      task: its name.
-      method: its name in the records, such as ``adamw@1e-04``.
-      iterate: ``last`` or ``average``.
-      runs: records by seed.
-      title: in tables, without the rate.
-      note: what is to be said of it besides.
-      num_tried: the runs that finding its rates took.
+
+def page() -> str:
+    """Returns the page of the profile: its figure and a table for each list."""
+    text = INTRODUCTION
+    for name in reversed(LISTS):
+        text += f"\n## {name.capitalize()} tasks\n\n{summary(name)}\n"
+    links = [f"[{x}](tasks/{x}.md)" for name in LISTS for x in recorded(name)]
+    return text + f"\n{LINKS}{', '.join(links)}.\n"
+
+
+def summary(name: str) -> str:
+    """Returns the table of the profile of a list, and where the default is worst."""
+    tasks = recorded(name)
+    if not tasks:
+        return f"No runs on the {name} tasks so far."
+    last = profiles(tasks, "loss", "last")
+    average = {x.method: x for x in profiles(tasks, "loss", "average")}
+    rows = [profile_row(x, average[x.method], len(tasks)) for x in last]
+    (ours,) = [x for x in last if x.method == DEFAULT]
+    worst = sorted(ours.gaps, key=lambda task: -ours.gaps[task].size)[:NUM_WORST]
+    named = ", ".join(f"{task} ({ours.gaps[task].size:.2f})" for task in worst)
+    waiting = [task for task in LISTS[name] if task not in tasks]
+    missing = f" Tasks without runs so far: {', '.join(waiting)}." * bool(waiting)
+    return f"{table(rows)}\n\n`{DEFAULT}()` is farthest behind on {named}.{missing}"
+
+
+def profile_row(last: Profile, average: Profile, num_tasks: int) -> dict[str, str]:
+    """Returns the cells of a method in the table of the profile."""
+    of = "" if len(last.gaps) == num_tasks else f" of {num_tasks}"
+    costs = [x.cost for x in last.gaps.values()]
+    title = f"**{last.title}**" if last.method == DEFAULT else last.title
+    hindsight = ", best of a sweep on each task" * (last.method in HINDSIGHT)
+    return {
+        "method": title + hindsight,
+        "tasks": f"{len(last.gaps)}{of}",
+        "mean gap": f"{mean_gap(last):.2f}",
+        "median": number(np.median(last.sizes())),
+        "worst": number(last.sizes().max()),
+        "diverged": str(sum(x.num_diverged for x in last.gaps.values())),
+        "averaged: mean": f"{mean_gap(average):.2f}",
+        "averaged: worst": number(average.sizes().max()),
+        "cost": f"{np.mean(costs):.2f}",
+    }
+
+
+def number(x: float) -> str:
+    """Formats a gap.
+
+    Example:
+      >>> number(0.126), number(float("inf"))
+      ('0.13', 'diverged')
     """
-
-    task: str
-    method: str
-    iterate: str
-    runs: dict[int, Record]
-    title: str
-    note: str = ""
-    num_tried: int = 1
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The same for all rates of a sweep, and on all tasks."""
-        return self.method.partition("@")[0], self.iterate
-
-    @property
-    def rate(self) -> float:
-        return float(self.method.partition("@")[2])
-
-    def values(self, score: str, when: str = "end") -> dict[int, float]:
-        """Returns a score by seed, the larger the better; -inf if a run diverged."""
-        return {
-            seed: protocol.goodness(run, self.iterate, score, when)
-            for seed, run in self.runs.items()
-        }
-
-    def on(self, seeds: set[int]) -> "Entrant":
-        """The same on these seeds."""
-        return self._replace(runs={seed: self.runs[seed] for seed in sorted(seeds)})
-
-    def mean(self, score: str = "score") -> float:
-        """Returns the mean over seeds, the larger the better."""
-        return float(np.mean([*self.values(score).values()]))
-
-    def text(self, score: str, when: str = "end") -> str:
-        """Returns the mean over seeds for a table."""
-        values = [SIGNS[score] * x for x in self.values(score, when).values()]
-        return mean_text(values, places(self.task, score))
+    return f"{x:.2f}" if np.isfinite(x) else "diverged"
 
 
-def all_entrants(task: str) -> list[Entrant]:
-    """Returns every method and iterate of a task, each learning rate by itself."""
-    runs: dict[str, dict[int, Record]] = {}
-    for record in read(task):
-        runs.setdefault(record["method"], {})[record["seed"]] = record
-    return [
-        Entrant(task, method, iterate, runs[method], *described(task, method))
-        for method in runs
-        for iterate in ITERATES
-        if (method, iterate) != ("schedule_free_adamw", "average")
-    ]
+def draw_profile() -> Figure:
+    """Draws each method's gaps in a row: a dot a task, a line at the median."""
+    names = [name for name in reversed(LISTS) if recorded(name)]
+    found = {name: profiles(recorded(name), "loss", "last") for name in names}
+    # Those on most of the tasks of the first list stand in its order, best on top.
+    order = [x.method for name in names for x in found[name]]
+    rows = {x: -y for y, x in enumerate(dict.fromkeys(order))}
+    titles = {x.method: x.title for some in found.values() for x in some}
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for name, axes in zip(names, panels, strict=True):
+        for profile in found[name]:
+            y = rows[profile.method]
+            for i, (task, gap) in enumerate(profile.gaps.items()):
+                colour, lift = COLOURS[family_of(task).kind], (i % 5 - 2) * 0.12
+                marker = "o" if gap.size <= FARTHEST else ">"
+                marker = marker if np.isfinite(gap.size) else "x"
+                x, edge = min(gap.size, FARTHEST), 1.5 if marker == "x" else 0
+                axes.plot(x, y + lift, marker, color=colour, ms=5, mew=edge, alpha=0.8)
+            median = min(float(np.median(profile.sizes())), FARTHEST)
+            axes.plot([median] * 2, [y - 0.4, y + 0.4], color="0.1", lw=2)
+        axes.set_title(f"{name} tasks")
+        axes.set_xlabel("log(loss / best loss in hindsight)")
+        axes.set_xscale("symlog", linthresh=0.1, linscale=0.6)
+        ticks = {0: "0", 0.1: "0.1", 0.3: "0.3", 1: "1", FARTHEST: f"≥ {FARTHEST:g}"}
+        axes.set_xticks([*ticks], [*ticks.values()])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(-0.08, FARTHEST * 1.15)
+        axes.grid(axis="x", alpha=0.3)
+    shown = [re.sub("[`*]", "", titles[x]) for x in rows]
+    panels[0].set_yticks([*rows.values()], shown, fontsize=9)
+    panels[0].get_yticklabels()[[*rows].index(DEFAULT)].set_fontweight("bold")
+    for kind, colour in COLOURS.items():
+        panels[0].plot([], [], "o", color=colour, label=kind)
+    panels[0].plot([], [], "x", color="0.3", label="diverged")
+    panels[0].plot([], [], color="0.1", lw=2, label="median of the tasks")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        **{"fontsize": 8, "loc": "outside lower center", "ncols": 6},
+    )
+    return figure
 
 
-def described(task: str, method: str) -> tuple[str, str, int]:
-    """Returns the title, the note and the number of runs tried of a method."""
-    kind, _, rate = method.partition("@")
-    if kind == HAND_TUNED:
-        number = len(read(task, kind="-rates"))
-        return "Adam, hand-tuned rates", f", best of {number} sets", number
-    if rate:
-        return (SWEPT | SHARED_TITLES)[kind], f", {rate}", 1
-    return METHODS[kind].title if kind in METHODS else f"`{method}`", "", 1
+# Tables by kind.
 
 
-def entrants(task: str, by: str = "score") -> list[Entrant]:
-    """Returns the entrants of a task, of each sweep the best rate; best ones first."""
-    rates: dict[tuple[str, str], list[Entrant]] = {}
-    for x in all_entrants(task):
-        rates.setdefault(x.key, []).append(x)
-    found = [best_rate(x, by) if k[0] in SWEPT else x[0] for k, x in rates.items()]
-    return sorted(found, key=lambda x: -x.mean(by))
+def by_kind() -> str:
+    """Returns a page with a table for each kind of task, and the gaps by unit."""
+    text = (
+        "# By kind of task\n\nMeans over the tasks of a kind, ± the error over seeds. "
+    )
+    text += "Methods are there that have run on all tasks of the kind.\n"
+    for name in reversed(LISTS):
+        tasks = recorded(name)
+        for unit in ("accuracy", "dB"):
+            some = [x for x in tasks if family_of(x).unit == unit]
+            if some:
+                text += f"\n## {name.capitalize()} tasks: gaps in {unit}\n\n"
+                text += f"{gaps_in(some)}\n"
+        for kind in KINDS:
+            some = [x for x in tasks if family_of(x).kind == kind]
+            if some:
+                text += f"\n## {name.capitalize()} tasks: {kind}\n\n{', '.join(some)}."
+                text += f"\n\n{kind_table(some)}\n"
+    return f"{text}\n{DIFFERENCES}\n{differences()}\n"
 
 
-def best_rate(sweep: list[Entrant], by: str) -> Entrant:
-    """Returns the best of a sweep; says where it lies at the edge of what was tried."""
-    sweep = sorted(sweep, key=lambda x: x.rate)
-    best = max(sweep, key=lambda x: x.mean(by))
-    note = f", best of {len(sweep)} rates{' by loss' * (by == 'loss')}{best.note}"
-    note += AT_EDGE * (best in (sweep[0], sweep[-1]))
-    return best._replace(note=note, num_tried=len(sweep))
+def gaps_in(tasks: Sequence[str]) -> str:
+    """Returns a table of gaps in the score of tasks of one unit."""
+    rows, places_of = [], places(tasks[0], "score")
+    average = {x.method: x for x in profiles(tasks, "score", "average")}
+    for x in profiles(tasks, "score", "last"):
+        averaged = average[x.method]
+        rows.append(
+            {
+                "method": x.title,
+                "tasks": len(x.gaps),
+                "mean gap": f"{mean_gap(x):.{places_of}f}",
+                "worst": f"{x.sizes().max():.{places_of}f}",
+                "averaged: mean": f"{mean_gap(averaged):.{places_of}f}",
+                "averaged: worst": f"{averaged.sizes().max():.{places_of}f}",
+            }
+        )
+    return table(rows)
+
+
+def kind_table(tasks: Sequence[str]) -> str:
+    """Returns the means over tasks of one kind and unit; best score first."""
+    by_task = [{(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks]
+    best = [{x.key: x for x in entrants(t)} for t in tasks]
+    unit, rows = family_of(tasks[0]).unit, []
+    for method in (*UNTUNED, *HINDSIGHT):
+        name, title = name_on_tasks(method)
+        for iterate in ITERATES:
+            found = best if method in HINDSIGHT else by_task
+            some = [x[name, iterate] for x in found if (name, iterate) in x]
+            if len(some) < len(tasks):
+                continue
+            note = ", best rates in hindsight" * (method in HINDSIGHT)
+            cells = {"method": title + note, "iterate": ITERATES[iterate]}
+            cells["seeds"] = str(min(len(x.runs) for x in some))
+            cells |= {unit: mean_over_tasks(some, "score")}
+            cells |= {"loss": mean_over_tasks(some, "loss")}
+            cells["cost"] = f"{np.mean([x.cost for x in some]):.2f}"
+            rows.append((-np.mean([x.mean() for x in some]), cells))
+    return table([cells for _, cells in sorted(rows, key=lambda x: x[0])])
+
+
+def mean_over_tasks(some: Sequence[Entrant], score: str) -> str:
+    """Returns the mean, and its error over seeds where each task has two or more."""
+    values = [np.array([*x.values(score).values()]) for x in some]
+    if not all(np.all(np.isfinite(x)) for x in values):
+        return "diverged"
+    digits = places(some[0].task, score)
+    text = f"{SIGNS[score] * np.mean([x.mean() for x in values]):.{digits}f}"
+    if all(len(x) > 1 for x in values):
+        error = np.linalg.norm([standard_error(x) for x in values]) / len(values)
+        text += f" ± {error:.{digits}f}"
+    return text
+
+
+def differences() -> str:
+    """Returns a table of each method's difference to the default on texts."""
+    tasks = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
+    ours = (DEFAULT, "last")
+    pairs: dict[tuple[str, str], list[tuple[Entrant, Entrant]]] = {}
+    for found in ({(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks):
+        for key, x in found.items():
+            if ours in found and key != ours and {*x.runs} & {*found[ours].runs}:
+                pairs.setdefault(key, []).append((x, found[ours]))
+    rows = []
+    for both in (x for x in pairs.values() if len(x) == len(tasks)):
+        found = {by: [float(np.mean(difference(*x, by))) for x in both] for by in SIGNS}
+        one, _ = both[0]
+        cells = {"method": one.title + one.note, "iterate": ITERATES[one.iterate]}
+        cells["accuracy"] = mean_text(found["score"], 3, "+")
+        cells["log loss"] = mean_text([-x for x in found["loss"]], 3, "+")
+        rows.append((-np.mean(found["score"]), cells))
+    rows.sort(key=lambda x: x[0])
+    return table([cells for _, cells in rows]) if rows else "None so far."
+
+
+# A task.
+
+
+def task_page(task: str) -> str:
+    """Returns a task's figure and tables; single rates are folded away."""
+    rival = best_rival(task)
+    made = sorted({f"{x['made']['commit']}, {x['made']['device']}" for x in read(task)})
+    single = [x for x in all_entrants(task) if "@" in x.method]
+    single.sort(key=lambda x: x.rate)
+    best, rates = ([row(x, rival) for x in some] for some in (shown(task), single))
+    edges = [x.title for x in shown(task) if x.note.endswith(AT_EDGE)]
+    text = f"# {task}\n\n![{task}]({task}.png)\n\n{table(best)}\n"
+    if edges:
+        text += f"\nThe best rate is at the edge of its sweep: {', '.join(edges)}.\n"
+    if rates:
+        text += "\n<details><summary>Each learning rate</summary>\n\n"
+        text += f"{table(rates)}\n\n</details>\n"
+    return text + f"\nMade by commit, on device: {'; '.join(made)}.\n"
 
 
 def shown(task: str) -> list[Entrant]:
     """Returns the rows of a task's table: the best rates by score, and by loss."""
-    best = entrants(task)
+    best = [x for x in entrants(task) if "@" not in x.method or x.key[0] in SWEPT]
     known = {(x.method, x.iterate) for x in best}
-    best += [x for x in entrants(task, "loss") if (x.method, x.iterate) not in known]
+    best += [
+        x
+        for x in entrants(task, "loss")
+        if x.key[0] in SWEPT and (x.method, x.iterate) not in known
+    ]
     return sorted(best, key=Entrant.mean, reverse=True)
-
-
-def best_rival(task: str) -> Entrant | None:
-    """Returns the best of the methods that are not ours, by mean score."""
-    return next((x for x in entrants(task) if not x.method.startswith("armijo")), None)
-
-
-def is_better(one: Entrant, other: Entrant, by: str = "score") -> bool:
-    """Tells whether one is ahead of another in the mean over the seeds of both."""
-    return bool({*one.runs} & {*other.runs}) and mean_difference(one, other, by) > 0
-
-
-def mean_text(values: Iterable[float], places: int = 3, sign: str = "") -> str:
-    """Formats a mean, with its standard error where there are two values or more.
-
-    Example:
-      >>> mean_text([0.5, 0.7]), mean_text([0.5], 2, "+"), mean_text([0.5, np.inf])
-      ('0.600 ± 0.100', '+0.50', 'diverged: 1 of 2')
-    """
-    x = np.array([*values], float)
-    if not np.all(np.isfinite(x)):
-        return f"diverged: {np.sum(~np.isfinite(x))} of {x.size}"
-    if x.size == 0:
-        return ""
-    error = f" ± {standard_error(x):.{places}f}" if x.size > 1 else ""
-    return f"{x.mean():{sign}.{places}f}{error}"
-
-
-def places(task: str, score: str) -> int:
-    """Returns how many decimal places a score is shown with."""
-    return 4 if score == "loss" else {"dB": 2, "accuracy": 3}[family_of(task).unit]
-
-
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """Returns a Markdown table of rows with the same columns."""
-    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*x.values()] for x in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
@@ -245,128 +358,32 @@ def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     unit, runs = family_of(entrant.task).unit, entrant.runs.values()
     training = [x["train_loss"]["end"] for x in runs]
     logs = [np.inf if x is None else np.log10(x) for x in training]
-    cost = f"{np.mean([x['cost'] for x in runs]):.2f}"
+    cost = f"{entrant.cost / entrant.num_tried:.2f}"
 
-    def difference(score: str) -> str:
+    def to_rival(score: str) -> str:
         if rival is None or rival[:3] == entrant[:3]:
             return "best rival" if rival else ""
-        own, other = entrant.values(score), rival.values(score)
-        pairs = np.array([(own[s], other[s]) for s in own if s in other])
-        if not np.all(np.isfinite(pairs)):
+        values = np.array(difference(entrant, rival, score))
+        if not np.all(np.isfinite(values)):
             return "diverged"
-        ahead = [SIGNS[score] * (x - y) for x, y in pairs]
-        return mean_text(ahead, places(entrant.task, score), "+")
+        return mean_text(SIGNS[score] * values, places(entrant.task, score), "+")
 
     return {
         "method": entrant.title + entrant.note,
         "iterate": ITERATES[entrant.iterate],
         "seeds": str(len(runs)),
-        unit: entrant.text("score"),
-        "loss": entrant.text("loss"),
+        unit: score_text(entrant, "score"),
+        "loss": score_text(entrant, "loss"),
         "log10 training loss": mean_text(logs, 2),
-        "early": entrant.text("score", "early"),
+        "early": score_text(entrant, "score", "early"),
         "cost": cost if entrant.num_tried == 1 else f"{entrant.num_tried} x {cost}",
-        "at equal cost": entrant.text("score", "equal_cost"),
-        f"{unit}, difference": difference("score"),
-        "loss, difference": difference("loss"),
+        "at equal cost": score_text(entrant, "score", "equal_cost"),
+        f"{unit}, difference": to_rival("score"),
+        "loss, difference": to_rival("loss"),
     }
 
 
-def ranks(tasks: Sequence[str]) -> str:
-    """Returns mean ranks over tasks, and says over which and who is missing."""
-    by_task = {
-        task: {by: {x.key: x for x in entrants(task, by)} for by in SIGNS}
-        for task in tasks
-    }
-    titles = {k: x.title for t in by_task.values() for k, x in t["score"].items()}
-    full, keys = largest_full({task: {*x["score"]} for task, x in by_task.items()})
-
-    def mean_rank(key: tuple[str, str], by: str) -> float:
-        found = [by_task[task][by] for task in full]
-        better = [sum(is_better(x[k], x[key], by) for k in keys) for x in found]
-        return 1 + float(np.mean(better))
-
-    standings = sorted((mean_rank(k, "score"), mean_rank(k, "loss"), k) for k in keys)
-    rows = [
-        {
-            "method": titles[key],
-            "iterate": ITERATES[key[1]],
-            "rank by score": f"{by_score:.1f}",
-            "rank by loss": f"{by_loss:.1f}",
-        }
-        for by_score, by_loss, key in standings
-    ]
-    absent = {
-        f"{titles[k]} ({sum(k in x['score'] for x in by_task.values())})"
-        for k in titles.keys() - keys
-    }
-    missing = ", ".join(sorted(absent)) or "none"
-    return (
-        f"Mean ranks of {len(keys)} entrants over {', '.join(full)}.\n\n{table(rows)}"
-        f"\n\nNot ranked, with the number of tasks of {len(tasks)}: {missing}."
-    )
-
-
-def largest_full(found: dict[str, set[Any]]) -> tuple[list[str], set[Any]]:
-    """Returns tasks, and what all of these have, so that their table is largest.
-
-    Example:
-      >>> largest_full({"a": {1, 2}, "b": {1}, "c": {1, 2, 3}})
-      (['a', 'c'], {1, 2})
-    """
-    order = sorted(found, key=lambda task: -len(found[task]))
-    parts = [order[: i + 1] for i in range(len(order))]
-    shared = [set.intersection(*(found[task] for task in part)) for part in parts]
-    i = max(range(len(parts)), key=lambda i: len(parts[i]) * len(shared[i]))
-    return [task for task in found if task in parts[i]], shared[i]
-
-
-def list_section(name: str) -> str:
-    """Returns what a list's records say, kind by kind and task by task."""
-    tasks = recorded(name)
-    waiting = ", ".join(task for task in LISTS[name] if task not in tasks) or "none"
-    number = sum(len(read(task)) for task in tasks)
-    text = f"## {name.capitalize()} tasks\n\n"
-    text += f"{number} runs so far; tasks without any: {waiting}.\n"
-    if not tasks:
-        return text
-    edges = [
-        f"{task}, {x.title}{x.note.removesuffix(AT_EDGE)}, {ITERATES[x.iterate]}"
-        for task in tasks
-        for x in shown(task)
-        if x.note.endswith(AT_EDGE)
-    ]
-    text += f"Sweeps whose best rate is at the edge: {'; '.join(edges) or 'none'}.\n"
-    text += f"\n{ranks(tasks)}\n"
-    for kind in dict.fromkeys(family.kind for family in FAMILIES.values()):
-        members = [task for task in tasks if family_of(task).kind == kind]
-        if members:
-            text += f"\n### {name.capitalize()}: {kind}\n"
-            text += f"\n{ranks(members)}\n" if len(members) > 1 else ""
-            text += "".join(map(task_section, members))
-    return text
-
-
-def recorded(name: str) -> list[str]:
-    """Returns the tasks of a list that have runs."""
-    return [task for task in LISTS[name] if read(task)]
-
-
-def task_section(task: str) -> str:
-    """Returns a task's figure and tables; single rates are folded away."""
-    rival = best_rival(task)
-    made = sorted({f"{x['made']['commit']}, {x['made']['device']}" for x in read(task)})
-    single = [x for x in all_entrants(task) if "@" in x.method]
-    single.sort(key=lambda x: x.rate)
-    best, rates = ([row(x, rival) for x in some] for some in (shown(task), single))
-    text = f"\n#### {task}\n\n![{task}]({task}.png)\n\n{table(best)}\n"
-    if rates:
-        text += "\n<details><summary>Each learning rate of AdamW</summary>\n\n"
-        text += f"{table(rates)}\n\n</details>\n"
-    return text + f"\nMade by commit, on device: {'; '.join(made)}.\n"
-
-
-def draw(task: str) -> Figure:
+def draw_task(task: str) -> Figure:
     """Draws scores against AdamW's learning rate, and losses over the steps."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     figure.suptitle(task)
@@ -383,7 +400,7 @@ def draw(task: str) -> Figure:
             left.errorbar(*points, color=colour, marker="o", label=label)
     # The best methods and the default, each by its better iterate.
     best: dict[str, Entrant] = {}
-    for x in entrants(task):
+    for x in shown(task):
         best.setdefault(x.key[0], x)
     names = [*[*best][:NUM_DRAWN], DEFAULT]
     for i, x in enumerate(x for name, x in best.items() if name in names):
@@ -407,205 +424,27 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
     return float(x.mean()), standard_error(x)
 
 
-def summary(name: str) -> str:
-    """Returns a list's scores in a short table, and where the default stands."""
-    tasks = recorded(name)
-    if not tasks:
-        return f"No runs on the {name} tasks so far."
-    found = {task: {x.key: x for x in entrants(task)} for task in tasks}
-    columns = columns_of(found)
-    seeds = {
-        key: [f"{task} ({len(rows[0].runs)})" for task, rows in x.items() if rows[0]]
-        for key, x in columns.items()
-    }
-    names = "; ".join(f"{key}: {', '.join(x)}" for key, x in seeds.items())
-    short_of_seeds = {
-        x.title
-        for column in columns.values()
-        for rows in column.values()
-        for x in rows
-        if x and rows[0] and len(x.runs) < len(rows[0].runs)
-    }
-    fewer = f" (fewer for {', '.join(sorted(short_of_seeds))})"
-    last, average = (standing(found, x) for x in ITERATES)
-    short = f"{table(short_rows(columns))}\n\n" if columns else ""
-    return (
-        f"{short}All rows have the same tasks and seeds"
-        f"{fewer if short_of_seeds else ''}. Tasks, with the number of seeds: "
-        f"{names or 'none so far'}. "
-        "By the mean score, on the tasks that both have run on, `armijo_adam()` is "
-        f"{last}; with `average_iterates` around both, {average}."
-    )
-
-
-def columns_of(found: dict[str, Any]) -> dict[str, dict[str, list[Entrant | None]]]:
-    """Returns the entrants in the rows of `TITLES` by task, by the columns' headings.
-
-    The rows are the default, the best rate of a sweep, the middle one of those that the
-    sweep begins with, of the methods without a learning rate the best one on the task,
-    and those of `OPTIONAL`.
-    """
-    columns: dict[str, dict[str, list[Entrant | None]]] = {}
-    for task, keyed in found.items():
-        family = family_of(task)
-        typical = f"adamw@{family.first_rates[1]:.0e}"
-        single = {(x.method, x.iterate): x for x in all_entrants(task)}
-        free = [keyed[x, "last"] for x in FREE if (x, "last") in keyed]
-        rows = [
-            keyed.get((DEFAULT, "last")),
-            keyed.get(("adamw", "last")),
-            single.get((typical, "last")),
-            max(free, key=Entrant.mean, default=None),
-        ]
-        seeds = set.intersection(*[{*x.runs} if x else set() for x in rows])
-        rows += [keyed.get((x, "last")) for x in OPTIONAL]
-        if seeds:
-            some = [x.on(seeds & {*x.runs}) if x else None for x in rows]
-            rows = [x if x and x.runs else None for x in some]
-            heading = f"{family.kind}, {family.unit}"
-            columns.setdefault(heading, {})[task] = rows
-    return columns
-
-
-def short_rows(
-    columns: dict[str, dict[str, list[Entrant | None]]],
-) -> list[dict[str, str]]:
-    """Returns the cells of the short table by the names of their columns."""
-    rows = []
-    for i, title in enumerate(TITLES):
-        cells, every = {"": title}, []
-        for heading, column in columns.items():
-            some = [x for x in (of[i] for of in column.values()) if x]
-            scores = {heading: "score"}
-            kind = next((x for x in LOG_LOSSES if heading.startswith(x)), "")
-            scores |= {LOG_LOSSES[kind]: "loss"} if kind else {}
-            cells |= dict.fromkeys(scores, "")
-            if len(some) == len(column):
-                every += some
-                for name, score in scores.items():
-                    cells[name] = mean_over_tasks(some, 2 if "dB" in name else 3, score)
-                if title == BEST_FREE:
-                    cells[heading] += f" ({', '.join(sorted({x.title for x in some}))})"
-        cells["runs"] = from_to([x.num_tried for x in every], 0)
-        costs = [
-            x.num_tried * np.mean([run["cost"] for run in x.runs.values()])
-            for x in every
-        ]
-        if every:
-            rows.append(cells | {"cost": from_to(costs, 2)})
-    return rows
-
-
-def mean_over_tasks(some: list[Entrant], places: int, score: str) -> str:
-    """Returns the mean, and its error over seeds where each task has two or more."""
-    errors = [standard_error(np.array([*x.values(score).values()])) for x in some]
-    text = f"{SIGNS[score] * np.mean([x.mean(score) for x in some]):.{places}f}"
-    if all(len(x.runs) > 1 for x in some):
-        text += f" ± {np.linalg.norm(errors) / len(errors):.{places}f}"
-    return text
-
-
-def from_to(values: Sequence[float], places: int) -> str:
-    """Returns the smallest and the largest value.
-
-    Example:
-      >>> from_to([1.04, 1.16], 2), from_to([1, 1], 0)
-      ('1.04 to 1.16', '1')
-    """
-    ends = [f"{x:.{places}f}" for x in (min(values), max(values))] if values else []
-    return " to ".join(dict.fromkeys(ends))
-
-
-def standing(found: dict[str, dict[Any, Entrant]], iterate: str) -> str:
-    """Says on how many tasks each rival is ahead of the default."""
-    ours = (DEFAULT, iterate)
-    texts = []
-    for rival, label in RIVALS.items():
-        both = [x for x in found.values() if {ours, (rival, iterate)} <= x.keys()]
-        number = sum(is_better(x[rival, iterate], x[ours]) for x in both)
-        texts.append(f"behind {label} on {number} of {len(both)}")
-    return " and ".join(texts)
-
-
-def who_is_ahead() -> str:
-    """Names the tasks on which each method is ahead of the default, in a table."""
-    tasks = [task for name in LISTS for task in recorded(name)]
-    by_task = {
-        by: {task: {x.key: x for x in entrants(task, by)} for task in tasks}
-        for by in SIGNS
-    }
-    titles = {k: x.title for t in by_task["score"].values() for k, x in t.items()}
-    ours = (DEFAULT, "last")
-    rows = []
-    for key in sorted(titles, key=lambda key: titles[key]):
-        both = [x for x in tasks if {ours, key} <= by_task["score"][x].keys()]
-        if key == ours or key[1] != "last" or not both:
-            continue
-        cells = {"method": titles[key], "tasks": str(len(both))}
-        for by in SIGNS:
-            pairs = {x: (by_task[by][x][key], by_task[by][x][ours]) for x in both}
-            ahead = [x for x, pair in pairs.items() if is_better(*pair, by)]
-            names = [f"**{x}**" if is_clear(*pairs[x], by) else x for x in ahead]
-            cells[f"ahead by {by}"] = f"{len(names)}: {', '.join(names)}".rstrip(": ")
-        rows.append(cells)
-    return table(rows)
-
-
-def is_clear(one: Entrant, other: Entrant, by: str) -> bool:
-    """Tells whether they differ by more than two standard errors, paired by seed."""
-    x, y = one.values(by), other.values(by)
-    differences = np.array([x[s] - y[s] for s in sorted({*x} & {*y})])
-    if not np.all(np.isfinite(differences)) or differences.size < 2:
-        return False
-    return bool(abs(differences.mean()) > 2 * standard_error(differences))
-
-
-def differences(kind: str) -> str:
-    """Returns a table of each method's difference to the default on tasks of a kind."""
-    tasks = [x for x in map(str, TASKS) if family_of(x).kind == kind]
-    by_task = [{(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks]
-    ours = (DEFAULT, "last")
-    pairs: dict[tuple[str, str], list[tuple[Entrant, Entrant]]] = {}
-    for found in by_task:
-        for key, x in found.items():
-            if ours in found and key != ours and {*x.runs} & {*found[ours].runs}:
-                pairs.setdefault(key, []).append((x, found[ours]))
-    rows = []
-    for both in (x for x in pairs.values() if len(x) >= FEWEST_TASKS):
-        found = {by: [mean_difference(*x, by) for x in both] for by in SIGNS}
-        one, _ = both[0]
-        cells = {"method": one.title + one.note, "iterate": ITERATES[one.iterate]}
-        cells["tasks"] = str(len(both))
-        cells["accuracy"] = mean_text(found["score"], 3, "+")
-        cells["log loss"] = mean_text([-x for x in found["loss"]], 3, "+")
-        rows.append((-len(both), -np.mean(found["score"]), cells))
-    rows.sort(key=lambda x: x[:2])
-    return table([cells for *_, cells in rows]) if rows else "None so far."
-
-
-def mean_difference(one: Entrant, other: Entrant, by: str) -> float:
-    """Returns by how much one is ahead, over the seeds of both."""
-    seeds = {*one.runs} & {*other.runs}
-    return one.on(seeds).mean(by) - other.on(seeds).mean(by)
-
-
-def page() -> str:
-    """Returns the page of all results: the short tables first, then the details."""
-    short = "\n".join(f"## In short: {x} tasks\n\n{summary(x)}\n" for x in LISTS)
-    short += f"\n{AHEAD}\n{who_is_ahead()}\n\n{DIFFERENCES}\n{differences(TUNING)}\n"
-    return "\n".join([INTRODUCTION + short, DETAILS, *map(list_section, LISTS)])
-
-
 def updated_readme(text: str) -> str:
     """Returns the README with the tables between its markers made anew."""
     return TABLE.sub(lambda x: x[1] + summary(x[2]) + x[3], text)
 
 
+def pages() -> dict[str, str]:
+    """Returns the text of every page by its path in the results' folder."""
+    found = {"README.md": page(), "by_kind.md": by_kind()}
+    found["how_it_was_measured.md"] = MEASURED
+    tasks = [task for name in LISTS for task in recorded(name)]
+    return found | {f"tasks/{task}.md": task_page(task) for task in tasks}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     make_parser(__doc__).parse_args(argv)
-    (protocol.RECORDS / "README.md").write_text(page())
+    (protocol.RESULTS / "tasks").mkdir(exist_ok=True)
+    for path, text in pages().items():
+        (protocol.RESULTS / path).write_text(text)
+    draw_profile().savefig(protocol.RESULTS / "profile.png", dpi=110)
     for task in (task for name in LISTS for task in recorded(name)):
-        draw(task).savefig(protocol.RECORDS / f"{task}.png", dpi=100)
+        draw_task(task).savefig(protocol.RESULTS / "tasks" / f"{task}.png", dpi=70)
     README.write_text(updated_readme(README.read_text()))
 
 

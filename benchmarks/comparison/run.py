@@ -37,7 +37,7 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
     num_steps = task.num_epochs * task.steps_per_epoch
     tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
     step_fn = optax_armijo.make_train_step(task.loss_fn, tx)
-    params, key = task.init(seed), jax.random.key(seed)
+    params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
     opt_state = jax.jit(tx.init)(params)
     losses, trials, sizes, labels = [], [], [], []
     scores: dict[str, Any] = {}
@@ -90,6 +90,11 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
             },
         }
     )
+
+
+def strong(x: jax.Array) -> jax.Array:
+    """Without a weak type, which an update would end: all would be compiled again."""
+    return jax.lax.convert_element_type(x, x.dtype)
 
 
 def all_batches(task: Task, seed: int) -> Iterator[Any]:

@@ -14,10 +14,12 @@ import numpy as np
 import protocol
 import pytest
 import run
+import standings
 import tasks
-from methods import METHODS, RATES, method_of
-from protocol import Job, contenders, grid, read, wanted
-from tasks import FAMILIES, LISTS, TASKS, Family, Setup, Task, make_task
+from methods import FIRST_SHARED_RATES, METHODS, RATES, SHARED, method_of
+from protocol import Job, contenders, grid, read, shared_rates, wanted
+from standings import mean_gap, profiles
+from tasks import FAMILIES, LISTS, NOISE, TASKS, Family, Setup, Task, make_task
 from toys import GROUPS, LABELS, network_loss, network_params
 
 
@@ -56,11 +58,11 @@ def toy_task(name="toy", setup=None):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A list of one toy task with parts, and an empty folder of records."""
+    monkeypatch.setattr(protocol, "RESULTS", tmp_path)
     monkeypatch.setattr(protocol, "RECORDS", tmp_path)
     monkeypatch.setattr(protocol, "make_task", toy_task)
-    monkeypatch.setitem(
-        FAMILIES, "toys", Family("", "toys", (1e-3, 2e-3, 5e-3), GROUPS)
-    )
+    toys = Family("", "", NOISE, (1e-3, 2e-3, 5e-3), GROUPS)
+    monkeypatch.setitem(FAMILIES, "toys", toys)
     for name in ("toy", "toy-b"):
         monkeypatch.setitem(TASKS, name, ("toys",))
     monkeypatch.setitem(LISTS, "development", {"toy": (), "toy-b": ()})
@@ -147,7 +149,7 @@ def test_a_task_from_scratch_has_no_dropout():
         make_task("digits-500", Setup(dropout=True))
 
 
-@pytest.mark.parametrize("module", [methods, tasks, classification, report])
+@pytest.mark.parametrize("module", [methods, tasks, classification, standings, report])
 def test_doctests_of_the_comparison(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -189,6 +191,32 @@ def test_evaluations_are_paid_for():
     assert len(made["step_size"]) == 1
 
 
+def test_gradients_of_an_inner_search_are_paid_for_as_steps():
+    one_batch = toy_task()._replace(batches=lambda *_: iter([jnp.asarray(0)] * 4))
+    made = run.train(one_batch, METHODS["lbfgs"], 0, 0.5)
+    adam = run.train(one_batch, method_of("adamw_constant@1e-02"), 0, 0.5)
+    assert made["cost"] >= 2  # a gradient of its own in each step, and the search's
+    losses = [x["scores"]["end"]["last"]["loss"] for x in (made, adam)]
+    assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["schedule_free_adamw@1e-02", "momo_adam@1e-02", "prodigy_cosine"]
+)
+def test_methods_with_a_rate_or_a_schedule_train(name):
+    made = run.train(toy_task(), method_of(name), 0, 0.5)
+    early, end = (np.mean(made["loss_curve"][i]) for i in (slice(4), slice(-4, None)))
+    assert end < early
+
+
+def test_published_rates_of_a_picture_are_those_of_its_parts():
+    params = {name: jnp.ones(()) for name in methods.GSPLAT}
+    tx = METHODS["published_rates"].make(lambda _: {x: x for x in params}, 100)
+    updates, _ = tx.update(params, tx.init(params), params)
+    for name, rate in methods.GSPLAT.items():
+        assert -float(updates[name]) == pytest.approx(rate, rel=1e-3)
+
+
 def test_numbers_that_are_not_finite_are_null():
     assert run.as_json({"a": [float("nan"), 1 / 3, (2, "b")]}) == {
         "a": [None, 0.33333, [2, "b"]]
@@ -223,6 +251,50 @@ def test_a_sweep_also_follows_the_loss_and_stops_where_rates_end(toy):
     assert names(wanted(["toy"], ["adamw"])) == ["adamw@5e-04"]
     sweep("adamw", {rate: rate / 10 for rate in RATES}, "toy-b")
     assert grid("toy-b", "adamw", read("toy-b"))[-1] == RATES[-1]
+
+
+def test_one_rate_for_all_tasks_is_swept_on_the_development_list_alone(
+    toy, monkeypatch
+):
+    monkeypatch.setitem(TASKS, "toy-c", ("toys",))
+    monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
+    both = ["toy", "toy-c"]
+    jobs = wanted(both, ["one_momo"])
+    assert {x.method for x in jobs} == {
+        f"momo_adam@{x:.0e}" for x in (5e-4, 1e-3, 2e-3)
+    }
+    assert {x.task for x in jobs} == {"toy"}
+    # Best is the mean of log(loss): .02 * .5 and .3 * .02 at 1e-3 and 2e-3.
+    sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.98, 2e-3: 0.7})
+    found = shared_rates("one_momo")
+    assert (found.best, found.tasks, found.is_known) == (1e-3, ["toy"], False)
+    sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.5, 2e-3: 0.98}, "toy-b")
+    # The best is at the edge: the sweep goes on there.
+    assert names(wanted(both, ["one_momo"])) == ["momo_adam@5e-03"]
+    for task in ("toy", "toy-b"):
+        sweep("momo_adam", {5e-3: 0.3}, task)
+    assert shared_rates("one_momo").best == 2e-3
+    jobs = wanted(both, ["one_momo"])
+    assert {(x.task, x.method) for x in jobs if x.task == "toy-c"} == {
+        ("toy-c", "momo_adam@2e-03")
+    }
+
+
+def test_one_rate_for_all_tasks_is_none_at_which_a_run_diverged(toy):
+    for task in ("toy", "toy-b"):
+        sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.3, 2e-3: 0.9}, task)
+    add("momo_adam@2e-03", (0.9, 0.9, None))
+    assert shared_rates("one_momo").best == 1e-3
+
+
+def test_some_methods_run_on_some_kinds_of_task_alone(toy):
+    def tasks_of(method):
+        some = [*LISTS["test"], "oscillator"]
+        return {x.task for x in wanted(some, [method], seeds=[0])}
+
+    assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments"}
+    assert tasks_of("published_rates") == {"gaussians-china", "camera-china"}
+    assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
 
 
 def test_what_is_recorded_is_not_made_again(toy):
@@ -320,7 +392,7 @@ def rows(text, start):
 
 
 def test_a_row_for_each_method_and_iterate_beside_the_best_rival(results):
-    text = report.task_section("toy")
+    text = report.task_page("toy")
     best, _ = text.split("<details>")
     last, averaged = sorted(rows(best, "`armijo_adam()`"), key=lambda x: x[3])
     assert last[1:5] == ["last iterate", "2", "0.750 ± 0.050", "0.2500 ± 0.0500"]
@@ -336,56 +408,29 @@ def test_a_row_for_each_method_and_iterate_beside_the_best_rival(results):
 
 
 def test_the_best_rate_by_loss_has_a_row_where_it_is_another(results):
-    assert not rows(
-        report.task_section("toy"), "AdamW, warm-up and cosine, best of 3 rates by loss"
-    )
+    title = "AdamW, warm-up and cosine, best of {0} rates by loss"
+    assert not rows(report.task_page("toy"), title.format(3))
     add("adamw@1e-02", (0.5, 0.5), loss=0.01)
-    (row, _) = rows(
-        report.task_section("toy"), "AdamW, warm-up and cosine, best of 4 rates by loss"
-    )
+    (row, _) = rows(report.task_page("toy"), title.format(4))
     assert row[0].endswith("1e-02, **at the edge**")
 
 
 def test_a_sweep_whose_best_rate_is_at_the_edge_is_flagged(results):
-    text = report.list_section("development")
-    flagged = "toy, AdamW, constant rate, best of 3 rates, 5e-03, last iterate"
-    assert f"at the edge: {flagged}; " in text
-    assert "cosine, best of 3 rates, 2e-03," not in text
+    text = report.task_page("toy")
+    assert "at the edge of its sweep: AdamW, constant rate" in text
+    assert "sweep: AdamW, warm-up" not in text
     assert rows(text, "AdamW, constant rate, best of 3 rates, 5e-03, **at the edge**")
 
 
 def test_a_run_that_came_apart_is_the_worst_and_is_said(results):
-    text = report.task_section("toy-b")
+    text = report.task_page("toy-b")
     for cells in rows(text, "SaLSA"):
         assert cells[3:6] == ["diverged: 1 of 2"] * 3
     ours = rows(text, "`armijo_adam()`")
     assert all(x[9:] == ["diverged", "diverged"] for x in ours)
     assert text.index("| `armijo_adam()`") < text.index("| SaLSA")
-
-
-def test_ranks_are_over_the_largest_table_without_a_gap(results):
-    text = report.ranks(["toy", "toy-b"])
-    assert text.startswith("Mean ranks of 9 entrants over toy.")
-    assert rows(text, "AdamW, warm-up and cosine |")[0][2:] == ["1.0", "1.0"]
-    sweep("adamw", {1e-3: 0.4}, "toy-b")
-    for name in ("adamw_constant@1e-03", "schedule_free_adamw"):
-        add(name, (0.3, 0.3), "toy-b")
-    assert report.ranks(["toy", "toy-b"]).startswith(
-        "Mean ranks of 9 entrants over toy,"
-    )
-    add("prodigy", (0.3, 0.3))
-    assert "of 2: Prodigy (1)." in report.ranks(["toy", "toy-b"])
-    # On toy-b ours and AdamW are ahead of what diverged, by both scores.
-    alone = report.ranks(["toy-b"])
-    assert {tuple(x[2:]) for x in rows(alone, "SaLSA")} == {("8.0", "8.0")}
-
-
-def test_methods_are_ranked_on_the_seeds_that_both_have(results):
-    add("prodigy", (0.82,))
-    found = {x.key: x for x in report.entrants("toy")}
-    prodigy, ours = found["prodigy", "last"], found["armijo_adam", "last"]
-    assert report.is_better(prodigy, ours, "score")
-    assert not report.is_better(prodigy, found["salsa", "last"], "score")
+    (row,) = rows(report.summary("development"), "SaLSA")
+    assert row[1:6] == ["2", "0.51", "diverged", "diverged", "1"]
 
 
 def test_hand_tuned_rates_are_said_with_their_cost(results):
@@ -393,12 +438,64 @@ def test_hand_tuned_rates_are_said_with_their_cost(results):
     for i in range(4):
         job = Job("toy", f"hand_tuned@{i}", protocol.DRAW_SEED)
         protocol.append(job, record(job.method, job.seed, 0.1))
-    for cells in rows(report.task_section("toy"), "Adam, hand-tuned"):
+    for cells in rows(report.task_page("toy"), "Adam, hand-tuned"):
         assert cells[0] == "Adam, hand-tuned rates, best of 4 sets"
         assert cells[7] == "4 x 1.25"
 
 
-def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
+def test_a_gap_is_the_logarithm_of_a_ratio_to_the_best_of_all_rates(results):
+    """On toy AdamW at 2e-3 is best, with a loss of .12; the default has .2 and .3."""
+    found = {x.method: x for x in profiles(["toy"], "loss", "last")}
+    ours = np.log([0.2 / 0.12, 0.3 / 0.12]).mean()
+    assert found["armijo_adam"].gaps["toy"].size == pytest.approx(ours)
+    assert found["adamw"].gaps["toy"].size == 0
+    assert found["adamw"].gaps["toy"].cost == pytest.approx(3 * 1.25)
+    averaged = {x.method: x for x in profiles(["toy"], "loss", "average")}
+    size = averaged["armijo_adam"].gaps["toy"].size
+    assert size == pytest.approx(np.log(0.2 / 0.12))
+    # Its last iterate is an average.
+    for some in (found, averaged):
+        size = some["schedule_free_adamw"].gaps["toy"].size
+        assert size == pytest.approx(np.log(0.35 / 0.12))
+    by_score = {x.method: x for x in profiles(["toy"], "score", "last")}
+    assert by_score["armijo_adam"].gaps["toy"].size == pytest.approx(0.13)
+    # What needs nothing set stands first, what is known in hindsight last.
+    assert [*found][-1] == "adamw" and mean_gap(found["adamw"]) == 0
+
+
+def test_gaps_are_paired_by_seed_to_the_best_of_those_on_both_seeds(results):
+    add("prodigy", (0.95,))  # the best, but on one seed alone
+    found = {x.method: x for x in profiles(["toy"], "loss", "last")}
+    assert found["prodigy"].gaps["toy"].size == pytest.approx(np.log(0.05 / 0.12))
+    assert found["adamw"].gaps["toy"].size == 0
+
+
+def test_one_rate_for_all_tasks_is_a_row_of_the_profile(results):
+    for task in ("toy", "toy-b"):
+        rates = {5e-4: 0.1, 1e-3: 0.5, 2e-3: 0.3}
+        sweep("momo_adam", rates, task)
+    (row,) = rows(report.summary("development"), "one MoMo-Adam")
+    assert row[0] == "one MoMo-Adam, 1e-03" and row[1] == "2"
+    assert not rows(report.summary("development"), "one schedule-free")
+    assert SHARED.keys() <= {*standings.UNTUNED}
+    assert {*FIRST_SHARED_RATES} <= {*RATES}
+
+
+def test_the_profile_names_where_the_default_is_worst_and_what_is_missing(
+    results, monkeypatch
+):
+    monkeypatch.setitem(LISTS["development"], "toy-c", ())
+    text = report.summary("development")
+    # On toy-b the best is SaLSA's second seed, which its first spoils: so it is ours.
+    assert "is farthest behind on toy (0.71), toy-b (0.00)." in text
+    assert text.endswith("Tasks without runs so far: toy-c.")
+    (ours,) = rows(text, r"**`armijo_adam()`**")
+    assert ours[1:5] == ["2", "0.36", "0.36", "0.71"]
+    (adamw,) = rows(text, "AdamW, warm-up and cosine, best")
+    assert adamw[1] == "1 of 2"
+
+
+def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
     results, monkeypatch
 ):
     readme = results / "top.md"
@@ -408,72 +505,42 @@ def test_the_program_writes_page_figures_and_the_tables_of_the_readme(
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     report.main([])
     page, top = ((results / x).read_text() for x in ("README.md", "top.md"))
-    assert page == report.page() and "0 runs so far; tasks without any: toy-c." in page
+    assert page == report.page() and "No runs on the test tasks so far." in page
     for name in ("toy", "toy-b"):
-        assert f"]({name}.png)" in page
-        assert (results / f"{name}.png").stat().st_size > 5_000
+        assert f"(tasks/{name}.md)" in page
+        assert f"]({name}.png)" in (results / "tasks" / f"{name}.md").read_text()
+        assert (results / "tasks" / f"{name}.png").stat().st_size > 5_000
+    assert (results / "profile.png").stat().st_size > 5_000
+    assert "(by_kind.md)" in page and (results / "by_kind.md").exists()
     assert "old" not in top and "No runs on the test tasks so far." in top
-    assert "`armijo_adam()` is behind SaLSA on 0 of 2 and behind AdamW" in top
-    assert "behind AdamW at its best rate on 1 of 1." in top
     assert report.updated_readme(top) == top
 
 
-def test_the_short_table_has_the_same_tasks_in_all_rows(results):
-    text = report.summary("development")
-    assert "tasks and seeds. Tasks, with the number of seeds: toys, accuracy:" in text
-    assert "toy (2)." in text
-    plasls = report.TITLES[6]
-    assert not rows(text, plasls)  # it has not run
-    add("plasls", (0.70, 0.74))
-    text = report.summary("development")
-    found = [rows(text, title)[0] for title in (*report.TITLES[:4], plasls)]
-    assert found == [
-        ["`armijo_adam()`", "0.750 ± 0.050", "1", "1.25"],
-        [report.TITLES[1], "0.880 ± 0.000", "3", "3.75"],
-        [report.TITLES[2], "0.880 ± 0.000", "1", "1.25"],
-        [report.BEST_FREE, "0.750 ± 0.150 (SaLSA)", "1", "1.25"],
-        [plasls, "0.720 ± 0.020", "1", "1.25"],
+def test_a_kind_has_a_table_of_the_methods_that_ran_on_all_of_its_tasks(results):
+    text = report.kind_table(["toy", "toy-b"])
+    last, averaged = sorted(rows(text, "`armijo_adam()`"), key=lambda x: x[3])
+    assert last == [
+        *("`armijo_adam()`", "last iterate", "2"),
+        *("0.625 ± 0.025", "0.3750 ± 0.0250", "1.25"),
     ]
-    assert "fewer for PLASLS" not in text
-    # A seed that another row lacks does not count, but one that PLASLS lacks does.
-    protocol.append(Job("toy", "armijo_adam", 2), record("armijo_adam", 2, 0.0))
-    (ours,) = rows(report.summary("development"), "`armijo_adam()`")
-    assert ours[1] == "0.750 ± 0.050"
-    for name, score in (("adamw@2e-03", 0.88), ("salsa", 0.75)):
-        protocol.append(Job("toy", name, 2), record(name, 2, score))
-    text = report.summary("development")
-    assert rows(text, "`armijo_adam()`")[0][1].startswith("0.500 ±")
-    assert rows(text, plasls)[0][1] == "0.720 ± 0.020"
-    assert "tasks and seeds (fewer for PLASLS). Tasks," in text
-    # Two tasks of a kind: the error of their mean.
-    for method in ("plasls", "salsa"):
-        add(method, (0.3, 0.3), "toy-b")
-    sweep("adamw", {1e-3: 0.2, 2e-3: 0.4, 5e-3: 0.3}, "toy-b")
-    (ours,) = rows(report.summary("development"), "`armijo_adam()`")
-    assert ours[1] == "0.500 ± 0.126"
-
-
-def test_who_is_ahead_is_said_by_task_and_whether_clearly(results):
-    """The default has .8 and .7 on toy, and .5 twice on toy-b."""
-    add("prodigy", (0.81, 0.71))
-    add("prodigy", (0.4, 0.4), "toy-b")
-    add("plasls", (0.95, 0.6))
-    found = {x: rows(report.who_is_ahead(), x)[0][1:3] for x in ("Prodigy", "PLASLS")}
-    assert found == {"Prodigy": ["2", "1: **toy**"], "PLASLS": ["1", "1: toy"]}
-    assert not rows(report.who_is_ahead(), "`armijo_adam()`")
+    assert averaged[1] == "averaged"
+    assert not rows(text, "schedule-free AdamW") and not rows(text, "AdamW")
+    assert {x[3] for x in rows(text, "SaLSA")} == {"diverged"}
+    (best, _) = rows(report.kind_table(["toy"]), "AdamW, warm-up")
+    assert best[0].endswith("best rates in hindsight") and best[5] == "3.75"
 
 
 def test_differences_are_paired_by_seed_and_averaged_over_tasks(results, monkeypatch):
     """The default has .8 and .7 on toy, and .5 twice on toy-b."""
-    kind = report.family_of("toy").kind
-    monkeypatch.setattr(report, "FEWEST_TASKS", 2)
+    monkeypatch.setattr(report, "TUNING", NOISE)
     add("prodigy", (0.84, 0.72))  # ahead by .03
     protocol.append(Job("toy-b", "prodigy", 1), record("prodigy", 1, 0.4))  # by -.1
-    last, averaged = rows(report.differences(kind), "Prodigy")
-    assert last == ["Prodigy", "last iterate", "2", "-0.035 ± 0.065", "+0.035 ± 0.065"]
+    last, averaged = rows(report.differences(), "Prodigy")
+    assert last == ["Prodigy", "last iterate", "-0.035 ± 0.065", "+0.035 ± 0.065"]
     assert averaged[1:] == ["averaged", *last[2:]]
-    monkeypatch.setattr(report, "FEWEST_TASKS", 3)
-    assert report.differences(kind) == "None so far."
+    assert not rows(report.differences(), "schedule-free")  # it ran on toy alone
+    monkeypatch.setattr(report, "TUNING", "nothing")
+    assert report.differences() == "None so far."
 
 
 def test_what_the_repository_shows_is_what_its_records_say():
@@ -481,4 +548,5 @@ def test_what_the_repository_shows_is_what_its_records_say():
     assert [x[1] for x in report.TABLE.findall(text)] == ["test"]
     emptied = report.TABLE.sub(r"\1\3", text)
     assert report.updated_readme(emptied) == text
-    assert (protocol.RECORDS / "README.md").read_text() == report.page()
+    for path, page in report.pages().items():
+        assert (protocol.RESULTS / path).read_text() == page
