@@ -69,6 +69,42 @@ class ArmijoInfo(NamedTuple):
             )
         return decode_labels(np.asarray(self.label_codes))
 
+    def to_dict(self) -> dict[str, float]:
+        """Returns all fields as a flat dict of numbers, for loggers.
+
+        A field of the whole step has its own name, a group's has its label behind it:
+        ``"applied_step_size/layer_1"``. This waits for the device.
+
+        Raises:
+          TypeError: inside ``jit``.
+          ValueError: an info of several steps, as of a scan.
+
+        Example:
+          >>> import jax.numpy as jnp, optax_armijo
+          >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"})
+          >>> state = tx.init({"a": jnp.ones(2), "b": jnp.ones(3)})
+          >>> numbers = optax_armijo.armijo_info(state).to_dict()
+          >>> [name for name in numbers if name.endswith("/last")][:2]
+          ['step_size/last', 'applied_step_size/last']
+          >>> numbers["step_factor"], numbers["num_evaluations"]
+          (1.0, 0.0)
+        """
+        labels = self.labels
+        if self.step_size.ndim != 1:
+            raise ValueError(
+                "to_dict takes the info of one step, whose step_size has the shape "
+                f"({len(labels)},); got one of shape {self.step_size.shape}. Take one "
+                "step out: jax.tree.map(lambda x: x[i], info)"
+            )
+        numbers: dict[str, float] = {}
+        for name, values in jax.device_get(self)._asdict().items():
+            if np.ndim(values) == 0:
+                numbers[name] = float(values)
+            elif name != "label_codes":
+                pairs = zip(labels, values, strict=True)
+                numbers |= {f"{name}/{label}": float(x) for label, x in pairs}
+        return numbers
+
     def __str__(self) -> str:
         if isinstance(self.label_codes, Tracer) or self.step_size.ndim != 1:
             return repr(self)
@@ -89,12 +125,13 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       ValueError: when the state holds no such state, or several.
 
     Example:
-      >>> import jax.numpy as jnp, optax, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda p: (p["a"] - 1.0) ** 2 + p["b"] ** 2
       >>> params = {"a": jnp.array(0.0), "b": jnp.array(1.0)}
       >>> grads = {"a": jnp.array(-2.0), "b": jnp.array(2.0)}
       >>> tx = optax_armijo.armijo_adam({"a": "first", "b": "last"})
-      >>> _, state = tx.update(
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> _, state = update(
       ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> info = armijo_info(state)
       >>> info.labels, info.searched.tolist(), info.accepted.tolist()

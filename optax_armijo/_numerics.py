@@ -38,6 +38,12 @@ def has_no_gradient(grad: Any) -> bool:
     return getattr(grad, "dtype", None) == jax.dtypes.float0
 
 
+def is_key(leaf: Any) -> bool:
+    """Tells whether a leaf is of random keys, as ``jax.random.key`` makes them."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def nonfinite_to_inf(value: jax.Array) -> jax.Array:
     """Turns NaN and -inf into +inf: nothing that is not finite is a better loss."""
     return jnp.where(jnp.isfinite(value), value, jnp.inf)

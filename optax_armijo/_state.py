@@ -152,6 +152,26 @@ def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     return list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
 
 
+def find_moments(opt_state: Any) -> list[Any]:
+    """Returns a tree of moments of each search in a state, ``()`` where it has none.
+
+    In the place of a leaf that is `FROZEN` there is an ``optax.MaskedNode``.
+    """
+
+    def is_published(node: Any) -> bool:
+        is_pair = type(node) is tuple and len(node) == 2
+        return is_pair and isinstance(node[1], PublishedState)
+
+    def is_search(node: Any) -> bool:
+        return isinstance(node, ArmijoState) or is_published(node)
+
+    nodes = filter(is_search, jax.tree.leaves(opt_state, is_leaf=is_search))
+    return [
+        node.adam.mu if isinstance(node, ArmijoState) else getattr(node[0], "nu", ())
+        for node in nodes
+    ]
+
+
 def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
     """Writes labels as bytes, so that the state that names them is arrays alone."""
     names = [str(label).encode() for label in labels]

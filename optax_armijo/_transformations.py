@@ -8,9 +8,11 @@ import optax
 from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.search.linesearch import Backtracking
+from optax_armijo.search.refusals import names_misplaced_options
 from optax_armijo.search.transformation import search_along_adam, search_along_updates
 
 
+@names_misplaced_options
 def armijo_adam(
     param_labels: ParamLabels = None,
     *,
@@ -61,9 +63,10 @@ def armijo_adam(
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
         ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
-      TypeError: a learning rate or options in the place of labels, or a `linesearch`
-        that is no `Backtracking`; when traced, a complex or integer leaf that is not
-        `FROZEN`.
+      TypeError: a learning rate, options of the search beside `linesearch` or in the
+        place of labels, or a `linesearch` that is no `Backtracking`; when traced, a
+        complex or integer leaf that is not `FROZEN`, a `value_fn` that takes more than
+        params.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo
@@ -94,6 +97,7 @@ def armijo_adam(
     return search_along_adam(param_labels, linesearch, b1=b1, b2=b2, eps=eps)
 
 
+@names_misplaced_options
 def armijo_adamw(
     param_labels: ParamLabels = None,
     *,
@@ -133,12 +137,13 @@ def armijo_adamw(
       TypeError: as `armijo_adam`.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> tx = optax_armijo.armijo_adamw(weight_decay=0.1, mask={"w": True, "b": False})
       >>> params = {"w": jnp.array(2.0), "b": jnp.array(2.0)}
       >>> f = lambda p: (p["w"] + p["b"]) ** 2
       >>> grads = {"w": jnp.array(8.0), "b": jnp.array(8.0)}
-      >>> updates, _ = tx.update(
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(
       ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> bool(updates["w"] < updates["b"] < 0)
       True
@@ -158,6 +163,7 @@ def armijo_adamw(
     )
 
 
+@names_misplaced_options
 def scale_by_armijo(
     param_labels: ParamLabels = None,
     *,

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from optax_armijo._checks import check_callable, check_range
-from optax_armijo.training.objective import Whole, build_objective, is_key, with_aux
+from optax_armijo._numerics import is_key
+from optax_armijo.training.objective import Whole, build_objective, with_aux
 from optax_armijo.training.train_step import (
     TrainMetrics,
     info_of,
@@ -160,8 +161,10 @@ def _settled(new: jax.Array, old: jax.Array, loss: jax.Array) -> jax.Array:
 
 def _arrays(state: Any) -> Any:
     """Returns a state of arrays instead of variables, which belong to one trace."""
-    return jax.tree.map(
-        lambda x: x[...] if isinstance(x, nnx.Variable) else x,
-        state,
-        is_leaf=lambda x: isinstance(x, nnx.Variable),
-    )
+
+    def array(x: Any) -> Any:
+        # A variable in the place of a frozen leaf holds no array.
+        has_array = isinstance(x, nnx.Variable) and jax.tree.leaves(x)
+        return x[...] if has_array else x
+
+    return jax.tree.map(array, state, is_leaf=lambda x: isinstance(x, nnx.Variable))

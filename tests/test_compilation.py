@@ -50,6 +50,7 @@ def test_the_program_has_one_loop_for_the_groups_and_one_for_the_whole_step():
     assert step_text(8).count("stablehlo.while") == 2
 
 
+@pytest.mark.filterwarnings("ignore:update is called outside jax.jit:UserWarning")
 @pytest.mark.parametrize("where", ["init", "eager update", "jitted update"])
 def test_no_two_leaves_of_the_state_share_a_buffer(where):
     tx = armijo_adam(LABELS)

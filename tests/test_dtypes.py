@@ -111,5 +111,6 @@ def test_a_float16_gradient_with_a_square_beyond_float16_is_no_bad_batch():
     tx = armijo_adam()
     value, grad = jax.value_and_grad(loss)(w)
     assert not jnp.isfinite(jnp.square(grad)).any()
-    updates, _ = tx.update(grad, tx.init(w), w, value=value, value_fn=loss)
+    update = jax.jit(tx.update, static_argnames="value_fn")
+    updates, _ = update(grad, tx.init(w), w, value=value, value_fn=loss)
     assert np.all(np.asarray(updates) < 0)

@@ -1,5 +1,8 @@
 """Bad input raises at once, and says what to write instead."""
 
+import functools
+import inspect
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, init, network_loss, network_params
+from toys import LABELS, batch, init, mean_loss, network_loss, network_params
 
 import optax_armijo
 from optax_armijo import (
@@ -21,6 +24,7 @@ from optax_armijo import (
     scale_by_armijo,
 )
 
+SEARCHES: Any = (armijo_adam, armijo_adamw, scale_by_armijo)
 NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
 
 
@@ -93,8 +97,13 @@ def update(tx=None, params=None, **arguments):
     params = network_params() if params is None else params
     tx = armijo_adam(LABELS) if tx is None else tx
     grads = jax.tree.map(jnp.ones_like, params)
-    arguments = {"value": jnp.float32(1), "value_fn": network_loss} | arguments
-    return tx.update(grads, tx.init(params), params, **arguments)
+    more = {"value": jnp.float32(1), "value_fn": network_loss} | arguments
+    with_extra_args = optax.with_extra_args_support(tx)
+
+    def first_step(grads, state):
+        return with_extra_args.update(grads, state, params, **more)
+
+    return jax.eval_shape(first_step, grads, tx.init(params))
 
 
 @pytest.mark.parametrize("name", ["value", "value_fn"])
@@ -242,6 +251,44 @@ def test_a_learning_rate_by_keyword_is_named():
             make(learning_rate=1e-3)
 
 
+@pytest.mark.parametrize("make", SEARCHES)
+@pytest.mark.parametrize("name", ["learning_rate", "lr", "step_size"])
+def test_a_learning_rate_by_keyword_is_told_what_to_use_instead(make, name):
+    with pytest.raises(TypeError) as caught:
+        make(**{name: 1e-3})
+    for part in (
+        f"{make.__name__} has no argument '{name}'; got 0.001: {NO_RATE}: ",
+        "linesearch=optax_armijo.Backtracking(max_step_size=...)",
+        "put optax.scale_by_schedule(...) behind it in an optax.chain",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("make", SEARCHES)
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"loss_fraction": None}, "loss_fraction=None"),
+        ({"c": 0.5, "max_trials": 2}, "c=0.5, max_trials=2"),
+        ({"max_step_size": 0.1, "other": 1}, "max_step_size=0.1"),
+    ],
+)
+def test_options_of_the_search_by_keyword_are_told_their_place(make, options, given):
+    message = re.escape(
+        f"{make.__name__} takes the options of the search in one argument; got "
+        f"{given}. Write linesearch=optax_armijo.Backtracking({given})"
+    )
+    with pytest.raises(TypeError, match=message + "$"):
+        make(**options)
+
+
+@pytest.mark.parametrize("make", SEARCHES)
+def test_other_unknown_options_are_pythons_to_refuse(make):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'momentum'$"):
+        make(momentum=0.9)
+    assert "linesearch" in inspect.signature(make).parameters
+
+
 @pytest.mark.parametrize("schedule", [lambda step: 0.1 / (step + 1), lambda step: 0.1])
 def test_a_schedule_of_ones_own_is_told_when_it_is_called(schedule):
     with pytest.raises(TypeError, match=f"param_labels must be .*{NO_RATE}$"):
@@ -365,15 +412,41 @@ def test_a_train_step_of_a_loss_with_aux_that_is_not_said():
         step(params, tx.init(params))
 
 
+def test_a_value_fn_of_params_and_batch_is_told_what_to_write():
+    def loss_fn(params, x, *, y):
+        return network_loss(params) + jnp.mean(x - y)
+
+    ours = r"takes params alone: lambda p: loss_fn\(p, batch\); .*loss_fn.* missing"
+    for value_fn in (loss_fn, jax.jit(loss_fn), functools.partial(loss_fn, y=0.0)):
+        with pytest.raises(TypeError, match=ours):
+            update(value_fn=value_fn)
+    with pytest.raises(TypeError, match=ours):
+        update(value_fn=loss_fn, x=jnp.ones(2))  # y alone is missing
+
+
+def test_an_error_inside_value_fn_is_not_taken_for_missing_arguments():
+    def inside(params):
+        return network_loss()  # pyright: ignore
+
+    @functools.wraps(mean_loss)
+    def bound(params):  # its signature says that it takes a batch, and is wrong
+        return mean_loss(params, *batch())
+
+    with pytest.raises(TypeError, match=r"^network_loss\(\) missing 1 required"):
+        update(value_fn=inside)
+    update(value_fn=bound)
+
+
 @pytest.mark.parametrize(
     "tx",
     [
         armijo_adam(),
         optax.chain(optax.sgd(1.0), scale_by_armijo()),
+        optax_armijo.sls(),
     ],
-    ids=["armijo_adam", "scale_by_armijo"],
+    ids=["armijo_adam", "scale_by_armijo", "sls"],
 )
-def test_a_loop_outside_jit_warns_once(tx):
+def test_the_first_call_outside_jit_warns_and_no_other(tx):
     params = {"w": jnp.ones(3)}
 
     def loss_fn(params):
@@ -389,12 +462,18 @@ def test_a_loop_outside_jit_warns_once(tx):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(4):
+        for _ in range(2):
             jax.jit(update)(state)
+        with jax.disable_jit():
+            update(state)
+        jax.eval_shape(update, state)
+        with pytest.raises(ValueError, match="needs value"):
+            tx.update(grads, state, params, grad=grads)
         assert caught == []
-        for _ in range(6):  # the fifth warns, the sixth does not
-            _, state = update(state)
-    (warning,) = caught
+        _, state = update(state)
+        (warning,) = caught
+        update(state)
+    assert caught == [warning]
     assert "outside jax.jit and compiles the search at every call" in str(
         warning.message
     )

@@ -37,6 +37,9 @@ def update(tx: Any, *arguments: Any, **named: Any) -> tuple[Any, Any]:
     return optax.with_extra_args_support(tx).update(*arguments, **named)
 
 
+OUTSIDE_JIT = "ignore:update is called outside jax.jit:UserWarning"
+
+
 def bowl(params):
     """A loss that takes a tree of any structure, empty ones included."""
     leaves = jax.tree.leaves(params)
@@ -89,6 +92,7 @@ class TestNumPyAndPythonParams:
         for leaf in jax.tree.leaves(trained):
             assert isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32
 
+    @pytest.mark.filterwarnings(OUTSIDE_JIT)
     def test_they_give_the_steps_of_arrays_outside_jit_too(self):
         params = {"a": np.ones(3), "b": 1.0}
         as_arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
@@ -106,6 +110,7 @@ class TestNumPyAndPythonParams:
         np.testing.assert_allclose(updates["a"], -0.5)
         np.testing.assert_allclose(updates["b"], -0.25)
 
+    @pytest.mark.filterwarnings(OUTSIDE_JIT)
     def test_frozen_leaves_of_numpy_stay(self):
         params = {"a": np.ones(3), "n": np.arange(3), "f": np.ones(2)}
         tx = oa.armijo_adam({"a": "a", "n": oa.FROZEN, "f": oa.FROZEN})
@@ -122,6 +127,7 @@ class TestNumPyAndPythonParams:
         assert updates["n"].dtype == jnp.int32 and np.all(updates["a"] < 0)
 
 
+@pytest.mark.filterwarnings(OUTSIDE_JIT)
 @pytest.mark.parametrize(
     ("name", "is_jitted"),
     [*[(name, True) for name in FORMS], ("armijo_adam", False)],

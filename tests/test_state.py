@@ -1,6 +1,7 @@
 """The state: a plain pytree that is saved, restored and read."""
 
 import re
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,58 @@ def test_the_table_has_the_columns_that_say_something():
         ["head", "1.00e+00", "failed", "2", "2", "0.00e+00", "0.00e+00"],
         ["layers", "1.00e+00", "-", "0", "0", "0.00e+00", "0.00e+00"],
     ]
+
+
+def test_an_info_as_a_dict_has_each_number_under_its_name():
+    _, state = train(network_params(), TX.init(network_params()), range(3))
+    info = armijo_info(state)
+    numbers = info.to_dict()
+    assert all(type(name) is str for name in numbers)
+    assert all(type(number) is float for number in numbers.values())
+    by_group = [name for name in info._fields[1:] if getattr(info, name).ndim]
+    alone = {"step_factor", "num_evaluations", "total_evaluations"}
+    assert {*numbers} - alone == {f"{x}/{y}" for x in by_group for y in info.labels}
+    assert {*by_group} | alone == {*info._fields[1:]}
+    for name in alone:
+        assert numbers[name] == float(getattr(info, name))
+    for name in by_group:
+        found = [numbers[f"{name}/{label}"] for label in ("embed", "head", "layers")]
+        np.testing.assert_array_equal(found, getattr(info, name))
+
+
+def test_a_dict_of_traced_numbers_or_of_several_steps_is_refused():
+    state = armijo_adam(LABELS).init(network_params())
+    with pytest.raises(TypeError, match="outside jit only"):
+        jax.eval_shape(lambda state: armijo_info(state).to_dict(), state)
+    info = armijo_info(state)
+    both = jax.tree.map(lambda x: jnp.stack([x, x]), info)
+    with pytest.raises(ValueError, match=r"shape \(3,\); got one of shape \(2, 3\)\."):
+        both.to_dict()
+    assert jax.tree.map(lambda x: x[1], both).to_dict() == info.to_dict()
+
+
+def scalars_in(path):
+    """Reads a file of TensorBoard's: length, checksum, event, checksum, and so on."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    rest, found = path.read_bytes(), {}
+    while rest:
+        (size,) = struct.unpack("<Q", rest[:8])
+        event = event_pb2.Event.FromString(rest[12 : 12 + size])
+        found |= {x.tag: (event.step, x.simple_value) for x in event.summary.value}
+        rest = rest[16 + size :]
+    return found
+
+
+def test_an_info_goes_to_tensorboard(tmp_path):
+    tensorboard = pytest.importorskip("tensorboardX")
+    _, state = train(network_params(), TX.init(network_params()), range(3))
+    numbers = armijo_info(state).to_dict()
+    with tensorboard.SummaryWriter(str(tmp_path)) as writer:
+        for name, number in numbers.items():
+            writer.add_scalar(name, number, 3)
+    (path,) = tmp_path.iterdir()
+    expected = {name: (3, np.float32(number)) for name, number in numbers.items()}
+    assert scalars_in(path) == expected
 
 
 def test_infos_of_a_scan_have_the_labels_once():

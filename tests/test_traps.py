@@ -91,8 +91,9 @@ def test_trap_6_extra_arguments_of_others_are_ignored():
     params = network_params()
     value, grads = jax.value_and_grad(plain)(params)
     tx = optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(LABELS))
+    update = jax.jit(tx.update, static_argnames=("value_fn", "reference"))
     results = [
-        tx.update(
+        update(
             grads,
             tx.init(params),
             params,
@@ -115,7 +116,7 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
     for dtype, expected in [(jnp.bfloat16, True), (jnp.float32, False)]:
         params = jnp.ones(2)
         tx = armijo_adam()
-        _, state = tx.update(
+        _, state = jax.jit(tx.update, static_argnames="value_fn")(
             jnp.full(2, 1e-3),
             tx.init(params),
             params,

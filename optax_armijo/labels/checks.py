@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.tree_util import all_leaves
 
 from optax_armijo._types import Label
 from optax_armijo.labels.functions import FROZEN, Stacked
-from optax_armijo.labels.paths import Path, paths_and_leaves
+from optax_armijo.labels.paths import Path, is_hole, paths_and_leaves
 
 LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
 LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
@@ -112,9 +111,6 @@ class _Boxed:
 
 
 def check_whole(params: Any) -> None:
-    def is_hole(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
     if any(map(is_hole, jax.tree.leaves(params, is_leaf=is_hole))):
         raise ValueError(
             "a line search evaluates the loss, which needs the whole params, but got "

@@ -5,8 +5,11 @@ import sys
 from typing import Any
 
 import jax
+import optax
 
 Path = tuple[str, ...]
+
+_HOLE = object()
 
 
 def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
@@ -30,6 +33,23 @@ def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
             inside = [(keys[1:], leaf) for keys, leaf in boxed]
         entries += [(tuple(map(_part, (*path, *keys))), leaf) for keys, leaf in inside]
     return entries
+
+
+def paths_and_holes(tree: Any) -> dict[Path, Any]:
+    """Returns the leaves by their paths, None where there is an ``optax.MaskedNode``.
+
+    optax puts one in the place of a leaf that is left out.
+    """
+    boxed = jax.tree.map(
+        lambda node: _HOLE if is_hole(node) else node, tree, is_leaf=is_hole
+    )
+    entries = paths_and_leaves(boxed)
+    return {path: None if leaf is _HOLE else leaf for path, leaf in entries}
+
+
+def is_hole(node: Any) -> bool:
+    """Tells whether this stands in the place of a leaf that is left out."""
+    return isinstance(node, optax.MaskedNode)
 
 
 def _box_types() -> tuple[type, ...]:

@@ -55,11 +55,12 @@ def sls(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.sls(start="reset")
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> bool(jnp.allclose(updates, -2 * w * 0.9))  # 1.0 fails, 0.9 <= 1 - c passes
       True
 
@@ -117,11 +118,12 @@ def amsgrad_sls(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.amsgrad_sls(n_batches_per_epoch=1)
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> bool(jnp.allclose(updates, jnp.array([-2.0, 2.0])))
       True
 
@@ -196,11 +198,12 @@ def ponos(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.ponos()
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> step_size = 25 / (0.1 * 100) * 0.5 ** 3  # 2.5 halved until below 1 - c
       >>> bool(jnp.allclose(updates, -2 * w * step_size))
       True
@@ -266,11 +269,12 @@ def adamsls(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.adamsls(init_step_size=1.0)
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> updates.round(3).tolist()  # accepts at once, at 1.0 * 2 ** (1 / 500)
       [-1.00100..., 1.00100...]
 
@@ -347,12 +351,13 @@ def plasls(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda p: p["a"] ** 2 + p["b"] ** 2
       >>> params = {"a": jnp.array(3.0), "b": jnp.array(-4.0)}
       >>> grads = {"a": jnp.array(6.0), "b": jnp.array(-8.0)}
       >>> tx = optax_armijo.plasls({"a": "a", "b": "b"}, num_joint_steps=0)
-      >>> _, state = tx.update(
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> _, state = update(
       ...     grads, tx.init(params), params, value=f(params), grad=grads, value_fn=f)
       >>> optax_armijo.armijo_info(state).searched.tolist()
       [True, False]
@@ -438,11 +443,12 @@ def salsa(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.salsa(direction="sgd")
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> step_size = 1.1 * 0.8 ** 4  # 0.45: below 1 - c, as it must be on this loss
       >>> bool(jnp.allclose(updates, -2 * w * step_size))
       True
@@ -518,11 +524,12 @@ def kensls(
       ValueError: an argument outside its range.
 
     Example:
-      >>> import jax.numpy as jnp, optax_armijo
+      >>> import jax, jax.numpy as jnp, optax_armijo
       >>> f = lambda w: jnp.sum(w**2)
       >>> w = jnp.array([3.0, -4.0])
       >>> tx = optax_armijo.kensls()
-      >>> updates, _ = tx.update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
+      >>> update = jax.jit(tx.update, static_argnames="value_fn")
+      >>> updates, _ = update(2 * w, tx.init(w), w, value=f(w), value_fn=f)
       >>> bool(jnp.allclose(updates, jnp.array([-0.1, 0.1]) / 0.999))
       True
 

@@ -1,9 +1,12 @@
-"""Refused: calls without the loss, states of other searches, optax.MultiSteps."""
+"""Refused: misplaced options, calls without the loss, states of other searches."""
 
+import dataclasses
+import functools
+import inspect
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +16,47 @@ from jax.core import Tracer
 
 from optax_armijo._numerics import search_dtype
 from optax_armijo._state import decode_labels, encode_labels
+from optax_armijo.labels.checks import NO_RATE
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.labels.paths import Path, paths_and_leaves
+from optax_armijo.search.linesearch import Backtracking
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OPTIONS_OF_THE_SEARCH = {field.name for field in dataclasses.fields(Backtracking)}
+RATES = {"learning_rate", "lr", "step_size"}  # as other optimizers name it
+
+
+def names_misplaced_options(make: Callable[P, T]) -> Callable[P, T]:
+    """Returns `make`, which says of options that it does not have where they belong.
+
+    Raises:
+      TypeError: when called with a learning rate, or with options of `Backtracking`.
+    """
+    known = inspect.signature(make).parameters
+
+    @functools.wraps(make)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        unknown = {name: x for name, x in options.items() if name not in known}
+        for name, rate in unknown.items():
+            if name in RATES:
+                raise TypeError(
+                    f"{make.__name__} has no argument '{name}'; got {rate!r}: "
+                    f"{NO_RATE}: linesearch=optax_armijo.Backtracking(max_step_size="
+                    "...). For a schedule, put optax.scale_by_schedule(...) behind it "
+                    "in an optax.chain"
+                )
+        given = [f"{k}={x!r}" for k, x in unknown.items() if k in OPTIONS_OF_THE_SEARCH]
+        if given:
+            given = ", ".join(given)
+            raise TypeError(
+                f"{make.__name__} takes the options of the search in one argument; got "
+                f"{given}. Write linesearch=optax_armijo.Backtracking({given})"
+            )
+        return make(*args, **options)
+
+    return call
 
 
 def check_given(**arguments: Any) -> None:
@@ -25,11 +67,11 @@ def check_given(**arguments: Any) -> None:
             f"the line search needs {', '.join(missing)}. Write: value, grads = "
             "jax.value_and_grad(loss_fn)(params); tx.update(grads, state, params, "
             "value=value, grad=grads, value_fn=loss_fn), with loss_fn a function "
-            "from params to the scalar loss of the same batch. In Flax, "
-            "optax_armijo.linen.TrainState and optax_armijo.nnx.make_train_step pass "
-            "them on. Wrappers that do not, such as optax.lookahead, "
-            "optax.contrib.sam and optax.contrib.split_real_and_imaginary, cannot hold "
-            "a line search."
+            "from params to the scalar loss of the same batch. In Flax, take "
+            "optax_armijo.linen.TrainState, since the TrainState of flax.training "
+            "drops them, or optax_armijo.nnx.make_train_step. Wrappers that drop them, "
+            "such as optax.lookahead, optax.contrib.sam and "
+            "optax.contrib.split_real_and_imaginary, cannot hold a line search."
         )
 
 
@@ -104,15 +146,11 @@ def _shape(found: dict[Path, tuple[Any, Any]], path: Path) -> str:
     return f"shape {shape} and dtype {dtype}"
 
 
-_IS_A_LOOP = 5
-"""At which call outside ``jit`` a warning is due: a few are no training loop."""
-
-
 def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
-    """Warns, once a counter, when ``update`` is called outside ``jit`` in a loop."""
+    """Warns at the first call outside ``jit``, which `calls` counts from 0."""
     is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
     is_disabled: bool = jax.config.jax_disable_jit  # pyright: ignore
-    if not is_traced and not is_disabled and next(calls) == _IS_A_LOOP:
+    if not is_traced and not is_disabled and not next(calls):
         warnings.warn(
             "update is called outside jax.jit and compiles the search at every call; "
             "jit the whole step, as optax_armijo.make_train_step does",

@@ -87,7 +87,7 @@ def transformation(
       TypeError: a learning rate in the place of labels.
     """
     check_are_labels(param_labels)
-    calls_outside_jit = itertools.count(1)
+    calls_outside_jit = itertools.count()
 
     def counted(state: Any) -> Any:
         """The state after a step in which there was nothing to move."""
@@ -117,7 +117,6 @@ def transformation(
         check_given(params=params, value=value, value_fn=value_fn)
         if needs_grad:
             check_given(grad=grad)
-        warn_outside_jit(calls_outside_jit, updates, state, params, value)
         updates, params, grad = as_arrays((updates, params, grad))
         value = check_loss("value", value)
         check_search_state(search_state(state), kind)
@@ -127,6 +126,7 @@ def transformation(
         check_shapes(grouping, params, updates=updates, grad=grad)
         if not grouping.num_groups:
             return jax.tree.map(jnp.zeros_like, params), counted(state)
+        warn_outside_jit(calls_outside_jit, updates, state, params, value)
         leaves = grouping.trainable(updates)
         batch = Batch(
             params=params,

@@ -24,6 +24,11 @@ def bind_value_fn(
         try:
             result = value_fn(params, **arguments)
         except (AttributeError, TypeError) as error:
+            is_call = isinstance(error, TypeError)
+            if is_call and _lacks_arguments(value_fn, params, arguments):
+                raise TypeError(
+                    f"value_fn takes params alone: lambda p: loss_fn(p, batch); {error}"
+                ) from error
             if not type(params).__module__.startswith("flax.nnx"):
                 raise
             raise TypeError(
@@ -34,6 +39,17 @@ def bind_value_fn(
         return check_loss("value_fn's result", result)
 
     return loss_fn
+
+
+def _lacks_arguments(value_fn: ValueFn, params: Any, arguments: Any) -> bool:
+    """Whether a call that raised is at fault itself, and not what happens inside."""
+    try:
+        inspect.signature(value_fn).bind(params, **arguments)
+    except ValueError:  # a callable written in C
+        return False
+    except TypeError:
+        return True
+    return False
 
 
 def check_loss(name: str, value: Any) -> jax.Array:

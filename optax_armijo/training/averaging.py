@@ -9,8 +9,13 @@ import optax
 
 from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import increment, search_dtype
-from optax_armijo._state import find_states
-from optax_armijo.labels.paths import Path, paths_and_leaves
+from optax_armijo._state import find_moments, find_states
+from optax_armijo.labels.paths import (
+    Path,
+    is_hole,
+    paths_and_holes,
+    paths_and_leaves,
+)
 from optax_armijo.search.placement import build_beside
 
 
@@ -18,13 +23,14 @@ class AveragedState(NamedTuple):
     """State of `average_iterates`.
 
     Attributes:
-      num_steps: steps made.  # i32[]
+      num_iterates: params in the average so far, one a step.  # i32[]
       average: of the params after each step, in float32 or wider, structured like them;
-        an ``optax.MaskedNode`` in the place of a leaf of integers or random keys.
+        an ``optax.MaskedNode`` in the place of a leaf that is `FROZEN`, or of integers
+        or random keys.
       inner: the state of the transformation inside.
     """
 
-    num_steps: jax.Array
+    num_iterates: jax.Array
     average: Any
     inner: Any
 
@@ -41,7 +47,9 @@ def average_iterates(
     changed. `averaged_params` returns the average, to validate with and to save. It
     removes the noise of the last mini-batches, for which one otherwise needs a decaying
     step size, and so the number of steps in advance. The price is one more copy of the
-    params.
+    params that move: leaves that the search in `tx` labels `FROZEN` have no average.
+    Its moments tell which those are. `sls` and `scale_by_armijo` with
+    ``undo_steps=False`` have none, and so averages of all leaves.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
@@ -75,9 +83,16 @@ def average_iterates(
     inner = as_transformation("tx", tx)
 
     def init_fn(params: Any) -> AveragedState:
-        average = jax.tree.map(_wide, _keep_averaged(params, params))
-        num_steps = build_beside(params, lambda: jnp.zeros([], jnp.int32))
-        return AveragedState(num_steps, average, inner.init(params))
+        num_iterates = build_beside(params, lambda: jnp.zeros([], jnp.int32))
+        inner_state = inner.init(params)
+        frozen = _frozen(inner_state)
+        average = jax.tree.structure(params).unflatten(
+            _wide(leaf)
+            if _is_averaged(leaf) and path not in frozen
+            else optax.MaskedNode()
+            for path, leaf in paths_and_leaves(params)
+        )
+        return AveragedState(num_iterates, average, inner_state)
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
@@ -85,15 +100,16 @@ def average_iterates(
         if params is None:
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        moved = optax.apply_updates(
-            _keep_averaged(params, params), _keep_averaged(params, updates)
-        )
-        rate = 1 / (1 + fraction * state.num_steps.astype(jnp.float32))
-        average = jax.tree.map(
-            lambda old, new: _moved_toward(old, _wide(new), rate), state.average, moved
-        )
-        num_steps = increment(state.num_steps)
-        return updates, AveragedState(num_steps, average, inner_state)
+        rate = 1 / (1 + fraction * state.num_iterates.astype(jnp.float32))
+
+        def moved(old: Any, leaf: Any, update: Any) -> Any:
+            if is_hole(old):
+                return old
+            return _moved_toward(old, _wide(optax.apply_updates(leaf, update)), rate)
+
+        average = jax.tree.map(moved, state.average, params, updates, is_leaf=is_hole)
+        num_iterates = increment(state.num_iterates)
+        return updates, AveragedState(num_iterates, average, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -124,7 +140,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
             "opt_state must hold one AveragedState, of average_iterates; this one "
             f"holds {len(states)}"
         )
-    average = dict(paths_and_leaves(states[0].average))
+    average = paths_and_holes(states[0].average)
     nnx = sys.modules.get("flax.nnx")  # who has a module has imported it
     if nnx is not None and isinstance(params, nnx.Module):
         graphdef, state = nnx.split(params)
@@ -132,41 +148,42 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
     return _fill_in(average, params, is_whole=True)
 
 
-def _fill_in(average: dict[Path, jax.Array], params: Any, *, is_whole: bool) -> Any:
+def _fill_in(average: dict[Path, Any], params: Any, *, is_whole: bool) -> Any:
     """Puts averages in the place of params; a module has other leaves besides.
 
     They are found by their paths: NNX keeps params and averages in other variables.
     All are copies, since the next step may be given the state's arrays to overwrite.
     """
     leaves = dict(paths_and_leaves(params))
-    averaged = {path for path, leaf in leaves.items() if _is_averaged(leaf)}
-    strangers = average.keys() ^ averaged if is_whole else average.keys() - averaged
+    strangers = average.keys() - leaves.keys()
+    if is_whole:
+        strangers |= leaves.keys() - average.keys()
     if strangers:
         raise ValueError(
             "params must be those that the state averages; these and the state do not "
             f"share {', '.join(sorted(map('/'.join, strangers)))}"
         )
     return jax.tree.structure(params).unflatten(
-        jnp.array(average[path], jnp.result_type(leaf))
-        if path in average
-        else (leaf if is_whole else jnp.copy(leaf))
+        jnp.copy(leaf)
+        if average.get(path) is None
+        else jnp.array(average[path], jnp.result_type(leaf))
         for path, leaf in leaves.items()
     )
+
+
+def _frozen(inner_state: Any) -> set[Path]:
+    """The paths of the leaves that no search in a state moves."""
+    holes = [
+        {path for path, leaf in paths_and_holes(moments).items() if leaf is None}
+        for moments in find_moments(inner_state)
+    ]
+    return set.intersection(*holes) if holes else set()
 
 
 def _is_averaged(leaf: Any) -> bool:
     """Whether a leaf is numbers to average, not a count or a random key."""
     dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def _keep_averaged(params: Any, tree: Any) -> Any:
-    """The entries of `tree` beside the leaves of `params` that are averaged."""
-    return jax.tree.map(
-        lambda leaf, entry: entry if _is_averaged(leaf) else optax.MaskedNode(),
-        params,
-        tree,
-    )
 
 
 def _moved_toward(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import (
     all_finite,
     has_no_gradient,
+    is_key,
     on_its_own,
     search_dtype,
 )
@@ -179,7 +180,8 @@ def find_loss_scale(opt_state: Any) -> LossScaleState | None:
 
 def _has_no_nan_or_infinity(tree: Any) -> jax.Array:
     """Unlike `all_finite`, of the entries and not of their squares."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+    numbers = [x for x in jax.tree.leaves(tree) if not is_key(x)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers]))
 
 
 def _where(condition: jax.Array, if_true: Any, if_false: Any) -> Any:

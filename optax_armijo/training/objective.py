@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from optax_armijo._numerics import has_no_gradient, search_dtype
+from optax_armijo._numerics import has_no_gradient, is_key, search_dtype
 from optax_armijo.search.value_fn import check_loss
 from optax_armijo.training.loss_scale import find_loss_scale
 
@@ -88,7 +89,7 @@ def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective
         return scaled, (loss, aux)
 
     def value_and_grad(params: Any, *batch: Any) -> Any:
-        # Integers among params are frozen, which the transformation checks.
+        # Integers and keys among params are frozen, which the transformation checks.
         grad_fn = jax.value_and_grad(scaled_loss, has_aux=True, allow_int=True)
         (_, loss_and_aux), grads = grad_fn(params, *batch)
         return loss_and_aux, grads
@@ -168,14 +169,22 @@ def by_microbatch(
             total = jax.tree.map(add, total, grads)
             return total, (loss, aux, weight)
 
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(p, search_dtype([p])), params)
+        def zero(p: Any) -> Any:
+            if is_key(p):
+                return jnp.zeros(p.shape, jnp.float32)
+            return jnp.zeros_like(p, search_dtype([p]))
+
+        def mean(t: jax.Array, p: Any) -> Any:
+            if is_key(p):
+                return np.zeros(p.shape, jax.dtypes.float0)  # as JAX itself gives
+            return (t / norm.astype(t.dtype)).astype(p.dtype)
+
+        zeros = jax.tree.map(zero, params)
         if axis_name is not None:
             zeros = varying(zeros, axis_name)
         total, (losses, auxes, weights) = lax.scan(one, zeros, parts)
         norm = jnp.sum(weights)
-        grads = jax.tree.map(
-            lambda t, p: (t / norm.astype(t.dtype)).astype(p.dtype), total, params
-        )
+        grads = jax.tree.map(mean, total, params)
         aux = jax.tree.map(
             lambda x: _average(x, weights) if _is_floating(x) else x[-1], auxes
         )
@@ -277,12 +286,6 @@ def _fold_in(arg: Any, number: jax.Array) -> Any:
         return keys.reshape(leaf.shape)
 
     return jax.tree.map(fold, arg)
-
-
-def is_key(leaf: Any) -> bool:
-    """Tells whether a leaf is of random keys, as ``jax.random.key`` makes them."""
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def _is_one_key(leaf: Any) -> bool:

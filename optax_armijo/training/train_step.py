@@ -9,6 +9,7 @@ import optax
 
 from optax_armijo._checks import as_transformation, check_callable, check_range
 from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
+from optax_armijo._numerics import is_key
 from optax_armijo.labels.paths import paths_and_leaves
 from optax_armijo.training.objective import build_objective, with_aux
 
@@ -124,13 +125,20 @@ def make_train_step(
             grad=grads,
             value_fn=lambda params: whole.value(params, *batch),
         )
-        params = optax.apply_updates(params, updates)
+        params = _apply_updates(params, updates)
         return params, opt_state, TrainMetrics(loss, aux, info_of(opt_state))
 
     if not donate:
         return jax.jit(step)
     donating = jax.jit(step, donate_argnums=(0, 1))
     return names_shared_arrays(donating, "params", "opt_state")
+
+
+def _apply_updates(params: Any, updates: Any) -> Any:
+    """``optax.apply_updates`` for params with random keys in them, which stay."""
+    return jax.tree.map(
+        lambda p, u: p if is_key(p) else optax.apply_updates(p, u), params, updates
+    )
 
 
 def info_of(opt_state: Any) -> ArmijoInfo | None:

@@ -45,6 +45,8 @@ def run_blocks(page: Path, names: dict[str, Any]) -> dict[str, Any]:
     return names
 
 
+# Its snippets for loops of one's own are bodies of a step, without the jit around them.
+@pytest.mark.filterwarnings("ignore:update is called outside jax.jit:UserWarning")
 def test_the_snippets_in_readme_train(capsys):
     nnx = pytest.importorskip("flax.nnx")
     x = jnp.eye(8)

@@ -11,11 +11,16 @@ from toys import LABELS, init, network_loss, network_params, run
 
 from optax_armijo import (
     FROZEN,
+    adamsls,
     armijo_adam,
     armijo_info,
     average_iterates,
     averaged_params,
+    dynamic_loss_scale,
     make_train_step,
+    salsa,
+    scale_by_armijo,
+    sls,
 )
 
 
@@ -109,7 +114,8 @@ def test_integers_and_random_keys_have_no_average():
     _, state = jax.jit(tx.update)(updates, state, params)
     average = averaged_params(state, params)
     np.testing.assert_allclose(average["w"], 0.0)
-    assert average["n"] is params["n"] and average["key"] is params["key"]
+    assert average["n"] is not params["n"] and average["n"] == params["n"]
+    assert average["key"] is not params["key"] and average["key"] == params["key"]
 
 
 def test_abstract_leaves_have_an_abstract_or_an_empty_average():
@@ -141,6 +147,67 @@ def test_what_does_not_move_is_averaged_exactly_infinities_too():
     average = averaged_params(history[-1].state, params)
     np.testing.assert_array_equal(average["mask"], params["mask"])
     assert average["base"] == jnp.float32(0.1) and jnp.all(average["w"] < 1)
+
+
+SOME = {"embed": FROZEN, "layers": "layers", "head": "head"}
+SEARCHES_WITH_FROZEN_LEAVES = {
+    "armijo_adam": lambda labels: armijo_adam(labels),
+    "scale_by_armijo": lambda labels: optax.chain(
+        optax.sgd(1.0), scale_by_armijo(labels)
+    ),
+    "adamsls": adamsls,
+    "salsa": salsa,
+    "wrapped": lambda labels: dynamic_loss_scale(
+        optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(labels))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES_WITH_FROZEN_LEAVES)
+def test_frozen_leaves_have_no_average(name):
+    make = SEARCHES_WITH_FROZEN_LEAVES[name]
+    state = init(average_iterates(make(SOME)), network_params())
+    assert isinstance(state.average["embed"]["w"], optax.MaskedNode)
+    assert len(jax.tree.leaves(state.average)) == 4
+    everything = init(average_iterates(make(FROZEN)), network_params())
+    assert jax.tree.leaves(everything.average) == []
+
+
+@pytest.mark.parametrize(
+    "make", [sls, lambda labels: scale_by_armijo(labels, undo_steps=False)]
+)
+def test_a_search_without_moments_has_averages_of_all(make):
+    """It does not tell which leaves it moves."""
+    state = init(average_iterates(make(SOME)), network_params())
+    assert len(jax.tree.leaves(state.average)) == 6
+
+
+def test_leaves_that_optax_masks_may_move_and_are_averaged():
+    tx = optax.masked(optax.adam(1e-3), {"a": True, "b": False})
+    state = init(average_iterates(tx), {"a": jnp.ones(2), "b": jnp.ones(3)})
+    assert len(jax.tree.leaves(state.average)) == 2
+
+
+def test_frozen_leaves_come_back_as_they_are_and_outlive_the_next_step():
+    labels = SOME | {"key": FROZEN}
+    tx = average_iterates(armijo_adam(labels))
+    step = make_train_step(lambda params, i: network_loss(params, i), tx)
+    params = network_params() | {"key": jax.random.key(3)}
+    frozen = jax.device_get(params["embed"])
+    params, state, _ = step(params, tx.init(params), 0)
+    average = averaged_params(state, params)
+    step(params, state, 1)
+    for name, leaf in frozen.items():
+        np.testing.assert_array_equal(average["embed"][name], leaf)
+    assert average["key"] == jax.random.key(3)
+    assert jnp.isfinite(network_loss(average))
+
+
+@pytest.mark.parametrize("make", [armijo_adam, salsa, scale_by_armijo])
+def test_a_search_inside_has_the_only_num_steps(make):
+    state = average_iterates(make()).init(network_params())
+    assert int(optax.tree_utils.tree_get(state, "num_steps")) == 0
+    assert int(optax.tree_utils.tree_get(state, "num_iterates")) == 0
 
 
 class TestFlax:
@@ -188,6 +255,31 @@ class TestFlax:
         np.testing.assert_allclose(copy.tied.bias[...], expected, rtol=1e-5)
         assert jnp.isfinite(copy(jnp.eye(3))).all()
 
+    def test_nnx_frozen_leaves(self):
+        nnx = pytest.importorskip("flax.nnx")
+        from optax_armijo.nnx import make_train_step
+
+        model = nnx.Dict(
+            base=nnx.Linear(3, 3, rngs=nnx.Rngs(0)),
+            head=nnx.Linear(3, 1, rngs=nnx.Rngs(1)),
+        )
+        labels = nnx.State({"base": FROZEN, "head": "head"})
+        tx = average_iterates(armijo_adam(labels))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        assert len(jax.tree.leaves(nnx.state(optimizer.opt_state.average))) == 2
+        step = make_train_step(
+            lambda model, x: jnp.mean((model.head(model.base(x)) - 1.0) ** 2)
+        )
+        for _ in range(2):
+            step(model, optimizer, jnp.eye(3))
+        copy = averaged_params(optimizer, model)
+        step(model, optimizer, jnp.eye(3))
+        base = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+        np.testing.assert_array_equal(copy.base.kernel[...], base.kernel[...])
+        assert not jnp.array_equal(copy.head.kernel[...], model.head.kernel[...])
+        average = averaged_params(optimizer, nnx.state(model, nnx.Param))
+        np.testing.assert_array_equal(average["base"]["kernel"][...], base.kernel[...])
+
     def test_linen_train_state(self):
         pytest.importorskip("flax.linen")
         from flax.core import freeze
@@ -197,11 +289,13 @@ class TestFlax:
         state = TrainState.create(
             apply_fn=None, params={"w": jnp.ones(2)}, tx=average_iterates(armijo_adam())
         )
-        state = state.apply_gradients(
-            grads={"w": jnp.ones(2)},
-            value=jnp.float32(2.0),
-            value_fn=lambda params: jnp.sum(params["w"]),
-        )
+        state = jax.jit(
+            lambda state: state.apply_gradients(
+                grads={"w": jnp.ones(2)},
+                value=jnp.float32(2.0),
+                value_fn=lambda params: jnp.sum(params["w"]),
+            )
+        )(state)
         expected: Any = state.params["w"]
         either: tuple[Any, Any] = (state.params, freeze(state.params))
         for params in either:

@@ -19,7 +19,15 @@ from toys import (
     trained,
 )
 
-from optax_armijo import armijo_adam, make_train_step, scale_by_armijo
+from optax_armijo import (
+    FROZEN,
+    armijo_adam,
+    armijo_adamw,
+    average_iterates,
+    dynamic_loss_scale,
+    make_train_step,
+    scale_by_armijo,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +102,33 @@ def test_a_loss_a_row_is_refused():
         make_train_step(row_losses, tx)(
             network_params(), tx.init(network_params()), *batch()
         )
+
+
+def noisy_loss(params, x, y):
+    """A loss with a key among its params."""
+    noise = jax.random.normal(params["key"], x.shape)
+    return mean_loss(params, x + 0.1 * noise, y)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+@pytest.mark.parametrize("wrap", [lambda tx: tx, average_iterates, dynamic_loss_scale])
+def test_a_frozen_key_among_params_stays_as_it_is(wrap, num_microbatches):
+    tx = wrap(armijo_adamw(LABELS | {"key": FROZEN}))
+    step = make_train_step(noisy_loss, tx, num_microbatches=num_microbatches)
+    params = network_params() | {"key": jax.random.key(3)}
+    params, history = trained(step, tx, [batch()] * 12, params)
+    assert params["key"] == jax.random.key(3)
+    assert history[-1].loss < 0.9 * history[0].loss
+
+
+def test_a_bad_batch_under_a_loss_scale_leaves_a_frozen_key_as_it_is():
+    tx = dynamic_loss_scale(armijo_adam(LABELS | {"key": FROZEN}))
+    params = network_params() | {"key": jax.random.key(3)}
+    x, y = batch()
+    step = make_train_step(noisy_loss, tx)
+    params, history = trained(step, tx, [(x, y), (x * jnp.nan, y), (x, y)], params)
+    assert params["key"] == jax.random.key(3)
+    assert jnp.isnan(history[1].loss) and jnp.isfinite(history[2].loss)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5])
