@@ -75,8 +75,9 @@ def gsplat(labels: Any, num_steps: int) -> optax.GradientTransformation:
     """Adam with gsplat's rates for the parts of a splat."""
     falling = optax.exponential_decay(GSPLAT["position"], num_steps, 0.01)
     rates = GSPLAT | {"position": falling}
-    adams = {part: optax.adam(rate, eps=1e-15) for part, rate in rates.items()}
-    return optax.partition(adams, labels)
+    return optax.partition(
+        {part: optax.adam(rate, eps=1e-15) for part, rate in rates.items()}, labels
+    )
 
 
 def num_zoom_steps(opt_state: Any) -> int:

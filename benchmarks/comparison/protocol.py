@@ -186,7 +186,7 @@ def shared_rates(method: str, setup: Setup = USUAL) -> SharedRates:
         logs = {
             task: [mean_log_loss(x, n) for n in names] for task, x in records.items()
         }
-        tasks = [task for task, row in logs.items() if None not in row]
+        tasks = [task for task, row in logs.items() if not np.isnan(row).any()]
         if not tasks:
             return SharedRates([*rates], 0.0, tasks, False)
         means = np.mean([logs[task] for task in tasks], axis=0)  # of [T, R]
@@ -197,14 +197,14 @@ def shared_rates(method: str, setup: Setup = USUAL) -> SharedRates:
             return SharedRates([*rates], rates[best], tasks, len(tasks) == len(logs))
 
 
-def mean_log_loss(records: Iterable[Record], method: str) -> float | None:
-    """Returns the mean of log(loss) of the last iterate, None of no runs.
+def mean_log_loss(records: Iterable[Record], method: str) -> float:
+    """Returns the mean of log(loss) of the last iterate, NaN of no runs.
 
     It is infinite of a run that diverged.
     """
     runs = [x for x in records if x["method"] == method]
     losses = [-goodness(x, "last", "loss") for x in runs]
-    return float(np.mean(np.log(losses))) if losses else None
+    return float(np.mean(np.log(losses))) if losses else float("nan")
 
 
 def grid(task: str, method: str, records: Sequence[Record]) -> list[float]:

@@ -4,6 +4,7 @@ import doctest
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import classification
 import compare
@@ -210,9 +211,9 @@ def test_methods_with_a_rate_or_a_schedule_train(name):
 
 
 def test_published_rates_of_a_picture_are_those_of_its_parts():
-    params = {name: jnp.ones(()) for name in methods.GSPLAT}
+    params: Any = {name: jnp.ones(()) for name in methods.GSPLAT}
     tx = METHODS["published_rates"].make(lambda _: {x: x for x in params}, 100)
-    updates, _ = tx.update(params, tx.init(params), params)
+    updates: Any = tx.update(params, tx.init(params), params)[0]
     for name, rate in methods.GSPLAT.items():
         assert -float(updates[name]) == pytest.approx(rate, rel=1e-3)
 
