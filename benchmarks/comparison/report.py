@@ -21,8 +21,14 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from methods import SWEPT  # noqa: E402
-from protocol import ITERATES, SIGNS, read, standard_error  # noqa: E402
+from methods import SHARED, SWEPT  # noqa: E402
+from protocol import (  # noqa: E402
+    ITERATES,
+    SIGNS,
+    read,
+    shared_rates,
+    standard_error,
+)
 from standings import (  # noqa: E402
     AT_EDGE,
     DEFAULT,
@@ -147,7 +153,21 @@ def summary(name: str) -> str:
     named = ", ".join(f"{task} ({ours.gaps[task].size:.2f})" for task in worst)
     waiting = [task for task in LISTS[name] if task not in tasks]
     missing = f" Tasks without runs so far: {', '.join(waiting)}." * bool(waiting)
-    return f"{table(rows)}\n\n`{DEFAULT}()` is farthest behind on {named}.{missing}"
+    note = f"`{DEFAULT}()` is farthest behind on {named}.{missing}{unfinished_sweeps()}"
+    return f"{table(rows)}\n\n{note}"
+
+
+def unfinished_sweeps() -> str:
+    """Says on how many tasks one rate for all was chosen, where runs are missing."""
+    found = {SHARED[x][1]: shared_rates(x) for x in SHARED}
+    number = len(LISTS["development"])
+    parts = [
+        f"that of {title.partition(',')[0]} on {len(x.tasks)}"
+        for title, x in found.items()
+        if x.tasks and not x.is_known
+    ]
+    text = f" One rate for all is so far chosen on fewer than the {number} development"
+    return f"{text} tasks: {', '.join(parts)}." if parts else ""
 
 
 def profile_row(last: Profile, average: Profile, num_tasks: int) -> dict[str, str]:
@@ -426,7 +446,16 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 def updated_readme(text: str) -> str:
     """Returns the README with the tables between its markers made anew."""
-    return TABLE.sub(lambda x: x[1] + summary(x[2]) + x[3], text)
+    return TABLE.sub(lambda x: x[1] + short_summary(x[2]) + x[3], text)
+
+
+def short_summary(name: str) -> str:
+    """Returns the first columns of the table of the profile of a list."""
+    lines = summary(name).splitlines()
+    return "\n".join(
+        "|".join(line.split("|")[:7]) + "|" if line.startswith("|") else line
+        for line in lines
+    )
 
 
 def pages() -> dict[str, str]:
