@@ -88,9 +88,9 @@ MEASURED = """\
 - **Gaps.** The best in hindsight of a task is the method, rate and iterate with the
   smallest mean of log(loss) over the first two seeds; a gap is the mean difference to
   it over the seeds of both. A method with more seeds than the best may have a gap below
-  zero. Means and medians over tasks; a task on which a run diverged is left out of the
-  mean, counts as the largest in the median, and is said. Gaps in accuracy or dB are
-  best score - score, with the best chosen by the score.
+  zero. A run that diverged, or whose loss is more than 22,000 times the best, has a gap
+  of 10. Gaps in accuracy or dB are best score - score, with the best chosen by the
+  score, and at most 1 and 43.4 dB.
 - **Nothing set.** Ours, the line searches, Prodigy, D-Adaptation, schedule-free AdamW,
   MoMo-Adam, ScheduleFree+ and L-BFGS run at their documented defaults; where the name
   says so, with a cosine or a warm-up over the run. *One AdamW for everything* has one
@@ -170,7 +170,7 @@ def unfinished_sweeps() -> str:
     return f"{text} tasks: {', '.join(parts)}." if parts else ""
 
 
-def profile_row(last: Profile, average: Profile, num_tasks: int) -> dict[str, str]:
+def profile_row(last: Profile, average: Profile, num_tasks: int) -> dict[str, Any]:
     """Returns the cells of a method in the table of the profile."""
     of = "" if len(last.gaps) == num_tasks else f" of {num_tasks}"
     costs = [x.cost for x in last.gaps.values()]
@@ -180,23 +180,13 @@ def profile_row(last: Profile, average: Profile, num_tasks: int) -> dict[str, st
         "method": title + hindsight,
         "tasks": f"{len(last.gaps)}{of}",
         "mean gap": f"{mean_gap(last):.2f}",
-        "median": number(np.median(last.sizes())),
-        "worst": number(last.sizes().max()),
-        "diverged": str(sum(x.num_diverged for x in last.gaps.values())),
+        "median": f"{np.median(last.sizes()):.2f}",
+        "worst": f"{last.sizes().max():.2f}",
+        "diverged": last.num_diverged(),
         "averaged: mean": f"{mean_gap(average):.2f}",
-        "averaged: worst": number(average.sizes().max()),
+        "averaged: worst": f"{average.sizes().max():.2f}",
         "cost": f"{np.mean(costs):.2f}",
     }
-
-
-def number(x: float) -> str:
-    """Formats a gap.
-
-    Example:
-      >>> number(0.126), number(float("inf"))
-      ('0.13', 'diverged')
-    """
-    return f"{x:.2f}" if np.isfinite(x) else "diverged"
 
 
 def draw_profile() -> Figure:
@@ -215,7 +205,7 @@ def draw_profile() -> Figure:
             for i, (task, gap) in enumerate(profile.gaps.items()):
                 colour, lift = COLOURS[family_of(task).kind], (i % 5 - 2) * 0.12
                 marker = "o" if gap.size <= FARTHEST else ">"
-                marker = marker if np.isfinite(gap.size) else "x"
+                marker = "x" if gap.num_diverged else marker
                 x, edge = min(gap.size, FARTHEST), 1.5 if marker == "x" else 0
                 axes.plot(x, y + lift, marker, color=colour, ms=5, mew=edge, alpha=0.8)
             median = min(float(np.median(profile.sizes())), FARTHEST)
