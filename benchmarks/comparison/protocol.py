@@ -191,10 +191,12 @@ def shared_rates(method: str, setup: Setup = USUAL) -> SharedRates:
             return SharedRates([*rates], 0.0, tasks, False)
         means = np.mean([logs[task] for task in tasks], axis=0)  # of [T, R]
         best, old = int(np.argmin(means)), (first, last)
-        first = max(0, first - (best == 0))
-        last = min(len(RATES) - 1, last + (best == len(rates) - 1))
+        is_known = len(tasks) == len(logs)
+        if is_known:  # what is best on some tasks says little of the others
+            first = max(0, first - (best == 0))
+            last = min(len(RATES) - 1, last + (best == len(rates) - 1))
         if (first, last) == old:
-            return SharedRates([*rates], rates[best], tasks, len(tasks) == len(logs))
+            return SharedRates([*rates], rates[best], tasks, is_known)
 
 
 def mean_log_loss(records: Iterable[Record], method: str) -> float:
