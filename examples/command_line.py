@@ -2,7 +2,10 @@
 
 import argparse
 import math
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,6 +68,33 @@ def positive_number(text: str) -> float:
     return value
 
 
+STOPPED, PATIENCE = 130, 1.0  # the exit code that shells expect; seconds
+
+
+def start(main: Callable[[Sequence[str] | None], Any]) -> NoReturn:
+    """Runs a program as this process, which Ctrl-C ends even while XLA compiles."""
+
+    def stop(*_: Any) -> NoReturn:
+        # JAX's callbacks lose exceptions, and then nothing would have stopped.
+        threading.Timer(PATIENCE, end).start()
+        raise KeyboardInterrupt
+
+    def end() -> NoReturn:
+        shown = "\x1b[?25h" * sys.stdout.isatty()  # the cursor, which bars hide
+        print(f"{shown}stopped", file=sys.stderr, flush=True)
+        os._exit(STOPPED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, stop)
+    code = tell(main)
+    if code == STOPPED:
+        # Python's own end would wait for the threads that compile, and then crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def tell(main: Callable[[Sequence[str] | None], Any], argv: Any = None) -> int:
     """Runs a program; returns its exit code: 2, and a line, for a `UserError`."""
     try:
@@ -75,5 +105,5 @@ def tell(main: Callable[[Sequence[str] | None], Any], argv: Any = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         print(f"stopped{stop}", file=sys.stderr)
-        return 130
+        return STOPPED
     return 0

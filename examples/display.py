@@ -1,14 +1,19 @@
-"""What programs show: a table that grows row by row, and a figure."""
+"""What programs show: a table that grows row by row, a bar, and a figure."""
 
-from pathlib import Path
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from run_folder import Record
+from matplotlib.ticker import MaxNLocator
+from rich.progress import track
 
-SPAN = "     step sizes     "
+SPAN, MOST_TICKS = "     step sizes     ", 16
+# Okabe and Ito's, which the colour-blind tell apart as well.
+BLUE, ORANGE, YELLOW = "#0072B2", "#D55E00", "#E69F00"
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 
 
 class Table:
@@ -32,6 +37,12 @@ class Table:
         print("  ".join(text.rjust(width) for text, width in columns), flush=True)
 
 
+def progress(steps: Iterable[Any], name: str, total: int | None = None) -> Any:
+    """Shows how far a loop is, on a terminal; in a log file it would be noise."""
+    hidden = not sys.stdout.isatty()
+    return track(steps, name, total, transient=True, disable=hidden)
+
+
 def span(sizes: list[float]) -> str:
     """The range of the step sizes that were applied.
 
@@ -43,7 +54,7 @@ def span(sizes: list[float]) -> str:
     return f"{min(moved):.1e} to {max(moved):.1e}"
 
 
-def plot_run(records: list[Record], title: str, path: Path) -> None:
+def plot_run(records: list[dict[str, Any]], title: str) -> Figure:
     """Plots losses, accuracy, and the groups' step sizes: over steps, and compared."""
     steps = [record for record in records if record["kind"] == "step"]
     epochs = [record for record in records if record["kind"] == "epoch"]
@@ -54,12 +65,22 @@ def plot_run(records: list[Record], title: str, path: Path) -> None:
 
     loss.plot(x, [r["loss"] for r in steps], color="0.75", label="each batch")
     middles = [end - (ends[0] - 1) / 2 for end in ends]
-    loss.plot(middles, [r["train_loss"] for r in epochs], "o-", label="mean of epoch")
-    loss.plot(ends, [r["log_loss"] for r in epochs], "s--C3", label="validation")
-    loss.set(title="Loss", ylim=(0.0, None))
-    loss.legend(frameon=False, ncols=3, loc="lower center", fontsize="small")
-    accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-C2")
-    accuracy.set(title="Validation accuracy", xlabel="step")
+    means = [r["train_loss"] for r in epochs]
+    marked: Any = {"color": BLUE, "clip_on": False}
+    loss.plot(middles, means, "o-", label="mean of epoch", **marked)
+    if tested := {"log_loss", "loss"} & epochs[0].keys():
+        scores = [r[min(tested)] for r in epochs]
+        dashed = marked | {"color": ORANGE}
+        loss.plot(ends, scores, "s--", label="validation", **dashed)
+    top = 1.05 * loss.dataLim.y1
+    loss.set(title="Loss", ylim=(0.0, top) if loss.dataLim.y0 >= 0.0 else None)
+    loss.legend(frameon=False, fontsize="small")
+    if "accuracy" in epochs[0]:
+        accuracy.plot(ends, [r["accuracy"] for r in epochs], "o-", **marked)
+        accuracy.set(title="Validation accuracy", xlabel="step")
+    else:
+        accuracy.set_axis_off()
+        loss.tick_params(labelbottom=True)
 
     groups = list(steps[0]["step_size"])
     sizes = np.array([[r["step_size"][g] for r in steps] for g in groups])
@@ -68,16 +89,21 @@ def plot_run(records: list[Record], title: str, path: Path) -> None:
     for group, row, colour in zip(groups, sizes, colours, strict=True):
         lines.plot(x, row, color=colour, label=group, linewidth=1.2)
     lines.set(title="Step size of each group", yscale="log")
-    lines.legend(frameon=False, fontsize="small", ncols=2)
+    if len(groups) <= MOST_TICKS:
+        lines.legend(frameon=False, fontsize="small", ncols=2)
 
     ratios = np.ma.log2(sizes)
     ratios -= ratios.mean(axis=0)
     most = max(1, int(np.ceil(np.percentile([0, *abs(ratios).compressed()], 98))))
     edges = np.arange(len(steps) + 1) + x[0] - 0.5, np.arange(len(groups) + 1) - 0.5
     mesh = heat.pcolormesh(*edges, ratios, cmap="RdBu_r", vmin=-most, vmax=most)
-    heat.set_yticks(np.arange(len(groups)), groups, fontsize="small")
+    some = slice(None, None, -(-len(groups) // MOST_TICKS))  # they would overlap
+    heat.set_yticks(np.arange(len(groups))[some], groups[some], fontsize="small")
     heat.invert_yaxis()  # the first layer at the top
-    heat.set(title="Relative to their mean", xlabel="step", xlim=(x[0] - 2, x[-1] + 2))
-    bar = figure.colorbar(mesh, ax=heat, ticks=range(-most, most + 1), extend="both")
-    bar.set_ticklabels([f"x {2.0**i:g}" for i in range(-most, most + 1)])
-    figure.savefig(path, dpi=140)
+    heat.set(title="Relative to their mean", xlabel="step", xlim=edges[0][[0, -1]])
+    heat.xaxis.set_major_locator(MaxNLocator(integer=True))
+    every = -(-2 * most // MOST_TICKS)
+    powers = range(-(most // every) * every, most + 1, every)
+    bar = figure.colorbar(mesh, ax=heat, ticks=powers, extend="both")
+    bar.set_ticklabels([f"x {2.0**i:.3g}" for i in powers])
+    return figure

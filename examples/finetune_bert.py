@@ -6,21 +6,20 @@ few minutes on two cores. ``--help`` lists what else it can do.
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from command_line import UserError, positive_number, tell
-from display import SPAN, Table, plot_run, span
-from flax import nnx
-from rich.progress import track
+from command_line import UserError, positive_number, start
+from compiling import Announced
+from display import SPAN, Table, plot_run, progress, span
+from problems import Problem, read_texts
 from run_folder import Record, open_checkpoints, read, restore, run_record, save
-from training import Job, evaluate, make_parser, mean_loss, parse, prepare
+from training import make_parser, parse, sums
 
 import optax_armijo
 
@@ -30,9 +29,9 @@ GROUPS = {
     "depth": optax_armijo.by_depth(4),
     "attention": optax_armijo.by_attention,
 }
-COMMON_RATE, WEIGHT_DECAY = 2e-5, 0.01  # of AdamW for BERT
-HEADER = ("epoch", "train loss", "accuracy", "log loss", SPAN, "evaluations", "seconds")
+COMMON_RATE, WEIGHT_DECAY = 1e-4, 0.01  # of AdamW for a small BERT
 NOT_OF_THE_RUN = ("output_dir", "resume", "overwrite", "rates", "seeds")
+STEPS: dict[Hashable, Announced] = {}  # each is compiled once in a process
 
 
 def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -78,9 +77,15 @@ def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, An
         # The common schedule: warm-up over a tenth of the steps, then a cosine to 0.
         # Neither the first nor the last step is wasted on a learning rate of 0.
         peak, warmup = options.learning_rate, max(1, num_steps // 10)
-        curve = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, num_steps + 1)
-        schedule = lambda count: curve(count + 1)  # noqa: E731
-        tx = optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=matrices)
+        curve = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, num_steps + 1)
+        schedule = lambda count: peak * curve(count + 1)  # noqa: E731
+        tx = optax.chain(
+            optax.adamw(
+                lambda count: curve(count + 1), weight_decay=WEIGHT_DECAY, mask=matrices
+            ),
+            # In the state: one compiled step serves all learning rates.
+            optax.inject_hyperparams(optax.scale)(step_size=peak),
+        )
     return optax_armijo.average_iterates(tx) if options.average else tx, schedule
 
 
@@ -97,69 +102,72 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise KeyboardInterrupt(hint) from None
 
 
-def run(options: argparse.Namespace) -> list[Record]:
-    """Fine-tunes as the options say; returns the lines of `metrics.jsonl`."""
+def run(
+    options: argparse.Namespace,
+    make_problem: Callable[[argparse.Namespace], Problem] = read_texts,
+) -> list[Record]:
+    """Trains as the options say; returns the lines of `metrics.jsonl`."""
     folder = options.output_dir
     with open_checkpoints(folder) as checkpoints:
         done = checkpoints.latest_step() or 0
         records = [x for x in read(folder) if x.get("epoch", 0) <= done] if done else []
         check_old(records, options)
-        job = prepare(options)
-        graphdef, params = nnx.split(job.model, nnx.Param)
-        num_steps = options.epochs * job.steps_per_epoch
+        problem = make_problem(options)
+        params, steps_per_epoch = problem.params, problem.steps_per_epoch
+        num_steps = options.epochs * steps_per_epoch
         tx, schedule = make_optimizer(options, num_steps)
-        state, facts = (params, tx.init(params)), facts_of(job)
+        state = params, tx.init(params)
         if records and options.resume:
             state = restore(checkpoints, like=state)
         else:
             # Not before: an error in data or model must not cost the old run.
             for old in checkpoints.all_steps():
                 checkpoints.delete(old)
-            done, records = 0, [run_record(settings_of(options), data=facts)]
+            done, records = 0, [run_record(settings_of(options), data=problem.facts)]
         params, opt_state = state
-        step = optax_armijo.make_train_step(
-            lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
-        )
+        chosen = options.optimizer, options.groups, options.average, num_steps
+        step = optax_armijo.make_train_step(problem.loss_fn, tx)
+        step = Announced(step, f"a step of {options.optimizer}")
+        step = STEPS.setdefault((problem.program, *chosen), step)
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        print(
-            f"{options.model}, {size / 1e6:.1f} million weights; {options.task}: "
-            f"{facts['train_rows']} rows to train, {facts['validation_rows']} to "
-            f"validate, labels {', '.join(job.data.labels)}; {options.optimizer}"
-        )
-        table, num_rows = Table(*HEADER), facts["train_rows"]
+        print(f"{problem.title}; {size:,} params; {options.optimizer}")
+        scores = [name.replace("_", " ") for name in problem.scores]
+        table = Table("epoch", "train loss", *scores, SPAN, "evaluations", "seconds")
         for epoch in range(done, options.epochs):
-            start, steps, first = time.perf_counter(), [], epoch * job.steps_per_epoch
-            bar: dict[str, Any] = {"transient": True, "total": job.steps_per_epoch}
-            bar["disable"] = not sys.stdout.isatty()  # in a log file it is noise
-            batches = track(job.train_batches(epoch), f"epoch {epoch + 1}", **bar)
-            for number, batch in enumerate(batches, first):
+            begun, compiled = time.perf_counter(), step.seconds + sums.seconds
+            steps, first = [], epoch * steps_per_epoch
+            batches = problem.train_batches(epoch)
+            shown = progress(batches, f"epoch {epoch + 1}", steps_per_epoch)
+            for number, batch in enumerate(shown, first):
                 # From seed and step only, so that a resumed run draws the same masks.
                 masks = jax.random.fold_in(jax.random.key(options.seed), number)
                 params, opt_state, metrics = step(params, opt_state, batch, masks)
                 loss, info = jax.device_get((metrics.loss, metrics.info))
                 rate = 0.0 if schedule is None else float(schedule(number))
                 record = {"kind": "step", "epoch": epoch + 1, "step": number + 1}
-                record |= {"rows": float(batch.weights.sum()), "loss": float(loss)}
+                record |= {"rows": problem.weight_of(batch), "loss": float(loss)}
                 steps.append({**record, **searched(info, rate)})
             tested = params
             if options.average:
                 tested = optax_armijo.averaged_params(opt_state, params)
+            num_rows = sum(x["rows"] for x in steps)
             record = {
                 **{"kind": "epoch", "epoch": epoch + 1, "step": steps[-1]["step"]},
                 "train_loss": sum(x["rows"] * x["loss"] for x in steps) / num_rows,
-                **evaluate(graphdef, tested, job.eval_batches()),
-                "seconds": time.perf_counter() - start,  # with compilation
+                **problem.evaluate(tested),
+                "seconds": time.perf_counter() - begun,  # with compilation
+                "compile_seconds": step.seconds + sums.seconds - compiled,
             }
             records += [*steps, record]
             save(folder, checkpoints, (params, opt_state), records)
             sizes = [x for step in steps for x in step["step_size"].values()]
             evaluations = np.mean([step["evaluations"] for step in steps])
-            scores = record["train_loss"], record["accuracy"], record["log_loss"]
-            table.row(epoch + 1, *scores, span(sizes), evaluations, record["seconds"])
+            losses = [record[name] for name in ("train_loss", *problem.scores)]
+            table.row(epoch + 1, *losses, span(sizes), evaluations, record["seconds"])
     if schedule is None:
         print(optax_armijo.armijo_info(opt_state))
-    title = f"{options.task}, {options.train_size or 'all'} rows, {options.optimizer}"
-    plot_run(records, title, folder / "curves.png")
+    figure = plot_run(records, f"{problem.name}, {options.optimizer}")
+    figure.savefig(folder / "curves.png", dpi=140)
     print(f"written to {folder}: metrics.jsonl, curves.png, checkpoints")
     return records
 
@@ -180,19 +188,6 @@ def check_old(records: list[Record], options: argparse.Namespace) -> None:
             raise UserError("--resume: the run was made with " + text)
 
 
-def facts_of(job: Job) -> Record:
-    """The numbers of rows, and the accuracy of always predicting one label."""
-    labels = [row.label for row in job.data.validation]
-    most_frequent = max(job.data.labels, key=labels.count)
-    return {
-        "train_rows": len(job.data.train),
-        "validation_rows": len(labels),
-        "batch_size": job.batch_size,
-        "most_frequent": most_frequent,
-        "most_frequent_share": labels.count(most_frequent) / len(labels),
-    }
-
-
 def searched(info: optax_armijo.ArmijoInfo | None, rate: float) -> Record:
     """What a step's search did; without a search all params moved by `rate`."""
     if info is None:
@@ -202,4 +197,4 @@ def searched(info: optax_armijo.ArmijoInfo | None, rate: float) -> Record:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

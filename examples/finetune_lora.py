@@ -5,14 +5,14 @@ only adapters of rank 8 and a classifier are trained. All other weights have nei
 gradient nor optimizer state, and no trial copies them.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from bert import BertClassifier
-from command_line import tell
+from command_line import start
+from compiling import Announced
 from display import Table
 from flax import nnx
 from training import evaluate, make_parser, mean_loss, parse, prepare
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> float:
     print(f"{trained:,} of {whole:,} weights train; the state has {state:,} numbers")
     info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
     table = Table("epoch", "train loss", "accuracy", *info.labels)
-    step, key = make_train_step(mean_loss), jax.random.key(options.seed)
+    step = Announced(make_train_step(mean_loss), "a training step")
+    key = jax.random.key(options.seed)
     accuracy = 0.0
     for epoch in range(options.epochs):
         losses = []
@@ -67,4 +68,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

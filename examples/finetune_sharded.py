@@ -7,13 +7,13 @@ and the like, ``--cluster`` finds these. Params and moments are split over the d
 as the rows are. The steps are those of one device, to rounding.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from command_line import UserError, tell
+from command_line import UserError, start
+from compiling import Announced
 from display import Table
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
     step = optax_armijo.make_train_step(
         lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
     )
+    step = Announced(step, "a training step")
     labels = optax_armijo.armijo_info(opt_state).labels  # in all processes, as below
     table = None
     if jax.process_index() == 0:
@@ -92,4 +93,4 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

@@ -5,7 +5,6 @@ the line search finds. For comparison it runs Adam with a rate for each kind, th
 of 53 sets that were tried. A figure shows both. Shapes: P pixels, G Gaussians.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import Parser, tell
+from command_line import Parser, start
+from compiling import Announced
+from display import BLACK, BLUE, ORANGE, PURPLE, SKY, YELLOW, progress
 from matplotlib.figure import Figure
-from rich.progress import track
 from sklearn.datasets import load_sample_image
 
 import optax_armijo
@@ -71,9 +71,10 @@ def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str,
         return jnp.mean((paint(params, points[at]) - colours[at]) ** 2)
 
     step = optax_armijo.make_train_step(loss_fn, tx)
+    step = Announced(step, f"a step of {name}")
     params = initial_params(seed)
     state, picture = tx.init(params), whole(params)
-    for _ in track(range(num_steps), name, disable=not sys.stdout.isatty()):
+    for _ in progress(range(num_steps), name):
         at = jnp.asarray(rng.integers(0, len(points), BATCH_SIZE))
         params, state, metrics = step(params, state, at)
         picture = whole(params)
@@ -85,8 +86,8 @@ def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str,
     return {"psnr": psnr, "step_sizes": sizes, "picture": picture}
 
 
-def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
-    """Plots both paintings, PSNR and step sizes into a PNG file."""
+def draw(runs: dict[str, Any], colours: jax.Array) -> Figure:
+    """Plots both paintings, PSNR and step sizes."""
     figure = Figure(figsize=(11.0, 7.0), layout="constrained")  # needs no display
     halves: Any = figure.subfigures(2, 1)
     shown, (left, right) = halves[0].subplots(1, 3), halves[1].subplots(1, 2)
@@ -94,19 +95,20 @@ def draw(runs: dict[str, Any], colours: jax.Array, path: Path) -> None:
     for axes, (name, picture) in zip(shown, pictures.items(), strict=True):
         axes.imshow(np.clip(np.reshape(picture, (HEIGHT, WIDTH, 3)), 0, 1))
         axes.set(title=name, xticks=[], yticks=[])
-    for name, run in runs.items():
-        left.plot(run["psnr"], label=name)
+    for (name, run), color in zip(runs.items(), (ORANGE, BLUE), strict=True):
+        left.plot(run["psnr"], label=name, color=color)
     left.set(xlabel="step", title="PSNR, dB")
     left.legend(frameon=False)
-    for i, part in enumerate(RATES):
+    for part, color in zip(RATES, (BLUE, YELLOW, SKY, BLACK, PURPLE), strict=True):
         found = np.array([sizes[part] for sizes in runs[OURS]["step_sizes"]], float)
         found[found <= 0] = np.nan  # a group that did not move, or moved back
-        right.plot(found, color=f"C{i}", label=part)
-        right.axhline(RATES[part], color=f"C{i}", linestyle=":")
+        right.plot(found, color=color, label=part)
+        right.axhline(RATES[part], color=color, linestyle=":")
+    for axes in (left, right):
+        axes.margins(x=0.0)
     right.set(xlabel="step", yscale="log", title="Step sizes (dotted: hand-tuned)")
     halves[1].legend(*right.get_legend_handles_labels(), loc="outside right center")
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=140)
+    return figure
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -123,10 +125,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     pixels, runs = load_pixels(), {}
     for name, tx in optimizers.items():
         runs[name] = fit(name, tx, pixels, options.steps, options.seed)
-    draw(runs, pixels[1], PICTURE)
+    PICTURE.parent.mkdir(exist_ok=True)
+    draw(runs, pixels[1]).savefig(PICTURE, dpi=140)
     print(f"written to {PICTURE}")
     return {name: run["psnr"][-1] for name, run in runs.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

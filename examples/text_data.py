@@ -3,15 +3,18 @@
 Rows come from a pinned wheel, GLUE, or a file of the user's. Where they come as one
 pool, repeated texts are removed (a tweet and its retweets must not be in both splits),
 and the rest is split with `SPLIT_SEED`: validation rows are the same in every run.
+A user's file is split by class: no label is in validation rows alone.
 """
 
 import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +27,8 @@ SPLIT_SEED = 2403_18506
 TRAIN_SIZE = 500  # a small data set
 VALIDATION_SIZE = 1000
 FILE_TASK = "file"  # columns of the user's own
+# Numbers such as 0.25, but not 3.0; with more of them as labels, it is regression.
+DECIMAL, MAX_DECIMALS = re.compile(r"[-+]?\d*\.\d*[1-9]\d*(e.*)?", re.IGNORECASE), 20
 PAIR = ("sentence1", "sentence2")
 GLUE = {"cola": ("sentence", None), "sst2": ("sentence", None), "mrpc": PAIR}
 GLUE |= {"qqp": ("question1", "question2"), "qnli": ("question", "sentence")}
@@ -138,15 +143,15 @@ def read_bbc() -> list[Row]:
     ]
 
 
-def read_file(path: Path, task: str = FILE_TASK) -> list[Row]:
-    """Reads a CSV, TSV or JSONL file, with the columns of a task."""
+def read_file(path: Path, task: str = FILE_TASK, **columns: Any) -> list[Row]:
+    """Reads a CSV, TSV or JSONL file, with the columns of a task, or those given."""
     if path.suffix not in (".csv", ".tsv", ".jsonl"):
         raise UserError(f"{path}: must end in .csv, .tsv or .jsonl")
     try:
         # utf-8-sig: spreadsheets and some of GLUE's files begin with a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            table = [json.loads(line) for line in text.splitlines() if line.strip()]
+            table = read_jsonl(path, text)
         else:
             header = COLA_HEADER if task == "cola" else None
             # GLUE does not quote: a lone '"' belongs to the sentence.
@@ -157,11 +162,26 @@ def read_file(path: Path, task: str = FILE_TASK) -> list[Row]:
             table = list(reader)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON: {error.doc[:60]}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        why = f"line {line} is not UTF-8; save as UTF-8"
+        raise UserError(f"{path}: cannot be read: {why}") from error
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    return pick_rows(path, table, task)
+    return pick_rows(path, table, task, **columns)
+
+
+def read_jsonl(path: Path, text: str) -> list[Any]:
+    """Parses the lines of a file that are not empty."""
+    table = []
+    # Not splitlines: JSON may have other characters that end lines inside of a text.
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            table += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            why = f"line {number} is not JSON: {line[:60]}"
+            raise UserError(f"{path}: {why}") from error
+    return table
 
 
 def read_hub(task: str) -> tuple[list[Row], list[Row]]:
@@ -183,22 +203,31 @@ def read_hub(task: str) -> tuple[list[Row], list[Row]]:
     return train, validation
 
 
-def pick_rows(place: Any, table: Iterable[Any], task: str) -> list[Row]:
+def pick_rows(
+    place: Any,
+    table: Iterable[Any],
+    task: str,
+    text: str | None = None,
+    label: str | None = None,
+) -> list[Row]:
     """Turns a table's dicts into rows; what is missing is an error that says where."""
-    rows, (text, text_pair) = [], COLUMNS[task]
+    rows, (usual, text_pair) = [], COLUMNS[task]
+    text, label = text or usual, label or "label"
     for number, fields in enumerate(table, start=1):
         if not isinstance(fields, dict):
             raise UserError(f"{place}: row {number} is not an object: {fields}")
-        fields = {RENAMED.get(name, name): value for name, value in fields.items()}
-        for column in (text, "label"):
+        has = ", ".join(map(str, fields))
+        renamed = {RENAMED[name]: fields[name] for name in RENAMED if name in fields}
+        fields = renamed | fields
+        for column in (text, label):
             if column not in fields:
-                has = ", ".join(map(str, fields))
-                raise UserError(f"{place}: no column {column!r}; it has: {has}")
+                hint = " (--text-column, --label-column)" * (task == FILE_TASK)
+                raise UserError(f"{place}: no column {column!r}; it has: {has}{hint}")
             if fields[column] in (None, ""):
                 raise UserError(f"{place}: {column!r} is empty in row {number}")
         pair = fields.get(text_pair)
         pair = None if pair is None else str(pair)
-        rows.append(Row(str(fields[text]), pair, str(fields["label"])))
+        rows.append(Row(str(fields[text]), pair, str(fields[label])))
     if not rows:
         raise UserError(f"{place}: no rows")
     return rows
@@ -216,11 +245,13 @@ def load_data(
     validation_size: int | None = None,
     train_file: Path | None = None,
     validation_file: Path | None = None,
+    **columns: str | None,
 ) -> TextData:
     """Loads a task's rows and splits them as the module's docstring says.
 
     Sizes of 0 take all rows; a `validation_size` of None is 1000, but no more than a
-    fifth of a pool. Without `validation_file`, `train_file` is a pool.
+    fifth of a pool. Without `validation_file`, `train_file` is a pool. `columns` are
+    names in files, of the ``text`` and the ``label``.
     """
     if task in POOLS:
         train, validation = split_pool(POOLS[task](), validation_size)
@@ -228,10 +259,14 @@ def load_data(
         if task == FILE_TASK:
             raise UserError("--task file needs --train-file")
         train, validation = read_hub(task)
-    elif validation_file is None:
-        train, validation = split_pool(read_file(train_file, task), validation_size)
     else:
-        train, validation = (read_file(x, task) for x in (train_file, validation_file))
+        train = read_file(train_file, task, **columns)
+        refuse_regression(train_file, [row.label for row in train])
+        if validation_file is None:
+            train, validation = split_pool(train, validation_size, stratified=True)
+        else:
+            validation = read_file(validation_file, task, **columns)
+            train = by_class(shuffle(train, seed=0))
     labels = sorted({row.label for row in train})
     if unknown := {row.label for row in validation}.difference(labels):
         known = "is none of the training labels: " + ", ".join(labels)
@@ -239,12 +274,46 @@ def load_data(
     if len(labels) < 2:
         raise UserError(f"all training rows have the one label {labels[0]!r}")
     size = VALIDATION_SIZE if validation_size is None else validation_size
-    train = draw(train, train_size or None, seed=0)
+    if train_file is None:
+        train = draw(train, train_size or None, seed=0)
+    elif 0 < train_size < len(labels):
+        raise UserError(f"--train-size {train_size}: there are {len(labels)} labels")
+    else:
+        train = train[: train_size or None]  # of each class, as it was ordered
     return TextData(train, draw(validation, size or None, SPLIT_SEED), tuple(labels))
 
 
+def refuse_regression(path: Path, labels: Sequence[str]) -> None:
+    """Refuses labels that are hardly ever repeated, or many numbers with decimals."""
+    different = set(labels)
+    decimals = [x for x in different if DECIMAL.fullmatch(x)]
+    if 2 * len(different) > max(4, len(labels)) or len(decimals) > MAX_DECIMALS:
+        raise UserError(
+            f"{path}: {len(different)} labels in {len(labels)} rows: is this "
+            "regression? Only classes can be learnt; --label-column names theirs"
+        )
+
+
+def by_class(rows: Sequence[Row]) -> list[Row]:
+    """Orders rows so that each beginning has the classes in proportion.
+
+    The first of each class comes before the second of any.
+    """
+    sizes, seen = Counter(row.label for row in rows), Counter[str]()
+
+    def place(row: Row) -> float:
+        seen[row.label] += 1
+        before = seen[row.label] - 1
+        return before and (before + 0.5) / sizes[row.label]
+
+    return sorted(rows, key=place)
+
+
 def split_pool(
-    pool: Sequence[Row], size: int | None = None
+    pool: Sequence[Row],
+    size: int | None = None,
+    *,
+    stratified: bool = False,
 ) -> tuple[list[Row], list[Row]]:
     """Splits a pool into training rows and `size` validation rows, no text in both."""
     first: dict[Any, Row] = {}
@@ -258,14 +327,22 @@ def split_pool(
         raise UserError("--validation-size 0 (all rows) needs a validation file")
     if number <= size:
         raise UserError(f"--validation-size {size}: there are {number} different rows")
-    order = np.random.default_rng(SPLIT_SEED).permutation(number)
-    shuffled = [rows[i] for i in order]
-    return shuffled[size:], shuffled[:size]
+    shuffled = shuffle(rows, SPLIT_SEED)
+    if not stratified:
+        return shuffled[size:], shuffled[:size]
+    if (least := len({row.label for row in rows})) > number - size:
+        has = f"there are {number} different rows, of {least} labels"
+        raise UserError(f"--validation-size {size}: {has}, each to be trained on")
+    ordered = by_class(shuffled)
+    return ordered[: number - size], ordered[number - size :]
 
 
 def draw(rows: Sequence[Row], size: int | None, seed: int) -> list[Row]:
     """Draws `size` rows without replacement; fewer are the beginning of more."""
     if size is None or size >= len(rows):
         return list(rows)
-    order = np.random.default_rng(seed).permutation(len(rows))[:size]
-    return [rows[i] for i in order]
+    return shuffle(rows, seed)[:size]
+
+
+def shuffle(rows: Sequence[Row], seed: int) -> list[Row]:
+    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]

@@ -6,7 +6,6 @@ are updated in the gradient's pass only; trials of step sizes do not change them
 Shapes: B rows.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import Parser, UserError, tell
-from display import Table
+from command_line import Parser, UserError, start
+from compiling import Announced
+from display import Table, progress
 from flax import linen as nn
 from jax import Array
 from sklearn.datasets import load_digits
@@ -105,13 +105,15 @@ def main(argv: Sequence[str] | None = None) -> float:
     variables = network.init(jax.random.key(options.seed), images[:1], train=False)
     state = TrainState.create(apply_fn=network.apply, tx=tx, **variables)
     labels = optax_armijo.armijo_info(state.opt_state).labels  # a step size each
+    step = Announced(train_step, "a training step")
     table, tested = Table("epoch", "train loss", "accuracy", *labels), 0.0
     for epoch in range(1, options.epochs + 1):
         losses = []
         rows = np.random.default_rng((options.seed, epoch)).permutation(train)
-        for i in range(0, len(rows) - size + 1, size):
+        starts = range(0, len(rows) - size + 1, size)
+        for i in progress(starts, f"epoch {epoch}"):
             batch = rows[i : i + size]
-            state, loss = train_step(state, images[batch], digits.target[batch])
+            state, loss = step(state, images[batch], digits.target[batch])
             losses.append(loss)
         tested = float(accuracy(state, images[test], digits.target[test]))
         sizes = optax_armijo.armijo_info(state.opt_state).step_size
@@ -120,4 +122,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

@@ -5,13 +5,13 @@ byte by byte for some minutes on two cores.
 Shapes: B rows, L bytes, D width.
 """
 
-import sys
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import Parser, UserError, tell
+from command_line import Parser, UserError, start
+from compiling import Announced
 from display import Table
 from flax import nnx
 from jax import Array
@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> float:
     linesearch = optax_armijo.Backtracking(loss_fraction=None)
     tx = optax_armijo.armijo_adam(linesearch=linesearch)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    step, validate = make_train_step(bits_per_byte), nnx.jit(bits_per_byte)
+    step = Announced(make_train_step(bits_per_byte), "a training step")
+    validate = nnx.jit(bits_per_byte)
 
     rng, result, losses = np.random.default_rng(options.seed), float("nan"), []
     groups = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state)).labels
@@ -119,4 +120,4 @@ def main(argv: Sequence[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

@@ -12,6 +12,7 @@ import optax
 from batches import Batch, encode, eval_batches, train_batches
 from bert import DEFAULT_MODEL, BertClassifier, load_bert, load_pretrained
 from command_line import Parser, UserError
+from compiling import Announced
 from flax import nnx
 from text_data import FILE_TASK, POOLS, TASKS, TRAIN_SIZE, TextData, load_data
 
@@ -40,6 +41,9 @@ def make_parser(doc: str | None) -> Parser:
     parser.add_path("--train-file", text)
     text = "another file to validate on (default: some rows of --train-file)"
     parser.add_path("--validation-file", text)
+    for column in ("text", "label"):
+        text = f"the column of the {column}s in your files (default {column})"
+        parser.add_argument(f"--{column}-column", metavar="NAME", help=text)
     text = "training rows, 0 for all"
     parser.add_count("--train-size", TRAIN_SIZE, text, least=0)
     text = "validation rows, 0 for all (default 1000, at most a fifth of the file)"
@@ -64,6 +68,8 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     task = options.task = options.task or (FILE_TASK if any(files) else TASKS[0])
     if task in POOLS and any(files):
         raise UserError(f"--task {task} reads no --train-file or --validation-file")
+    if task != FILE_TASK and (options.text_column or options.label_column):
+        raise UserError(f"--task {task} takes no --text-column or --label-column")
     options.max_length = options.max_length or (64 if task == "tweets" else MAX_LENGTH)
     return options
 
@@ -71,7 +77,9 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
 def prepare(options: argparse.Namespace) -> Job:
     """Loads rows and model as the options say."""
     files = options.train_file, options.validation_file
-    data = load_data(options.task, options.train_size, options.validation_size, *files)
+    sizes = options.train_size, options.validation_size
+    columns = {"text": options.text_column, "label": options.label_column}
+    data = load_data(options.task, *sizes, *files, **columns)
     num_rows, limit, seed = len(data.train), options.max_length, options.seed
     size = options.batch_size or min(BATCH_SIZE, num_rows)
     if size > num_rows:
@@ -112,6 +120,7 @@ def mean_loss(model: BertClassifier, batch: Batch, key: jax.Array) -> jax.Array:
     return log_losses(logits, batch).sum() / batch.weights.sum()
 
 
+@functools.partial(Announced, name="validation")
 @functools.partial(jax.jit, static_argnums=0)
 def sums(graphdef: Any, params: Any, batch: Batch) -> tuple[jax.Array, ...]:
     """Sums over a batch: of hits, log losses, their squares, and weights (0 or 1)."""

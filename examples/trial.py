@@ -1,44 +1,55 @@
-"""Is it worth adopting? Our default, AdamW at 2e-5 and a sweep, on your own data.
+"""Is it worth adopting? Our default and a sweep of AdamW, on your own data or loss.
 
 Run ``python examples/trial.py --train-file mine.csv``: each optimizer fine-tunes the
-same model on the same rows for the same number of epochs, ours with an average of its
-last iterates. ``report.html`` has results and costs. If you stop it, the same command
-resumes.
+same model on the same rows for the same number of epochs, and is scored by the average
+of its last iterates. ``--problem mine.py`` trains what your Python file defines:
+``init(seed)``, ``loss(params, batch)``, ``batches(seed, epoch)`` and, if you like,
+``evaluate(params)``, a loss. ``report.html`` has results and costs. If you stop it, the
+same command resumes.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import finetune_bert
-from command_line import UserError, positive_number, tell
+from command_line import UserError, positive_number, start
+from problems import read_own, read_texts
 from run_folder import Record, read
 from training import make_parser, parse
 from trial_report import write_report
 
-SWEEP, COMMON_RATE = (1e-4, 5e-4, 1e-3), finetune_bert.COMMON_RATE
+SWEEP, COMMON_RATE = (5e-5, 1e-4, 2e-4, 5e-4), finetune_bert.COMMON_RATE
+OF_TEXTS = ("task", "train_file", "validation_file", "text_column", "label_column")
 FOLDER = Path("runs") / "trial"
 
 
 def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]:
     """Returns the folder of the trial, and the options of its runs, in order."""
     parser = make_parser(__doc__)
-    text = f"AdamW's, to sweep over beside {COMMON_RATE:g} (default "
-    text += " ".join(f"{rate:g}" for rate in SWEEP) + ")"
+    text = "a Python file in the place of texts, with init(seed), loss(params, batch), "
+    text += "batches(seed, epoch) and, if you like, evaluate(params), a loss"
+    parser.add_path("--problem", text)
+    rates = " ".join(f"{rate:g}" for rate in SWEEP)
+    text = f"AdamW's, to sweep over; {COMMON_RATE:g} always is (default {rates})"
     kind = {"type": positive_number, "nargs": "+"}
     parser.add_argument("--rates", default=SWEEP, help=text, metavar="X", **kind)
     parser.add_count("--seeds", 1, "runs of each, from --seed on")
     text = "for the runs and the report (default %(default)s)"
     parser.add_path("--output-dir", text, FOLDER)
+    given = parser.parse_args(argv)
+    if given.problem and (wrong := [x for x in OF_TEXTS if getattr(given, x)]):
+        flag = wrong[0].replace("_", "-")
+        raise UserError(f"--problem {given.problem} takes no --{flag}: it has no texts")
     options = parse(parser, argv)
-    # The last steps leave noise behind: ours is averaged.
-    ours = {"optimizer": "armijo_adam", "learning_rate": None, "average": True}
+    ours = {"optimizer": "armijo_adam", "learning_rate": None}
     methods = {"armijo_adam": ours} | {
         f"adamw-{rate:g}": {"optimizer": "adamw", "learning_rate": rate}
         for rate in sorted({COMMON_RATE, *options.rates})
     }
-    usual = {"average": False, "groups": "layer", "resume": True, "overwrite": False}
+    # The last steps leave noise behind: the average of iterates is scored, in all.
+    usual = {"average": True, "groups": "layer", "resume": True, "overwrite": False}
     usual = vars(options) | usual
     runs = []
     for seed in range(options.seed, options.seed + options.seeds):
@@ -59,12 +70,18 @@ def records_of(options: argparse.Namespace, which: str) -> list[Record]:
     if records and records[-1]["epoch"] == options.epochs:
         return records
     print(f"\nrun {which}: {options.output_dir.name}", flush=True)
-    return finetune_bert.run(options)
+    return finetune_bert.run(options, reader_of(options))
+
+
+def reader_of(options: argparse.Namespace) -> Any:
+    return read_own if options.problem else read_texts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     folder, runs = runs_of(argv)
+    # What is wrong with the data is said before there is a run.
+    print(reader_of(runs[0])(runs[0]).title, flush=True)
     try:
         results = [records_of(x, f"{i + 1} of {len(runs)}") for i, x in enumerate(runs)]
     except KeyboardInterrupt:
@@ -74,4 +91,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(tell(main))
+    start(main)

@@ -8,26 +8,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from display import BLUE, ORANGE
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from run_folder import Record
 
-OURS = "average_iterates(armijo_adam())"
-COLUMNS = ("method", "accuracy", "log loss", "runs", "time", "evaluations")
+OURS = "armijo_adam"
+# What a run may be scored by, the first of which decides; 1 where more is better.
+SCORES = {"accuracy": 1.0, "log_loss": -1.0, "loss": -1.0, "train_loss": -1.0}
 # The figure is embedded, so that one file can be sent.
 PAGE = """\
 <!doctype html><html lang="en"><head><meta charset="utf-8">
 <title>Trial of optax_armijo</title>
-<style>body {{ max-width: 60rem; margin: auto }} td, th {{ padding: .3rem }}</style>
+<style>body {{ max-width: 60rem; margin: auto }} td, th {{ padding: .3rem .6rem }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+th {{ border-bottom: 1px solid }} td, th {{ text-align: right }}
+td:first-child, th:first-child {{ text-align: left }}</style>
 </head><body>
 <h1>Trial of optax_armijo on your data</h1>
 <p><b>{verdict}</b></p>
 <table>{table}</table>
-<p>± is the standard error, from the number of validation rows and of seeds. Time is of
-training, validation and compilation. <i>Evaluations</i> are of the loss, a step, the
-gradient's included.</p>
-<img alt="loss, accuracy, sweep" width="100%" src="data:image/png;base64,{picture}">
+<p>The best of a column is bold; ± is the standard error, from the number of validation
+rows and of seeds. All but the train loss is of the average of the last iterates, in
+every method. <i>Time</i> is of training and validation; <i>compilation</i> is once for
+all learning rates.
+<i>Evaluations</i> are of the loss in a step, the gradient's included.</p>
+<img alt="loss, score, sweep" width="100%" src="data:image/png;base64,{picture}">
 <p>{made}</p>
 </body></html>
 """
@@ -40,7 +47,9 @@ class Score(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.error:.3f}"
+        form = ".3f" if abs(self.mean) >= 0.1 else ".3g"
+        error = f" ± {self.error:{form}}" if self.error else ""
+        return f"{self.mean:{form}}{error}"
 
 
 class Method:
@@ -50,11 +59,16 @@ class Method:
         self.rate = rate
         self.name = OURS if rate is None else f"AdamW {rate:g}"
         self.epochs = [[x for x in run if x["kind"] == "epoch"] for run in runs]
-        self.seconds = sum(x["seconds"] for run in self.epochs for x in run)
+        compiled = [sum(x.get("compile_seconds", 0.0) for x in y) for y in self.epochs]
+        whole = sum(x["seconds"] for run in self.epochs for x in run)
+        self.seconds = whole - sum(compiled)
+        self.compilation = float(max(compiled))  # of one run: others may share it
         evaluations = [x.get("evaluations") for run in runs for x in run]
         self.evaluations = np.mean([x for x in evaluations if x is not None])
-        self.accuracy = score([run[-1] for run in self.epochs], "accuracy")
-        self.log_loss = score([run[-1] for run in self.epochs], "log_loss")
+        last = [run[-1] for run in self.epochs]
+        names = [x for x in SCORES if x in last[0]]
+        # The training loss only where there is no other.
+        self.scores = {x: score(last, x) for x in names[:-1] or names}
 
 
 def write_report(runs: Sequence[list[Record]], common: float, folder: Path) -> str:
@@ -67,13 +81,9 @@ def write_report(runs: Sequence[list[Record]], common: float, folder: Path) -> s
     verdict, trained = judge(methods, common, first["data"]), describe(first)
     plot(methods).savefig(picture, dpi=110, format="png")
     versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items())
-    rows: list[Sequence[str]] = [COLUMNS]
-    for x in methods:
-        costs = str(len(x.epochs)), f"{x.seconds:.0f} s", f"{x.evaluations:.2f}"
-        rows.append((x.name, str(x.accuracy), str(x.log_loss), *costs))
     page = PAGE.format(
         verdict=escape(verdict),
-        table="\n".join("<tr><td>" + "<td>".join(row) for row in rows),
+        table=tabulate(methods),
         picture=base64.b64encode(picture.getvalue()).decode(),
         made=escape(f"{trained} {first['device']}, {versions}."),
     )
@@ -81,9 +91,34 @@ def write_report(runs: Sequence[list[Record]], common: float, folder: Path) -> s
     return f"{trained}\n{verdict}"
 
 
+def tabulate(methods: Sequence[Method]) -> str:
+    """The rows of the table, in HTML."""
+    scores = methods[0].scores
+    names = [name.replace("_", " ") for name in scores]
+    header = ["method", *names, "runs", "time", "compilation", "evaluations"]
+    lines = ["<tr><th>" + "<th>".join(header)]
+    best = {name: str(best_of(methods, name).scores[name]) for name in scores}
+    for x in methods:
+        shown = {name: str(value) for name, value in x.scores.items()}
+        cells = [f"<b>{v}</b>" if v == best[k] else v for k, v in shown.items()]
+        seconds = f"{x.seconds:.0f} s", f"{x.compilation:.0f} s"
+        row = x.name, *cells, str(len(x.epochs)), *seconds, f"{x.evaluations:.2f}"
+        lines.append("<tr><td>" + "<td>".join(row))
+    return "\n".join(lines)
+
+
+def best_of(methods: Sequence[Method], name: str) -> Method:
+    """The best in a score; one that is not a number is the worst."""
+    gains = [SCORES[name] * x.scores[name].mean for x in methods]
+    return methods[int(np.argmax(np.nan_to_num(gains, nan=-np.inf)))]
+
+
 def describe(run: Record) -> str:
     """Says what was trained, on how many rows of what."""
     settings, data = run["settings"], run["data"]
+    if problem := settings.get("problem"):
+        steps = f"{data['steps_per_epoch']} steps each"
+        return f"{problem}: {settings['epochs']} epochs of {steps}."
     chosen = settings["validation_size"] is None and not settings["validation_file"]
     share = " (1000, at most a fifth: --validation-size)" if chosen else ""
     return (
@@ -96,33 +131,47 @@ def describe(run: Record) -> str:
 def score(ends: Sequence[Record], name: str) -> Score:
     """Averages over seeds, which share the validation rows and so their error."""
     values = np.array([x[name] for x in ends])
-    rows = np.mean([x[f"{name}_error"] for x in ends])
+    rows = np.mean([x.get(f"{name}_error", 0.0) for x in ends])
     seeds = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return Score(float(values.mean()), float(np.hypot(rows, seeds)))
 
 
 def judge(methods: Sequence[Method], common: float, data: Record) -> str:
     """Says in plain words how the untuned default did, and what it cost."""
-    share, label = data["most_frequent_share"], data["most_frequent"]
-    if not any(x.accuracy.mean > share for x in methods):
+    ours, *sweep = methods
+    share, label = data.get("most_frequent_share"), data.get("most_frequent")
+    if share and not any(x.scores["accuracy"].mean > share for x in methods):
         return (
             f"No verdict: no run is better than always saying {label!r}, right in "
             f"{share:.3f} of the validation rows. Give more rows or more epochs."
         )
-    ours, *sweep = methods
-    best = max(sweep, key=lambda x: x.accuracy.mean)
+    first, *others = ours.scores
+    best = best_of(sweep, first)
     usual = next(x for x in sweep if x.rate == common)
+
+    def against(theirs: Method, name: str) -> str:
+        return compare(ours.scores[name], theirs.scores[name], sign=SCORES[name])
+
+    also = [f"{against(best, x)} it in {x.replace('_', ' ')}" for x in others]
     seconds, number = sum(x.seconds for x in sweep), len(sweep)
-    return (
-        f"Untuned, armijo_adam is {compare(ours.accuracy, best.accuracy)} the best of "
-        f"{number} AdamWs in accuracy ({ours.accuracy} against {best.accuracy}, "
-        f"chosen in hindsight: {best.rate:g}), "
-        f"{compare(ours.log_loss, best.log_loss, sign=-1.0)} it in log loss, and "
-        f"{compare(ours.accuracy, usual.accuracy)} AdamW at a common {common:g} "
-        f"in accuracy ({usual.accuracy}). With compilation it took "
-        f"{ours.seconds:.0f} s, the sweep {seconds:.0f} s, one AdamW run "
-        f"{seconds / number:.0f} s."
+    compilation = max(x.compilation for x in sweep)
+    what = first.replace("_", " ")
+    said = (
+        f"Untuned, armijo_adam is {against(best, first)} the best of "
+        f"{number} AdamWs in {what} ({ours.scores[first]} against "
+        f"{best.scores[first]}, chosen in hindsight: {best.rate:g}), "
+        f"{', '.join([*also, 'and '])}{against(usual, first)} AdamW at a common "
+        f"{common:g} in {what} ({usual.scores[first]}). With compilation, once for all "
+        f"rates, it took {ours.seconds + ours.compilation:.0f} s, the sweep "
+        f"{seconds + compilation:.0f} s, one AdamW run "
+        f"{seconds / number + compilation:.0f} s."
     )
+    rates = [x.rate for x in sweep if x.rate]
+    if len(rates) > 1 and best.rate in (min(rates), max(rates)):
+        said += " The best rate is at the end of the sweep: --rates gives it more."
+    if len(ours.epochs) == 1 and f"{first}_error" not in ours.epochs[0][-1]:
+        said += " One seed has no standard error: repeat it with --seeds 3."
+    return said
 
 
 def compare(ours: Score, theirs: Score, sign: float = 1.0) -> str:
@@ -141,23 +190,33 @@ def compare(ours: Score, theirs: Score, sign: float = 1.0) -> str:
 
 
 def plot(methods: Sequence[Method]) -> Figure:
-    """Plots training loss and accuracy over epochs, and accuracy over rates."""
+    """Plots training loss and the first score over epochs, and that over rates."""
     figure = Figure(figsize=(11.0, 4.0), layout="constrained")  # needs no display
-    loss, accuracy, sweep = figure.subplots(1, 3)
     ours, *swept = methods
+    first = next(iter(ours.scores))
+    loss, scores, sweep = figure.subplots(1, 3)
     blues = colormaps["Blues"](np.linspace(0.4, 1.0, len(swept)))
-    for x, color in zip([*swept, ours], [*blues, "C3"], strict=True):
-        for axes, name in ((loss, "train_loss"), (accuracy, "accuracy")):
+    for x, color in zip([*swept, ours], [*blues, ORANGE], strict=True):
+        style = {"color": color, "linestyle": "--" if x is ours else "-"}
+        for axes, name in ((loss, "train_loss"), (scores, first)):
             means = np.mean([[r[name] for r in run] for run in x.epochs], axis=0)
-            axes.plot(range(1, len(means) + 1), means, "o-", label=x.name, color=color)
+            epochs = range(1, len(means) + 1)
+            axes.plot(epochs, means, marker="o", label=x.name, **style)
             axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    means, errors = zip(*(x.accuracy for x in swept), strict=True)
-    sweep.errorbar([x.rate for x in swept], means, errors, fmt="o-", color=blues[-1])
-    mean, error = ours.accuracy
-    sweep.axhline(mean, color="C3")
-    sweep.axhspan(mean - error, mean + error, color="C3", alpha=0.15)
-    sweep.set(xscale="log", xlabel="AdamW's learning rate", ylabel="final accuracy")
+    if loss.dataLim.y0 >= 0.0:
+        loss.set_ylim(0.0, 1.05 * loss.dataLim.y1)
+    rates = [x.rate for x in swept]
+    means, errors = zip(*(x.scores[first] for x in swept), strict=True)
+    sweep.errorbar(rates, means, errors, fmt="o-", color=BLUE)
+    mean, error = ours.scores[first]
+    sweep.axhline(mean, color=ORANGE, linestyle="--")
+    sweep.axhspan(mean - error, mean + error, color=ORANGE, alpha=0.15)
+    final = f"final {first.replace('_', ' ')}"
+    sweep.set(xscale="log", xlabel="AdamW's learning rate", ylabel=final)
+    # Turned, and none of matplotlib's own between them: they would overlap.
+    sweep.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=45)
+    sweep.minorticks_off()
     # Below the axes: inside of them it would lie on the lines.
     lines = loss.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=5)

@@ -1,5 +1,6 @@
 """Runs of the examples that take seconds, what they leave, and what they refuse."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,25 @@ def write_tiny(folder: Path) -> list[str]:
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl, without the times."""
     found = [record for record in read(folder) if record["kind"] == kind]
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in found]
+    times = "seconds", "compile_seconds"
+    return [{k: v for k, v in record.items() if k not in times} for record in found]
+
+
+def assert_no_ticks_overlap(figure: Any) -> None:
+    """No label of a drawn figure's ticks lies on the next one of its axis."""
+    for axis in (y for x in figure.axes for y in (x.xaxis, x.yaxis)):
+        labels = [x for x in axis.get_ticklabels(which="both") if x.get_text()]
+        low, high = sorted(axis.get_view_interval())
+        boxes = [
+            x.get_window_extent()
+            for x, at in zip(labels, map(tick_of, labels), strict=True)
+            if low <= at[axis.axis_name == "y"] <= high and not x.get_rotation()
+        ]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def tick_of(label: Any) -> Any:
+    return label.get_position()
 
 
 def assert_refused(program: Any, argv: list[str], message: str, capsys: Any) -> None:

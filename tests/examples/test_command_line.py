@@ -41,6 +41,9 @@ BAD_FILE = MAIN + "/x.csv"
         ("--model ./nowhere", "--model ./nowhere: no such folder"),
         (f"--model {MAIN}", "is a file, not a checkpoint's folder"),
         ("--model .", "config.json: cannot be read"),
+        ("--text-column body", "no column 'body'; it has: text, label (--text-column"),
+        ("--label-column y", "no column 'y'; it has: text, label (--text-column"),
+        ("--train-size 1", "--train-size 1: there are 2 labels"),
         ("--frobnicate", "unrecognized arguments: --frobnicate"),
     ],
 )
@@ -108,6 +111,8 @@ def test_sizes_larger_than_the_real_data_are_one_line(capsys):
         (["--task", "mrpc"], "--task mrpc needs --train-file with GLUE's .tsv"),
         (["--task", "rte", "--train-file", "no.tsv"], "no.tsv: no such file"),
         (["--task", "file"], "--task file needs --train-file"),
+        (["--text-column", "x"], "--task tweets takes no --text-column or"),
+        (["--task", "rte", "--label-column", "x"], "--task rte takes no --text-column"),
     ],
 )
 def test_what_a_task_needs(argv, message, tmp_path, capsys, monkeypatch):
@@ -122,7 +127,7 @@ def test_a_file_to_train_on_is_trained_on():
         assert (given.task, str(given.train_file)) == ("file", "a.csv")
         _, runs = trial.runs_of([*argv, "--seeds", "2"])
         assert {(run.task, str(run.train_file)) for run in runs} == {("file", "a.csv")}
-        assert len(runs) == 2 * (1 + 1 + len(trial.SWEEP))
+        assert len(runs) == 2 * (1 + len(trial.SWEEP))
         assert len({run.output_dir for run in runs}) == len(runs)
 
 
@@ -156,7 +161,12 @@ def test_help_lists_the_defaults(program, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "(default 0)" in printed, "of the seed"
     expected = {
-        trial: ("0.0001 0.0005 0.001", "runs of each", "runs/trial", "default 500"),
+        trial: (
+            "5e-05 0.0001 0.0002 0.0005",
+            "runs of each",
+            "runs/trial",
+            "default 500",
+        ),
         finetune_bert: ("default 5)", "default minilm", "default armijo_adam"),
     }
     for text in expected.get(program, ()):
@@ -168,4 +178,16 @@ def test_defaults_are_the_small_protocol():
     assert (default.task, default.model) == ("tweets", "minilm")
     assert (default.train_size, default.epochs) == (500, 5)
     assert (default.optimizer, default.groups) == ("armijo_adam", "layer")
-    assert finetune_bert.options_of(["--optimizer", "adamw"]).learning_rate == 2e-5
+
+
+def test_adamw_begins_at_the_rate_that_a_trial_compares_with():
+    assert finetune_bert.options_of(["--optimizer", "adamw"]).learning_rate == 1e-4
+    assert trial.COMMON_RATE == 1e-4 and trial.COMMON_RATE in trial.SWEEP
+
+
+def test_all_runs_of_a_trial_are_averaged_and_only_rates_differ():
+    _, runs = trial.runs_of(["--train-file", "a.csv"])
+    assert [run.learning_rate for run in runs] == [None, 5e-5, 1e-4, 2e-4, 5e-4]
+    own = {"optimizer", "learning_rate", "output_dir"}
+    same = [{k: v for k, v in vars(run).items() if k not in own} for run in runs]
+    assert all(x == same[0] for x in same) and same[0]["average"]

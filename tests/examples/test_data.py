@@ -3,6 +3,8 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,9 +44,17 @@ def test_files_of_the_user(tmp_path, suffix):
         ("a.csv", "text,label\nx,1\ny\n", "'label' is empty in row 2"),
         ("a.csv", "text,label\n", "no rows"),
         ("a.csv", "", "no rows"),
-        ("a.jsonl", '{"text": "x", "label": 1}\n{"text"', 'not JSON: {"text"'),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1}\n\n{"text"',
+            'line 3 is not JSON: {"text"',
+        ),
         ("a.jsonl", "[1]\n", "row 1 is not an object: [1]"),
-        ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read"),
+        (
+            "a.csv",
+            b"text,label\n\xff\xfe,1\n",
+            "cannot be read: line 2 is not UTF-8; save as UTF-8",
+        ),
         ("a.xml", "", "must end in .csv, .tsv or .jsonl"),
     ],
 )
@@ -54,6 +64,21 @@ def test_files_that_do_not_fit(tmp_path, name, content, message):
     with pytest.raises(UserError) as caught:
         read_file(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_line_of_jsonl_ends_where_json_says(tmp_path):
+    path = tmp_path / "a.jsonl"
+    row = Row("one\u2028two\x85three", None, "1")
+    fields = {"text": row.text, "label": 1}
+    path.write_text(json.dumps(fields, ensure_ascii=False), encoding="utf-8")
+    assert read_file(path) == [row]
+
+
+def test_columns_of_other_names(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("label,premise,stars\n7,fine,good\n")
+    columns = {"text": "premise", "label": "stars"}
+    assert read_file(path, **columns) == [Row("fine", None, "good")]
 
 
 GLUE_HEADERS = {
@@ -147,6 +172,56 @@ def test_labels_that_do_not_fit(tmp_path, train, validation, message):
     with pytest.raises(UserError) as caught:
         load_data("file", 0, 0, *files)
     assert message in str(caught.value)
+
+
+def write_labels(path: Path, labels: Iterable[object]) -> Path:
+    lines = [f"text {i},{label}" for i, label in enumerate(labels)]
+    path.write_text("\n".join(["text,label", *lines]))
+    return path
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[i / 64 for i in range(64)], range(64), [f"{i % 25}.5" for i in range(64)]],
+    ids=["each its own", "integers", "decimals, repeated"],
+)
+def test_numbers_as_labels_are_asked_about(labels, tmp_path):
+    path = write_labels(tmp_path / "mine.csv", labels)
+    found = len(set(labels))
+    with pytest.raises(UserError, match=f"{found} labels in 64 rows: is this regress"):
+        load_data("file", train_file=path)
+
+
+@pytest.mark.parametrize("labels", [range(2), [i % 5 for i in range(64)], "abcd" * 4])
+def test_classes_are_no_regression(labels):
+    text_data.refuse_regression(Path("mine.csv"), [str(x) for x in labels])
+
+
+@pytest.mark.parametrize("last", ["rare", "rare\ntext 99,rare", ""])
+@pytest.mark.parametrize("size", [1, 8, 20, 30])
+def test_no_label_of_a_file_is_in_validation_rows_alone(size, last, tmp_path):
+    labels = ["rare", *(["a"] * 30), *(["b"] * 9), *([last] if last else [])]
+    path = write_labels(tmp_path / "mine.csv", labels)
+    for train_size in (0, 3, 8):
+        data = load_data("file", train_size, size, path)
+        assert {row.label for row in data.train} == {"rare", "a", "b"} == {*data.labels}
+        assert len(data.validation) == size
+        assert not {row.text for row in data.train} & {x.text for x in data.validation}
+    shares = Counter(row.label for row in data.validation)
+    assert abs(shares["a"] - size * 30 / len(labels)) < 2, "in proportion"
+
+
+def test_a_validation_size_that_takes_a_whole_class_is_refused(tmp_path):
+    path = write_labels(tmp_path / "mine.csv", "aabbcc")
+    with pytest.raises(UserError, match="4: there are 6 different rows, of 3 labels"):
+        load_data("file", 0, 4, path)
+
+
+def test_the_beginning_of_a_files_rows_is_that_of_more_rows(tmp_path):
+    path = write_labels(tmp_path / "mine.csv", "abc" * 20)
+    few, more = (load_data("file", size, 10, path) for size in (6, 20))
+    assert few.train == more.train[:6] and few.validation == more.validation
+    assert Counter(row.label for row in few.train) == {"a": 2, "b": 2, "c": 2}
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(120, 24), (9000, 1000), (3, 1)])

@@ -21,8 +21,16 @@ def rows(capsys, first: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_digits_are_learnt(capsys):
+def test_digits_are_learnt_behind_a_bar(capsys, monkeypatch):
+    bars = []
+
+    def shown(steps, name):
+        bars.append((name, len(steps)))
+        return steps
+
+    monkeypatch.setattr(train_digits, "progress", shown)
     assert train_digits.main(["--epochs", "2", "--batch-size", "128"]) > 0.8
+    assert bars == [("epoch 1", 11), ("epoch 2", 11)]
     header, *epochs = rows(capsys, "epoch")
     assert header[-4:] == ["layer_0", "layer_1", "layer_2", "output"]
     assert [row[0] for row in epochs] == ["1", "2"]

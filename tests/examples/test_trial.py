@@ -6,9 +6,19 @@ import finetune_bert
 import pytest
 import trial
 from command_line import tell
-from example_runs import assert_refused
+from example_runs import assert_no_ticks_overlap, assert_refused
 from run_folder import read
-from trial_report import Method, Score, compare, describe, judge, plot, score
+from trial_report import (
+    PAGE,
+    Method,
+    Score,
+    compare,
+    describe,
+    judge,
+    plot,
+    score,
+    tabulate,
+)
 
 
 @pytest.mark.slow
@@ -30,13 +40,18 @@ def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys
     assert tell(trial.main, [*tiny, *own]) == 0
     assert (tmp_path / "armijo_adam-0" / "metrics.jsonl").read_text() == first
 
-    out = capsys.readouterr().out
+    printed = capsys.readouterr()
+    out, compiled = printed.out, printed.err.count("compiling a step of adamw")
+    assert compiled == 1, "once for all rates"
+    assert out.index("20 rows to train, 16 to validate, labels n, y") < out.index(
+        "run 2 of"
+    )
     assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
     assert f"written to {tmp_path / 'report.html'}" in out
 
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
     names = [path.name for path in folders]
-    assert names == ["adamw-0.001-0", "adamw-2e-05-0", "armijo_adam-0"]
+    assert names == ["adamw-0.0001-0", "adamw-0.001-0", "armijo_adam-0"]
     runs = [read(folder) for folder in folders]
     steps = {sum(record["kind"] == "step" for record in run) for run in runs}
     assert len(steps) == 1, "every run has the same budget"
@@ -44,13 +59,18 @@ def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys
     page = (tmp_path / "report.html").read_text()
     last = runs[-1][-1]
     accuracy = Score(last["accuracy"], last["accuracy_error"])
-    assert f"<td>average_iterates(armijo_adam())<td>{accuracy}<td>" in page
-    assert "<td>AdamW 2e-05<td>" in page and "<td>AdamW 0.001<td>" in page
+    plain = page.replace("<b>", "").replace("</b>", "")
+    assert f"<td>armijo_adam<td>{accuracy}<td>" in plain
+    assert "<td>AdamW 0.0001<td>" in page and "<td>AdamW 0.001<td>" in page
     assert 'src="data:image/png;base64,' in page
 
-    first, second = [x["seconds"] for x in runs[-1] if x["kind"] == "epoch"]
+    epochs = [x for x in runs[-1] if x["kind"] == "epoch"]
+    first, second = [x["seconds"] for x in epochs]
     assert first > second, "it compiles in the first"
-    assert Method(None, [runs[-1]]).seconds == first + second
+    ours, later = Method(None, [runs[-1]]), Method(1e-3, [runs[1]])
+    assert 0.0 < ours.compilation == sum(x["compile_seconds"] for x in epochs) < first
+    assert ours.seconds == pytest.approx(first + second - ours.compilation)
+    assert later.compilation == 0.0, "what the run before it compiled serves"
 
     argv = [*tiny, *own, "--train-size", "16"]
     assert_refused(trial, argv, "another --output-dir", capsys)
@@ -89,6 +109,42 @@ def test_no_verdict_where_no_run_beats_the_most_frequent_class():
     assert "ahead of it in log loss" in said and "took 9 s, the sweep 18 s" in said
 
 
+def test_table_has_header_cells_numbers_to_the_right_and_the_best_in_bold():
+    methods = [of_accuracy(rate, x) for rate, x in ((None, 0.5), (2e-5, 0.75))]
+    header, ours, adamw = tabulate(methods).splitlines()
+    assert header.startswith("<tr><th>method<th>accuracy<th>log loss<th>runs<th>time")
+    assert ours.startswith(
+        "<tr><td>armijo_adam<td>0.500 ± 0.050<td><b>0.500 ± 0.050</b>"
+    )
+    assert adamw.startswith("<tr><td>AdamW 2e-05<td><b>0.750 ± 0.050</b><td>0.750 ±")
+    assert "td, th {{ text-align: right }}" in PAGE
+
+
+def test_a_best_rate_at_the_end_of_the_sweep_is_said():
+    data = {"most_frequent": "y", "most_frequent_share": 0.4}
+    rows = [of_accuracy(rate, x) for rate, x in ((None, 0.5), (1e-4, 0.6), (1e-3, 0.7))]
+    assert "at the end of the sweep: --rates gives it more" in judge(rows, 1e-4, data)
+    rows.append(of_accuracy(1e-2, 0.6))
+    assert "at the end" not in judge(rows, 1e-4, data)
+
+
+def test_rows_have_an_error_even_if_all_are_right():
+    right = {"kind": "epoch", "seconds": 1.0, "train_loss": 0.1}
+    right |= {"accuracy": 1.0, "accuracy_error": 0.0}
+    step = {"kind": "step", "evaluations": 1}
+    rows = [Method(rate, [[step, right]]) for rate in (None, 1e-4)]
+    assert "--seeds 3" not in judge(rows, 1e-4, {})
+
+
+def test_compilation_is_counted_once_for_all_rates():
+    data = {"most_frequent": "y", "most_frequent_share": 0.4}
+    rows = [of_accuracy(rate, 0.5) for rate in (None, 1e-4, 1e-3)]
+    for row, seconds in zip(rows, (20.0, 12.0, 0.0), strict=True):
+        row.compilation = seconds
+    said = judge(rows, 1e-4, data)
+    assert "took 29 s, the sweep 30 s, one AdamW run 21 s" in said
+
+
 def test_nothing_in_the_picture_lies_on_anything_else():
     figure = plot([of_accuracy(r, 0.5) for r in (None, 2e-5, 1e-4, 5e-4, 1e-3)])
     figure.draw_without_rendering()
@@ -100,9 +156,10 @@ def test_nothing_in_the_picture_lies_on_anything_else():
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
     lines = figure.axes[0].get_lines()
     assert len({str(line.get_color()) for line in lines}) == len(lines)
-    labels = [x for x in figure.axes[0].get_yticklabels() if x.get_text()]
-    heights = [x.get_window_extent() for x in labels]
-    assert not any(a.overlaps(b) for a, b in zip(heights, heights[1:], strict=False))
+    assert figure.axes[0].get_ylim()[0] == 0.0
+    assert_no_ticks_overlap(figure)
+    shown = [x.get_text() for x in figure.axes[2].get_xticklabels(which="both")]
+    assert shown == ["2e-05", "0.0001", "0.0005", "0.001"], "the rates, and no others"
 
 
 def test_scores_of_seeds_have_the_error_of_rows_and_of_seeds():
