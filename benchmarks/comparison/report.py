@@ -64,7 +64,7 @@ COLOURS = dict(zip(KINDS, PALETTE.split(), strict=False))
 INTRODUCTION = f"""\
 # How far from the best, with nothing set
 
-Written by `benchmarks/comparison/report.py` from the [records](records). A method's
+Written by `benchmarks/comparison/report.py` from the records in `records/`. A method's
 *gap* on a task is log(its loss / the loss of the best of all methods and learning
 rates, in hindsight): .1 is a loss a tenth larger. Losses are of validation data: log
 losses and squared errors.
@@ -81,7 +81,7 @@ LINKS = """\
 
 - [Tables by kind of task](by_kind.md): accuracies, decibels, losses; gaps in accuracy.
 - [How it was measured](how_it_was_measured.md): seeds, sweeps, columns.
-- [A page for each task](tasks), with every learning rate.
+- A page for each task, with every learning rate, in `tasks/`.
 """
 MEASURED = """\
 # How it was measured

@@ -516,7 +516,7 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
         assert (results / "tasks" / f"{name}.png").stat().st_size > 5_000
     assert (results / "profile.png").stat().st_size > 5_000
     assert (
-        "(tasks)" in page
+        "`tasks/`" in page
         and "(by_kind.md)" in page
         and (results / "by_kind.md").exists()
     )
