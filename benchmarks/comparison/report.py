@@ -55,6 +55,7 @@ README = ROOT / "README.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
 NUM_DRAWN = 6  # methods in a task's figure
 NUM_WORST = 5  # tasks that are named
+FEWEST_TASKS = 4  # of a row in the table of differences
 FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
 # Told apart by readers who do not see red or green (M. Okabe and K. Ito's, and greys).
@@ -126,7 +127,8 @@ DIFFERENCES = """\
 
 Differences to the last iterate of `armijo_adam()`, paired by seed, in the mean over the
 tasks of 500 rows of text in both lists, ± the standard error over tasks. Each rate of
-AdamW is the same on all tasks. Better are a larger accuracy and a smaller loss.
+AdamW is the same on all tasks. Better are a larger accuracy and a smaller loss. Methods
+on fewer than four tasks are left out.
 """
 
 
@@ -325,15 +327,16 @@ def differences() -> str:
             if ours in found and key != ours and {*x.runs} & {*found[ours].runs}:
                 pairs.setdefault(key, []).append((x, found[ours]))
     rows = []
-    for both in (x for x in pairs.values() if len(x) == len(tasks)):
+    for both in (x for x in pairs.values() if len(x) >= FEWEST_TASKS):
         found = {by: [float(np.mean(difference(*x, by))) for x in both] for by in SIGNS}
         one, _ = both[0]
         cells = {"method": one.title + one.note, "iterate": ITERATES[one.iterate]}
+        cells["tasks"] = str(len(both))
         cells["accuracy"] = mean_text(found["score"], 3, "+")
         cells["log loss"] = mean_text([-x for x in found["loss"]], 3, "+")
-        rows.append((-np.mean(found["score"]), cells))
-    rows.sort(key=lambda x: x[0])
-    return table([cells for _, cells in rows]) if rows else "None so far."
+        rows.append((-len(both), -np.mean(found["score"]), cells))
+    rows.sort(key=lambda x: x[:2])
+    return table([cells for *_, cells in rows]) if rows else "None so far."
 
 
 # A task.

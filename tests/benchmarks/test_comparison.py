@@ -541,10 +541,11 @@ def test_a_kind_has_a_table_of_the_methods_that_ran_on_all_of_its_tasks(results)
 def test_differences_are_paired_by_seed_and_averaged_over_tasks(results, monkeypatch):
     """The default has .8 and .7 on toy, and .5 twice on toy-b."""
     monkeypatch.setattr(report, "TUNING", NOISE)
+    monkeypatch.setattr(report, "FEWEST_TASKS", 2)
     add("prodigy", (0.84, 0.72))  # ahead by .03
     protocol.append(Job("toy-b", "prodigy", 1), record("prodigy", 1, 0.4))  # by -.1
     last, averaged = rows(report.differences(), "Prodigy")
-    assert last == ["Prodigy", "last iterate", "-0.035 ± 0.065", "+0.035 ± 0.065"]
+    assert last == ["Prodigy", "last iterate", "2", "-0.035 ± 0.065", "+0.035 ± 0.065"]
     assert averaged[1:] == ["averaged", *last[2:]]
     assert not rows(report.differences(), "schedule-free")  # it ran on toy alone
     monkeypatch.setattr(report, "TUNING", "nothing")
