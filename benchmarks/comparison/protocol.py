@@ -12,6 +12,7 @@
 4. Five seeds of whatever is within two standard errors of the best, and of ours.
 """
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -92,9 +93,17 @@ def append(job: Job, record: Record) -> None:
 def read(task: str, setup: Setup = USUAL, kind: str = "") -> list[Record]:
     """Returns a task's records; `kind` ``"-rates"`` those of drawn rates."""
     path = RECORDS / f"{task}{kind}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    records = [json.loads(line) for line in lines]
+    if not path.exists():
+        return []
+    records = parsed(path, path.stat().st_mtime_ns, path.stat().st_size)
     return [x for x in records if Setup(**x["setup"]) == setup]
+
+
+@functools.cache
+def parsed(path: Path, *changed: int) -> list[Record]:
+    """Returns the records of a file, read once for each state that it was in."""
+    del changed
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def goodness(record: Record, iterate: str, score: str, when: str = "end") -> float:

@@ -157,6 +157,16 @@ def name_on_tasks(method: str) -> tuple[str, str]:
     return f"{kind}@{found.best:.0e}", f"{title}, {found.best:.0e}"
 
 
+def is_swept(method: str, task: str) -> bool:
+    """Whether a method with one rate for all tasks has a place on this one.
+
+    While runs of its sweep are missing, only on tasks that have them all: elsewhere
+    there may be runs at its rate since that happens to be good there.
+    """
+    found = shared_rates(method)
+    return found.is_known or task in found.tasks
+
+
 class Gap(NamedTuple):
     """How far a method is from the best of a task.
 
@@ -213,6 +223,8 @@ def profiles(
         last = name.partition("@")[0] in AVERAGED
         key, gaps = (name, "last" if last else iterate), {}
         for task, (entrants_of, best) in by_task.items():
+            if method in SHARED and not is_swept(method, task):
+                continue
             swept = [x for x in entrants_of if x.key == key and key[0] in SWEPT]
             if swept:  # by its best rate
                 one = best_rate(swept, measure)
