@@ -200,10 +200,11 @@ def draw_profile() -> Figure:
     """Draws each method's gaps in a row: a dot a task, a line at the median."""
     names = [name for name in reversed(LISTS) if recorded(name)]
     found = {name: profiles(recorded(name), "loss", "last") for name in names}
-    # Those on most of the tasks of the first list stand in its order, best on top.
-    order = [x.method for name in names for x in found[name]]
-    rows = {x: -y for y, x in enumerate(dict.fromkeys(order))}
-    titles = {x.method: x.title for some in found.values() for x in some}
+    titles = {x.method: x.title for name in names for x in found[name]}
+    # In the order of the first list, best on top, and below what hindsight knows.
+    order = sorted(titles, key=lambda method: method in HINDSIGHT)
+    rows = {method: -y for y, method in enumerate(order)}
+    titles |= {x: f"{titles[x]}, in hindsight" for x in HINDSIGHT if x in titles}
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for name, axes in zip(names, panels, strict=True):
