@@ -37,6 +37,7 @@ from standings import (  # noqa: E402
     Entrant,
     Profile,
     all_entrants,
+    best_rate,
     best_rival,
     difference,
     entrants,
@@ -157,7 +158,15 @@ def summary(name: str) -> str:
     waiting = [task for task in LISTS[name] if task not in tasks]
     missing = f" Tasks without runs so far: {', '.join(waiting)}." * bool(waiting)
     note = f"`{DEFAULT}()` is farthest behind on {named}.{missing}{unfinished_sweeps()}"
+    edges = ", ".join(filter(is_at_edge, tasks))
+    note += f" AdamW's best rate is at the edge of its sweep on {edges}." * bool(edges)
     return f"{table(rows)}\n\n{note}"
+
+
+def is_at_edge(task: str) -> bool:
+    """Whether AdamW, with warm-up and cosine, may be better at a rate not tried yet."""
+    sweep = [x for x in all_entrants(task) if x.key == ("adamw", "last")]
+    return bool(sweep) and best_rate(sweep, "loss").note.endswith(AT_EDGE)
 
 
 def unfinished_sweeps() -> str:

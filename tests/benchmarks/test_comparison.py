@@ -421,6 +421,10 @@ def test_a_sweep_whose_best_rate_is_at_the_edge_is_flagged(results):
     assert "at the edge of its sweep: AdamW, constant rate" in text
     assert "sweep: AdamW, warm-up" not in text
     assert rows(text, "AdamW, constant rate, best of 3 rates, 5e-03, **at the edge**")
+    edge = "AdamW's best rate is at the edge of its sweep on toy."
+    assert edge not in report.summary("development")
+    add("adamw@1e-02", (0.95, 0.95))
+    assert edge in report.summary("development")
 
 
 def test_a_run_that_came_apart_is_the_worst_and_is_said(results):
