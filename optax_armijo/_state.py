@@ -63,6 +63,9 @@ class ArmijoState(NamedTuple):
       group_tested_at: k at the group's last test of its own, 0 before.  # i32[G]
       tested_at: k at the last test of the whole step.  # i32[]
       losses: average, deviation and lowest of the losses so far.
+      gradient_size: exponential moving average of the root mean square of the gradient
+        over the root of its second moment, after clipping; 1 at first, and throughout
+        for `scale_by_armijo`.  # f[]
       last_move: step sizes of the last move, along the direction of `adam`.  # f[G]
       total_trials: evaluations so far that moved the group.  # i32[G]
       total_evaluations: evaluations so far, besides the gradient's.  # i32[]
@@ -77,6 +80,7 @@ class ArmijoState(NamedTuple):
     group_tested_at: jax.Array
     tested_at: jax.Array
     losses: LossStatistics
+    gradient_size: jax.Array
     last_move: jax.Array
     total_trials: jax.Array
     total_evaluations: jax.Array

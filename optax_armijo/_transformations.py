@@ -28,10 +28,11 @@ def armijo_adam(
       P &= \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}, \qquad
       d = -P m / (1 - b_1^k), \qquad w_l \leftarrow w_l + \tau\,\eta_l\,d_l
 
-    with :math:`g` the gradient and :math:`k` the number of batches so far, without
-    those whose loss or gradient is not finite. The step sizes :math:`\eta_l` of the
-    groups :math:`l` and their common factor :math:`\tau` are found by Armijo
-    backtracking, as `Backtracking` describes. There is no learning rate.
+    with :math:`g` the gradient, clipped where it is far larger than those before, and
+    :math:`k` the number of batches so far, without those whose loss or gradient is not
+    finite. The step sizes :math:`\eta_l` of the groups :math:`l` and their common
+    factor :math:`\tau` are found by Armijo backtracking. `Backtracking` describes both.
+    There is no learning rate.
 
     The default is for fine-tuning. To train from random weights, take the bound away:
     ``linesearch=Backtracking(loss_fraction=None)``.

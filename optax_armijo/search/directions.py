@@ -64,12 +64,25 @@ class AdamDirections(NamedTuple):
     """Adam's directions once this batch's gradient is in its moments.
 
     Everything is computed from the old moments where it is needed, so that nothing of
-    the size of params is kept for a search that may not take place.
+    the size of params is kept for a search that may not take place. So are the
+    gradients times `scale`, which stand for the gradients throughout.
+
+    Attributes:
+      grouping: of the params.
+      old: moments of the batches before.
+      grads: as they came in.
+      scale: by which they are clipped, at most 1.  # f[]
+      gradient_size: to go on with after a good batch.  # f[]
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
+      eps: added to the root of the second moment.
     """
 
     grouping: Grouping
     old: optax.ScaleByAdamState
     grads: Leaves
+    scale: jax.Array
+    gradient_size: jax.Array
     b1: Scalar
     b2: Scalar
     eps: Scalar
@@ -93,7 +106,7 @@ class AdamDirections(NamedTuple):
     def plain(self) -> list[jax.Array]:
         """``-P g``."""
         scales = self._scales(self._nu(), self.num_good)
-        return [-g * p for g, p in zip(self.grads, scales, strict=True)]
+        return [-g * p for g, p in zip(self._clipped(), scales, strict=True)]
 
     def last_direction(self) -> list[jax.Array]:
         """The direction of the step before, made again from the old moments."""
@@ -115,11 +128,14 @@ class AdamDirections(NamedTuple):
 
     def _mu(self) -> Leaves:
         mu = self.grouping.trainable(self.old.mu)
-        return update_moment(mu, self.grads, self.b1, 1)
+        return update_moment(mu, self._clipped(), self.b1, 1)
 
     def _nu(self) -> Leaves:
         nu = self.grouping.trainable(self.old.nu)
-        return update_moment(nu, self.grads, self.b2, 2)
+        return update_moment(nu, self._clipped(), self.b2, 2)
+
+    def _clipped(self) -> Leaves:
+        return [self.scale.astype(g.dtype) * g for g in self.grads]
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
         means, scales = debias(mu, self.b1, count), self._scales(nu, count)
@@ -130,11 +146,15 @@ class AdamDirections(NamedTuple):
 
 
 class GivenDirection(NamedTuple):
-    """A direction that came in as updates, in the place of `AdamDirections`."""
+    """A direction that came in as updates, in the place of `AdamDirections`.
+
+    It has no moments of the gradient, so nothing is clipped: `gradient_size` stays.
+    """
 
     grouping: Grouping
     old: optax.ScaleByAdamState
     updates: Leaves
+    gradient_size: jax.Array
 
     @property
     def num_good(self) -> jax.Array:

@@ -74,6 +74,20 @@ class Backtracking:
     1/32, a test looks for one at the step whose predicted decrease is four times the
     loss. Training from random weights is faster without it: ``loss_fraction=None``.
 
+    **Gradient clipping.** Before :math:`g` enters Adam's moments and :math:`p`, but not
+    the tests, it is multiplied by :math:`\lambda_k`:
+
+    .. math::
+      \lambda_k = \min(1, 2 \max(1, a_{k-1}) / r_k), \qquad
+      a_k = 0.9\, a_{k-1} + 0.1\, \lambda_k r_k
+
+    Here :math:`r_k` is the root mean square of :math:`g / \sqrt{v / (1 - b_2^{k-1})}`
+    over all trainable params, with :math:`v` of the batches before; where that is 0, a
+    param counts as 0. In the first five steps :math:`\lambda_k = 1`, and
+    :math:`a_1 = 1`. If :math:`r_k` is not finite, :math:`\lambda_k = 1` and :math:`a`
+    stays. So a spoilt batch changes the moments hardly more than others do, and the
+    limit follows gradients that grow, by a tenth a step at most.
+
     **Safeguard.** The last step is undone in three cases: the loss is not finite, and
     that of the same batch before the step is; from the tenth step on, the loss is three
     mean deviations above its moving average, and before the step it is lower by at

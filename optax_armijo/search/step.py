@@ -136,6 +136,7 @@ def take_step(
         group_tested_at=jnp.where(found.searched, k, state.group_tested_at),
         tested_at=tested_at,
         losses=losses._replace(lowest=jnp.minimum(losses.lowest, lowest)),
+        gradient_size=jnp.where(is_good, moments.gradient_size, state.gradient_size),
         last_move=jnp.where(undoes, 0, jnp.where(is_good, applied, state.last_move)),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,

@@ -20,6 +20,7 @@ from optax_armijo._state import (
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
+from optax_armijo.search.clipping import clipped, relative_size
 from optax_armijo.search.directions import (
     AdamDirections,
     GivenDirection,
@@ -169,7 +170,10 @@ def search_along_adam(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
         grads = [g.astype(search_dtype([g])) for g in batch.updates]
-        adam = AdamDirections(grouping, state.adam, grads, b1, b2, eps)
+        size = relative_size(grouping, grads, state.adam, b2)
+        k = increment(state.adam.count)
+        scale, size = clipped(size, state.gradient_size, k)
+        adam = AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
         updates, state = take_step(_problem(grouping, linesearch, batch), state, adam)
         if weight_decay is not None:
             updates = _decayed(
@@ -201,7 +205,7 @@ def search_along_updates(
     ) -> tuple[Any, ArmijoState]:
         # Trials and the step itself are in the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
-        direction = GivenDirection(grouping, state.adam, updates)
+        direction = GivenDirection(grouping, state.adam, updates, state.gradient_size)
         return take_step(_problem(grouping, linesearch, batch), state, direction)
 
     return transformation(
@@ -284,6 +288,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             deviation=zeros(dtype),
             lowest=jnp.full((), jnp.finfo(dtype).max, dtype),
         ),
+        gradient_size=jnp.ones((), dtype),
         last_move=zeros(dtype, num_groups),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),

@@ -44,6 +44,7 @@ class Step(NamedTuple):
     updates: Arrays
     step_sizes: np.ndarray  # [G], without the factor, after the step
     factor: float  # after the step
+    gradient_size: float  # the average, after the step
     num_evaluations: int
     params: Arrays  # after the step
 
@@ -73,6 +74,7 @@ class Twin:
         self.group = {name: names.index(labels[name]) for name in params}
         self.num_params = self.sums({n: np.ones(p.shape) for n, p in params.items()})
         self.m = self.v = {n: np.zeros(p.shape) for n, p in params.items()}
+        self.usual = 1.0  # average size of gradients relative to the root of v
         self.eta = np.zeros(len(names))
         self.group_tested = np.zeros(len(names))  # k at the last test of its own
         self.last_move = np.zeros(len(names))
@@ -97,12 +99,16 @@ class Twin:
             after = {n: params[n] + moved[n] for n in g}
             eta, tau = self.eta.copy(), self.tau
             self.moved_last = bool(np.any(sizes))
-            return Step(event, value, moved, eta, tau, num_evaluations, after)
+            return Step(
+                event, value, moved, eta, tau, self.usual, num_evaluations, after
+            )
 
-        m = {n: o.b1 * self.m[n] + (1 - o.b1) * g[n] for n in g}
-        v = {n: o.b2 * self.v[n] + (1 - o.b2) * g[n] ** 2 for n in g}
+        scale, usual = self.clip(g, k)
+        clipped = {n: scale * g[n] for n in g}
+        m = {n: o.b1 * self.m[n] + (1 - o.b1) * clipped[n] for n in g}
+        v = {n: o.b2 * self.v[n] + (1 - o.b2) * clipped[n] ** 2 for n in g}
         d = self.precondition({n: m[n] / bias(o.b1, k) for n in m}, v, k)
-        p = self.precondition(g, v, k)
+        p = self.precondition(clipped, v, k)
         slope = self.sums({n: -g[n] * d[n] for n in g})
         good = bool(np.all(np.isfinite([value, *slope, *self.sums(v)])))
 
@@ -157,8 +163,23 @@ class Twin:
         self.deviation += 0.1 * (abs(excess) - self.deviation) if k > 1 else 0.0
         self.lowest = min(self.lowest, value)
         self.last_move = applied * self.eta * min(k / 10, 1)
-        self.k, self.m, self.v = k, m, v
+        self.k, self.m, self.v, self.usual = k, m, v, usual
         return finish("moved", self.last_move, d)
+
+    def clip(self, g: Arrays, k: int) -> tuple[float, float]:
+        """What to scale the gradient by, and the average size with this one in it."""
+        if k == 1:
+            return 1.0, 1.0
+        squares = 0.0
+        for name in g:
+            root = np.sqrt(self.v[name] / bias(self.options.b2, self.k))
+            some = root > 0
+            squares += np.sum((g[name][some] / root[some]) ** 2)
+        size = math.sqrt(squares / np.sum(self.num_params))
+        if not math.isfinite(size):
+            return 1.0, self.usual
+        scale = min(1.0, 2 * max(1.0, self.usual) / size) if k > 5 and size else 1.0
+        return scale, 0.9 * self.usual + 0.1 * scale * size
 
     def find_first_sizes(self, params: Arrays, ray: Ray) -> None:
         """In proportion to params; a bracket by fours, then halves, for the factor."""

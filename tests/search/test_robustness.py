@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
-from toys import LABELS, network_loss, network_params, run
+from toys import LABELS, init, network_loss, network_params, run
 
 from optax_armijo import (
     FROZEN,
@@ -72,6 +72,7 @@ def test_a_bad_batch_costs_one_step(name):
         np.testing.assert_array_equal(info.step_size, old.step_size)
         if name == "armijo_adam":
             assert_trees_all_equal(before.state.adam, bad.state.adam)
+            assert before.state.gradient_size == bad.state.gradient_size
         assert int(info.num_evaluations) <= (name != "undo_steps=False")
         assert np.any(after.updates["head"]["w"] != 0)
     for entry in history:
@@ -140,13 +141,15 @@ def test_after_a_step_is_undone_the_next_is_a_quarter_of_it(num_good):
         return optax.apply_updates(params, updates), state
 
     params = {"w": jnp.ones(3), "start": jnp.ones(3)}
-    state, applied = tx.init(params), []
+    state, applied, sizes = init(tx, params), [], []
     for step in range(num_good + 2):
         if step < num_good:
             params["start"] = params["w"]
         params, state = step_fn(params, state, jnp.array(step == num_good))
         applied.append(float(armijo_info(state).applied_step_size[0]))
+        sizes.append(float(state.gradient_size))
     last, back, again = applied[num_good - 1 :]
+    assert sizes[num_good] == sizes[num_good - 1]
     assert back == -last and last > 0
     np.testing.assert_allclose(again, last / 4, rtol=1e-5)
 

@@ -22,6 +22,7 @@ SCALES = {"a": 1.0, "b": 100.0, "c": 0.01, "d": 3.0}
 THREE = {"a": "first", "b": "second", "c": "third", "d": "third"}
 TWO = {"a": "first", "b": "second", "c": "second", "d": "first"}
 ONE = dict.fromkeys(SHAPES, "all")
+SPOILT = [3, 30, 50]
 TWENTY = {f"w{i:02}": f"group {i:02}" for i in range(20)}
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -159,6 +160,14 @@ def bad_batches():
     return params, x, y
 
 
+def spoilt_batches():
+    """The gradient of three batches is 100 times as large, and so is their loss."""
+    params, x, y = regression(num_rows=64)
+    x[SPOILT] *= 10
+    y[SPOILT] *= 10
+    return params, x, y
+
+
 def follow_twin(labels, options, problem, value_and_grad) -> list[Step]:
     params, x, y = problem
     batches = zip(x, y, strict=True)
@@ -199,6 +208,7 @@ def check(labels, options, problem, value_and_grad) -> list[Step]:
         (value, [step.loss for step in steps]),
         (state.factor, [step.factor for step in steps]),
         (state.group_step_size, [step.step_sizes for step in steps]),
+        (state.gradient_size, [step.gradient_size for step in steps]),
     ):
         np.testing.assert_allclose(of_jax, of_twin, rtol=1e-9, atol=0)
     for name in moved:
@@ -295,3 +305,16 @@ def test_bad_batches_and_steps_that_are_undone(x64):
     events = {i: step.event for i, step in enumerate(steps) if step.event != "moved"}
     assert events == {0: "bad", 20: "bad", 35: "undone", 65: "undone"}
     assert steps[45].num_evaluations > 0
+
+
+@pytest.mark.parametrize("labels", [ONE, THREE], ids=["one group", "three groups"])
+def test_spoilt_batches_are_clipped(labels, x64):
+    """From the sixth step on, to twice the average size, or twice 1."""
+    steps = check(labels, {}, spoilt_batches(), least_squares)
+    assert {step.event for step in steps} == {"moved"}
+    first, *others = SPOILT
+    assert steps[first].gradient_size > 5 * steps[first - 1].gradient_size
+    for index in others:
+        before, after = (step.gradient_size for step in steps[index - 1 : index + 1])
+        expected = 0.9 * before + 0.1 * 2 * max(before, 1)
+        np.testing.assert_allclose(after, expected, rtol=1e-12)
