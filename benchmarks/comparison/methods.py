@@ -47,12 +47,15 @@ class Method(NamedTuple):
       eval_params: ``(opt_state, params) -> params`` to validate, as its authors say.
       num_gradients: ``(opt_state) -> number`` of gradients that the last step took
         beside the first.
+      num_evaluations: ``(opt_state) -> number`` of evaluations of the loss that it
+        took, of a method that `armijo_info` does not know.
     """
 
     make: Callable[[Any, int], optax.GradientTransformation]
     title: str
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
     num_gradients: Callable[[Any], int] = lambda _: 0
+    num_evaluations: Callable[[Any], int] = lambda _: 0
 
 
 def over_the_run(num_steps: int) -> optax.Schedule:

@@ -60,8 +60,10 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
         )
         losses.append(float(metrics.loss))
         info = metrics.info
-        trials.append(0 if info is None else int(info.num_evaluations))
-        if info is not None:
+        if info is None:
+            trials.append(method.num_evaluations(opt_state.inner))
+        else:
+            trials.append(int(info.num_evaluations))
             labels = info.labels
             sizes.append(np.asarray(info.applied_step_size, float))
         cost += 1 + price * trials[-1] + method.num_gradients(opt_state.inner)

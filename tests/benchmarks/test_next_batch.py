@@ -1,0 +1,160 @@
+"""The candidate for the default: what it measures, and what it does with it."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from candidate import lines, main
+from next_batch import (
+    HALF,
+    OWN,
+    SIGNAL_DECAY,
+    UP,
+    WARM_UP,
+    Errors,
+    NextBatchState,
+    _change,
+    _schedule,
+    next_batch,
+)
+
+from optax_armijo import make_train_step
+
+CURVATURE = np.array([1.0, 4.0, 0.25, 2.0, 0.5, 1.5], np.float32)
+LABELS = {"first": "first", "second": "second"}
+
+
+def params_like(x: Any) -> dict[str, jax.Array]:
+    return {"first": jnp.asarray(x[:2]), "second": jnp.asarray(x[2:])}
+
+
+def quadratic(params: dict[str, jax.Array], noise: jax.Array, *_: Any) -> jax.Array:
+    """0.5 <w, H w> + <noise, w>, a quadratic whose slope alone differs by batch."""
+    w = jnp.concatenate([params["first"], params["second"]])
+    return 0.5 * jnp.sum(CURVATURE * w * w) + jnp.sum(noise * w)
+
+
+def run(
+    noises: Any, num_steps: int | None = None
+) -> tuple[list[np.ndarray], list[NextBatchState]]:
+    """The points before each step and after the last, and the states after each."""
+    tx = next_batch(LABELS, num_steps)
+    step = make_train_step(quadratic, tx)
+    params = params_like(np.array([2.0, -1.0, 3.0, 1.0, -2.0, 1.0], np.float32))
+    state, points, states = tx.init(params), [], []
+    for noise in noises:
+        points.append(np.concatenate([params["first"], params["second"]]))
+        params, state, _ = step(params, state, jnp.asarray(noise), jax.random.key(0))
+        states.append(jax.tree.map(np.asarray, state))
+    points.append(np.concatenate([params["first"], params["second"]]))
+    return points, states
+
+
+def test_signal_is_the_slope_on_the_next_batch() -> None:
+    """On a quadratic S = 2 d + s is exact, whatever the batch, as is C = <u, H u>."""
+    rng = np.random.default_rng(0)
+    noises = rng.normal(0, 0.3, (5, 6)).astype(np.float32)
+    points, states = run(noises)
+    signals, promises = [], []
+    for k in range(1, 5):
+        update = (points[k] - points[k - 1]).astype(float)
+        slope = CURVATURE * points[k - 1] + noises[k]
+        own = CURVATURE * points[k - 1] + noises[k - 1]
+        signals.append(-slope @ update)
+        promises.append(-own @ update)
+        measured = states[k].measured
+        # The first measurements weigh the same.
+        assert measured.signal == pytest.approx(np.mean(signals), rel=1e-3)
+        assert measured.predicted == pytest.approx(np.mean(promises), rel=1e-3)
+    assert SIGNAL_DECAY > 1 - 1 / 5
+
+
+def test_signal_fraction_of_a_known_noise() -> None:
+    """Without noise it is 1; where noise is nearly all of the gradient, near 0."""
+    _, exact = run(np.zeros((12, 6), np.float32))
+    assert exact[-1].measured.fraction == pytest.approx(1, abs=1e-3)
+    rng = np.random.default_rng(1)
+    _, noisy = run(rng.normal(0, 30, (60, 6)).astype(np.float32))
+    assert noisy[-1].measured.fraction < 0.3
+
+
+def test_step_sizes_grow_while_steps_are_too_short() -> None:
+    count = jnp.asarray(20)
+    errors = Errors(count, jnp.ones(3), jnp.ones(3))
+    change = _change(errors, jnp.asarray(20), jnp.ones(2))
+    chex.assert_trees_all_close(change, jnp.full(2, UP), rtol=1e-5)
+    shrinking = _change(errors._replace(mean=-jnp.ones(3)), count, jnp.ones(2))
+    assert np.all(shrinking < 0)
+
+
+def test_groups_part_around_their_mean() -> None:
+    mean = jnp.array([0.0, 1.0, -1.0])
+    errors = Errors(jnp.asarray(1000), mean, jnp.ones(3))
+    change = _change(errors, jnp.asarray(2), jnp.array([1.0, 3.0]))
+    assert change[0] - change[1] == pytest.approx(2 * OWN, rel=1e-5)
+    assert change[0] + 3 * change[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_schedule_falls_as_far_as_noise_demands() -> None:
+    last = jnp.asarray(110)
+    assert _schedule(last, jnp.asarray(0.0), 110) == pytest.approx(0.01)
+    assert _schedule(last, jnp.asarray(0.5), 110) == pytest.approx(0.1)
+    assert _schedule(last, jnp.asarray(1.0), 110) == 1
+    assert _schedule(last, jnp.asarray(0.0), None) == 1
+    assert _schedule(jnp.asarray(1), jnp.asarray(0.0), 110) == 1 / WARM_UP
+
+
+def test_it_finds_the_minimum_of_a_quadratic() -> None:
+    points, states = run(np.zeros((300, 6), np.float32), 300)
+    assert np.sum(CURVATURE * np.square(points[-1])) < 1e-6
+    assert np.all(np.isfinite(states[-1].step_size))
+
+
+def test_a_batch_that_is_not_finite_costs_one_step() -> None:
+    """It moves nothing, changes no moment, and step sizes stay within a half."""
+    noises = np.zeros((30, 6), np.float32)
+    noises[20, 0] = np.nan
+    points, states = run(noises)
+    assert np.all(np.isfinite(points[-1]))
+    chex.assert_trees_all_equal(points[21], points[20])
+    chex.assert_trees_all_equal(states[20].adam, states[19].adam)
+    assert np.all(states[20].step_size >= HALF * states[19].step_size)
+
+
+def test_a_step_into_overflow_is_undone() -> None:
+    """A loss that was finite before the step, and is not after it."""
+
+    def cliff(params: dict[str, jax.Array], edge: jax.Array, *_: Any) -> jax.Array:
+        w = jnp.concatenate([params["first"], params["second"]])
+        beyond = jnp.sum(jnp.square(w)) < edge
+        return jnp.where(beyond, jnp.inf, 1) * jnp.sum(jnp.square(w))
+
+    tx = next_batch(LABELS)
+    step = make_train_step(cliff, tx)
+    params = params_like(np.ones(6, np.float32))
+    state = tx.init(params)
+    for _ in range(4):
+        before = jax.tree.map(jnp.copy, params)
+        params, state, _ = step(params, state, jnp.asarray(0.0), jax.random.key(0))
+    size = jnp.sum(jnp.square(jnp.concatenate([*params.values()])))
+    params, state, _ = step(params, state, size * 1.001, jax.random.key(0))
+    chex.assert_trees_all_close(params, before, rtol=1e-5)
+
+
+def test_candidate_names_what_it_does_not_know(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--tasks", "nothing"])
+    assert "must be of development, test" in capsys.readouterr().err
+
+
+def test_candidate_has_a_line_for_each_task_that_has_run() -> None:
+    """Without a run there is a head, and nothing to take the mean of."""
+    found = lines(["digits-500"])
+    assert found[0].split()[:4] == ["task", "seeds", "score", "cost"]
+    assert found[1].split()[0] == "digits-500"
+    assert [x.split()[0] for x in found[2:]] == ["mean", "median", "worst"]
