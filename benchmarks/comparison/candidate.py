@@ -78,7 +78,7 @@ def records() -> list[Record]:
 
 
 def lines(tasks: Sequence[str]) -> list[str]:
-    """A line a task, then the means, medians and largest gaps over tasks."""
+    """A line a task that has run, then means, medians and largest gaps over tasks."""
     found, rows = records(), []
     for task in tasks:
         runs = {x["seed"]: x for x in found if x["task"] == task}
@@ -98,6 +98,8 @@ def lines(tasks: Sequence[str]) -> list[str]:
     for name, number, score, cost, *sizes in rows:
         shown = " ".join(f"{x:7.2f}" for x in sizes)
         text.append(f"{name:24} {number:5} {score:6.3f} {cost:5.2f} {shown}")
+    if not rows:
+        return text
     gaps = np.array([row[4:] for row in rows])  # [T, 4]
     for name, function in (("mean", np.nanmean), ("median", np.nanmedian)):
         text.append(f"{name:43}" + " ".join(f"{x:7.2f}" for x in function(gaps, 0)))

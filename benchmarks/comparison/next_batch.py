@@ -12,10 +12,14 @@ promise is true; C = S is the step that decreases f' most. The slope s costs not
 f'(w) takes an evaluation, which is made ever more rarely, since phi changes slowly. In
 between, the slope of group l is taken to be S_l = phi p_l.
 
-**Step sizes** grow while z_l = kappa S_l - C_l = (kappa - 1) S_l - s_l is above zero,
-and shrink while it is below, with
+**Step sizes** grow while z_l = kappa S_l - C_l is above zero, and shrink while it is
+below, with C_l = S_l + s_l and
 
     kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) phi.
+
+In kappa S_l, phi is `LEAST_FRACTION` at least, and step sizes do not shrink while the
+measured curvature C = 2 (d + s), in which noise cancels, is below kappa S: otherwise a
+phi near zero would end a run.
 
 Without noise (phi = 1) Adam is fastest close to where a step stops decreasing the loss,
 C = 2 S. In noise half of the best step is better than the best step: its noise stays in
@@ -53,6 +57,7 @@ from optax_armijo.search.problem import Problem
 from optax_armijo.search.transformation import Batch, transformation
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.8  # of C / S, without signal and without noise
+LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
 UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
@@ -87,7 +92,7 @@ class Measured(NamedTuple):
     """Averages over the steps whose loss was evaluated on the next mini-batch.
 
     Attributes:
-      count: of the measurements.  # i32[]
+      number: of the measurements.  # i32[]
       signal: S.  # f[]
       predicted: p.  # f[]
       curvature: C of a step without the schedule, over fewer steps.  # f[]
@@ -95,7 +100,7 @@ class Measured(NamedTuple):
       at: k at the last measurement.  # i32[]
     """
 
-    count: jax.Array
+    number: jax.Array
     signal: jax.Array
     predicted: jax.Array
     curvature: jax.Array
@@ -103,21 +108,26 @@ class Measured(NamedTuple):
     at: jax.Array
 
     @property
+    def raw_fraction(self) -> jax.Array:
+        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]"""
+        return jnp.clip(divide(self.signal, self.predicted, 1), -1, 1)
+
+    @property
     def fraction(self) -> jax.Array:
-        """phi: 1 as long as nothing is known, within 0 and 1.  # f[]"""
-        return jnp.clip(divide(self.signal, self.predicted, 1), 0, 1)
+        """phi: not below 0.  # f[]"""
+        return jnp.maximum(self.raw_fraction, 0)
 
 
 class Errors(NamedTuple):
     """Averages of z: first that of all groups together, then of each one.
 
     Attributes:
-      count: how many there were.  # i32[]
+      number: how many there were.  # i32[]
       mean: of z.  # f[1 + G]
       square: of z^2, over more steps.  # f[1 + G]
     """
 
-    count: jax.Array
+    number: jax.Array
     mean: jax.Array
     square: jax.Array
 
@@ -261,16 +271,21 @@ def take_step(
     fraction = measured.fraction
 
     # Were the step sizes too short or too long?
-    signal = fraction * move.predicted
     kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
+    aim = kappa * jnp.maximum(fraction, LEAST_FRACTION) * move.predicted
+    curvature = measured.raw_fraction * move.predicted + end_slope  # C = S + s, [G]
     # What the last step's error would be without the decay, but with the warm-up.
     multiple = jnp.where(k > WARM_UP + 1, move.multiple, 1)
-    error = kappa * signal - (signal + end_slope) / multiple
+    error = aim - curvature / multiple
     errors = _with_error(state.errors, counts, error)
-    is_leap = counts & (measured.at == k) & (measured.count >= 2)
-    limit = FAR_TOO_SHORT * measured.recently_predicted
-    is_leap &= measured.curvature < limit
-    change = jnp.where(is_leap, LEAP, _change(errors, k, jnp.abs(move.predicted)))
+    # phi p + s is a noisy curvature, the measured one hardly: no step is shortened that
+    # it finds too short, and one that is far too short grows at once.
+    known, recently = measured.number >= 2, measured.recently_predicted
+    limit = kappa * jnp.maximum(fraction, LEAST_FRACTION) * recently
+    is_short = known & (measured.curvature < limit)
+    is_leap = known & (measured.curvature < FAR_TOO_SHORT * recently)
+    change = _change(errors, k, jnp.abs(move.predicted), is_short)
+    change = jnp.where(is_leap & (measured.at == k), LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = _with_new_groups(problem, sizes, slope, is_first)
 
@@ -342,7 +357,7 @@ def _with_measurement(
     """The averages with a measurement: all weigh the same until there are many."""
     predicted = jnp.sum(move.predicted)
     counts &= jnp.isfinite(signal)
-    count = old.count + counts
+    count = old.number + counts
     fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
     slow = jnp.where(counts, jnp.maximum(1 - SIGNAL_DECAY, fading), 0)
     quick = jnp.where(counts, jnp.maximum(1 - LEAP_DECAY, fading), 0)
@@ -351,7 +366,7 @@ def _with_measurement(
         return x + weight * (jnp.where(counts, new, 0) - x)
 
     return Measured(
-        count=count,
+        number=count,
         signal=towards(old.signal, signal, slow),
         predicted=towards(old.predicted, predicted, slow),
         curvature=towards(old.curvature, curvature, quick),
@@ -364,24 +379,26 @@ def _with_error(old: Errors, counts: jax.Array, error: jax.Array) -> Errors:
     """The averages with z of another step, which is limited if it is an outlier."""
     error = jnp.concatenate([jnp.sum(error)[None], error])
     dtype = error.dtype
-    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** jnp.maximum(old.count, 1)
+    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** jnp.maximum(old.number, 1)
     limit = OUTLIER * jnp.sqrt(old.square / bias)
-    limited = jnp.where(old.count > 2, jnp.clip(error, -limit, limit), error)
+    limited = jnp.where(old.number > 2, jnp.clip(error, -limit, limit), error)
     limited = jnp.where(counts & jnp.isfinite(error), limited, 0)
 
     def towards(x: jax.Array, new: jax.Array, decay: float) -> jax.Array:
         return x + jnp.where(counts, 1 - decay, 0) * (new - x)
 
     return Errors(
-        count=old.count + counts,
+        number=old.number + counts,
         mean=towards(old.mean, limited, Z_DECAY),
         square=towards(old.square, jnp.square(limited), Z_SPREAD_DECAY),
     )
 
 
-def _change(errors: Errors, k: jax.Array, weight: jax.Array) -> jax.Array:
+def _change(
+    errors: Errors, k: jax.Array, weight: jax.Array, is_short: jax.Array
+) -> jax.Array:
     """The change of the logarithms of the step sizes, [G]."""
-    count, dtype = jnp.maximum(errors.count, 1), errors.mean.dtype
+    count, dtype = jnp.maximum(errors.number, 1), errors.mean.dtype
     k = k.astype(dtype)
     mean = errors.mean / (1 - jnp.asarray(Z_DECAY, dtype) ** count)
     square = errors.square / (1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count)
@@ -389,7 +406,7 @@ def _change(errors: Errors, k: jax.Array, weight: jax.Array) -> jax.Array:
     spread = jnp.sqrt(square / num_averaged)
     t = jnp.clip(divide(mean, spread, 0), -1, 1)
     up = jnp.where(k > FIRST_GROWTH, jnp.minimum(UP, FADING / k), 0)
-    down = jnp.minimum(DOWN, FADING / k)
+    down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / k))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / k)
     return of_all + own - divide(jnp.sum(weight * own), jnp.sum(weight), 0)

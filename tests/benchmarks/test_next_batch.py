@@ -1,7 +1,10 @@
 """The candidate for the default: what it measures, and what it does with it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import candidate
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,7 @@ from next_batch import (
     _schedule,
     next_batch,
 )
+from standings import with_best
 
 from optax_armijo import make_train_step
 
@@ -84,16 +88,19 @@ def test_signal_fraction_of_a_known_noise() -> None:
 def test_step_sizes_grow_while_steps_are_too_short() -> None:
     count = jnp.asarray(20)
     errors = Errors(count, jnp.ones(3), jnp.ones(3))
-    change = _change(errors, jnp.asarray(20), jnp.ones(2))
+    change = _change(errors, count, jnp.ones(2), jnp.asarray(False))
     chex.assert_trees_all_close(change, jnp.full(2, UP), rtol=1e-5)
-    shrinking = _change(errors._replace(mean=-jnp.ones(3)), count, jnp.ones(2))
-    assert np.all(shrinking < 0)
+    too_long = errors._replace(mean=-jnp.ones(3))
+    assert np.all(_change(too_long, count, jnp.ones(2), jnp.asarray(False)) < 0)
+    # The measured curvature has the last word.
+    kept = _change(too_long, count, jnp.ones(2), jnp.asarray(True))
+    chex.assert_trees_all_close(kept, jnp.zeros(2), atol=1e-6)
 
 
 def test_groups_part_around_their_mean() -> None:
     mean = jnp.array([0.0, 1.0, -1.0])
     errors = Errors(jnp.asarray(1000), mean, jnp.ones(3))
-    change = _change(errors, jnp.asarray(2), jnp.array([1.0, 3.0]))
+    change = _change(errors, jnp.asarray(2), jnp.array([1.0, 3.0]), jnp.asarray(False))
     assert change[0] - change[1] == pytest.approx(2 * OWN, rel=1e-5)
     assert change[0] + 3 * change[1] == pytest.approx(0, abs=1e-6)
 
@@ -135,7 +142,7 @@ def test_a_step_into_overflow_is_undone() -> None:
     tx = next_batch(LABELS)
     step = make_train_step(cliff, tx)
     params = params_like(np.ones(6, np.float32))
-    state = tx.init(params)
+    state, before = tx.init(params), params
     for _ in range(4):
         before = jax.tree.map(jnp.copy, params)
         params, state, _ = step(params, state, jnp.asarray(0.0), jax.random.key(0))
@@ -152,9 +159,16 @@ def test_candidate_names_what_it_does_not_know(
     assert "must be of development, test" in capsys.readouterr().err
 
 
-def test_candidate_has_a_line_for_each_task_that_has_run() -> None:
-    """Without a run there is a head, and nothing to take the mean of."""
-    found = lines(["digits-500"])
-    assert found[0].split()[:4] == ["task", "seeds", "score", "cost"]
-    assert found[1].split()[0] == "digits-500"
+def test_candidate_has_a_line_for_each_task_that_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gap is that to the best of all records, so none if it is the best itself."""
+    monkeypatch.setattr(candidate, "RESULTS", tmp_path / "candidate.jsonl")
+    assert len(lines(["heat", "digits-500"])) == 1
+    _, best = with_best("heat", "loss")
+    run = {"task": "heat", "cost": 1.5, "scores": best.runs[0]["scores"], "seed": 0}
+    candidate.RESULTS.write_text(json.dumps(run) + "\n")
+    found = lines(["heat", "digits-500"])
+    task, number, _, cost, *sizes = found[1].split()
+    assert (task, number, cost, sizes[0]) == ("heat", "1", "1.50", "0.00")
     assert [x.split()[0] for x in found[2:]] == ["mean", "median", "worst"]
