@@ -250,7 +250,9 @@ def take_step(
     excess = value - state.losses.average
     is_far = (k > WARM_UP) & (excess > FAR * state.losses.deviation)
     is_suspect = moved & (is_far | ~jnp.isfinite(value))
-    is_due = counts & _is_due(k, state.measured.at, MEASURED_EVERY)
+    # The next measurement may be far off, so that a spoilt one would rule until then.
+    measures = counts & (adam.scale >= 1)
+    is_due = measures & _is_due(k, state.measured.at, MEASURED_EVERY)
     before = jax.lax.cond(
         is_due | is_suspect,
         lambda: problem.loss_after(-move.step_size, last),
@@ -259,10 +261,10 @@ def take_step(
     is_to_blame = ~jnp.isfinite(value) | (value - before > excess / 2)
     undoes = is_suspect & jnp.isfinite(before) & is_to_blame
     is_good &= ~undoes
-    decrease = adam.scale * (before - value)
+    decrease = before - value
     measured = _with_measurement(
         state.measured,
-        counts & (is_due | is_suspect) & jnp.isfinite(before),
+        measures & (is_due | is_suspect) & jnp.isfinite(before),
         signal=2 * decrease + jnp.sum(end_slope),
         curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
         move=move,
