@@ -31,3 +31,13 @@ def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
         return text.split(",")
 
     return names
+
+
+def seeds(text: str) -> list[int]:
+    """The type of an option that is a list of seeds, such as ``0,1``."""
+    values = text.split(",")
+    if not all(map(str.isdecimal, values)) or len({*values}) < len(values):
+        raise argparse.ArgumentTypeError(
+            f"must be different integers from 0, such as 0,1; got {text!r}"
+        )
+    return [int(x) for x in values]

@@ -21,7 +21,7 @@ FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from cli import make_parser, some_of  # noqa: E402
+from cli import make_parser, seeds, some_of  # noqa: E402
 from methods import Method  # noqa: E402
 from next_batch import next_batch  # noqa: E402
 from protocol import RECORDS, Record  # noqa: E402
@@ -61,13 +61,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add, tasks = parser.add_argument, some_of([*LISTS, *TASKS])
     text = "names of tasks or of their lists, default: development"
     add("--tasks", type=tasks, default=["development"], metavar="A,B", help=text)
-    add(
-        "--seeds",
-        type=lambda text: [int(x) for x in text.split(",")],
-        default=[0],
-        metavar="0,1",
-        help="default: 0",
-    )
+    add("--seeds", type=seeds, default=[0], metavar="0,1", help="default: 0")
     return parser.parse_args(argv)
 
 

@@ -20,7 +20,7 @@ FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from cli import make_parser, positive, some_of  # noqa: E402
+from cli import make_parser, positive, seeds, some_of  # noqa: E402
 from methods import HAND_TUNED, METHODS, SHARED, SWEPT  # noqa: E402
 from protocol import RECORDS, Job, append, wanted  # noqa: E402
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
@@ -28,14 +28,6 @@ from tasks import LISTS, TASKS, Setup, make_task  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    def seeds(text: str) -> list[int]:
-        values = text.split(",")
-        if not all(map(str.isdecimal, values)) or len({*values}) < len(values):
-            raise argparse.ArgumentTypeError(
-                f"must be different integers from 0, such as 0,1; got {text!r}"
-            )
-        return [int(x) for x in values]
-
     parser, methods = make_parser(__doc__), [*METHODS, *SWEPT, *SHARED, HAND_TUNED]
     add, tasks = parser.add_argument, some_of([*LISTS, *TASKS])
     text = "names of tasks or of their lists, default: development"

@@ -35,14 +35,15 @@ It is made ever more rarely, too. The first step is bracketed with `C_FIRST`.
 falls from 1 after the warm-up of ten steps to 0 after the last step, since noise makes
 a decay necessary. z is that of the step without this factor.
 
-Gradients are clipped, and a step is undone, as in `optax_armijo.armijo_adam`.
+Gradients are clipped as in `optax_armijo.armijo_adam`. A step is undone as there if the
+loss is not finite or far above its average, here by `FAR` deviations. Step sizes are
+multiplied by `SHORTENED` after it.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_armijo import by_layer
@@ -50,11 +51,17 @@ from optax_armijo._numerics import divide, increment, search_dtype
 from optax_armijo._state import LossStatistics, encode_labels
 from optax_armijo._types import ParamLabels
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.search.clipping import clipped, relative_size
 from optax_armijo.search.directions import AdamDirections
+from optax_armijo.search.groups import root_mean_squares
 from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.problem import Problem
-from optax_armijo.search.transformation import Batch, transformation
+from optax_armijo.search.step import with_loss
+from optax_armijo.search.transformation import (
+    Batch,
+    adam_directions,
+    make_problem,
+    transformation,
+)
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.8  # of C / S, without signal and without noise
 LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
@@ -70,7 +77,7 @@ C_FIRST, C_LATER = 0.8, 0.1
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
 HALF, MOST_HALVINGS = 0.5, 10
 WARM_UP = 10  # steps
-FAR, LOSS_DECAY, SHORTENED = 6.0, 0.9, 0.7  # of undoing a step
+FAR, SHORTENED = 6.0, 0.7  # of undoing a step
 FIRST_TRIAL, UP_LADDER, DOWN_LADDER, NARROW, MOST_TRIALS = 0.01, 4.0, 16.0, 2.0, 20
 
 
@@ -183,20 +190,8 @@ def next_batch(
     def step(
         grouping: Grouping, batch: Batch, state: NextBatchState
     ) -> tuple[Any, NextBatchState]:
-        grads = [g.astype(search_dtype([g])) for g in batch.updates]
-        size = relative_size(grouping, grads, state.adam, b2)
-        k = increment(state.adam.count)
-        scale, size = clipped(size, state.gradient_size, k)
-        adam = AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
-        problem = Problem(
-            grouping=grouping,
-            linesearch=Backtracking(),
-            params=batch.params,
-            loss_fn=batch.loss_fn,
-            loss_dtype=batch.value.dtype,
-            value=batch.value.astype(search_dtype(grouping.trainable(batch.params))),
-            loss_grads=batch.grads,
-        )
+        adam = adam_directions(grouping, batch, state, b1, b2, eps)
+        problem = make_problem(grouping, Backtracking(), batch)
         return take_step(problem, state, adam, num_steps)
 
     return transformation(param_labels, init_state, step, kind=NextBatchState)
@@ -336,7 +331,7 @@ def take_step(
         move=if_good(made, still),
         measured=measured,
         errors=errors,
-        losses=if_good(_with_loss(state.losses, value, k), state.losses),
+        losses=if_good(with_loss(state.losses, value, k), state.losses),
         tested_at=jnp.where(tests, k, state.tested_at),
         num_evaluations=num_evaluations,
     )
@@ -423,13 +418,8 @@ def _with_new_groups(
     with the predicted decrease of the median group, but no more than the largest.
     """
     grouping = problem.grouping
-    leaves = [x.astype(sizes.dtype) for x in grouping.trainable(problem.params)]
-    number = np.zeros(grouping.num_groups)
-    for member, leaf in zip(grouping.moving, leaves, strict=True):
-        for group in member.groups:
-            number[group] += leaf.size / len(member.groups)
-    squares = grouping.sum([jnp.square(x) for x in leaves])
-    root = jnp.sqrt(squares / np.maximum(number, 1))
+    leaves = grouping.trainable(problem.params)
+    root = root_mean_squares(grouping, leaves, sizes.dtype)
     sizes = jnp.where(is_first, root, sizes).astype(sizes.dtype)
     knows, wants = (sizes > 0) & (slope > 0), (sizes <= 0) & (slope > 0)
     num_known = jnp.sum(knows)
@@ -500,14 +490,3 @@ def _schedule(k: jax.Array, fraction: jax.Array, num_steps: int | None) -> jax.A
     left = (num_steps - k + 1) / max(1, num_steps - WARM_UP)
     falling = jnp.clip(left, 0, 1) ** (1 - fraction)
     return jnp.minimum(rising, falling)
-
-
-def _with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStatistics:
-    """The statistics with another loss in them; the first one is all there is."""
-    excess = loss - losses.average
-    spread = jnp.abs(excess) - losses.deviation
-    return LossStatistics(
-        average=jnp.where(k <= 1, loss, losses.average + (1 - LOSS_DECAY) * excess),
-        deviation=jnp.where(k <= 1, 0, losses.deviation + (1 - LOSS_DECAY) * spread),
-        lowest=losses.lowest,
-    )

@@ -307,7 +307,7 @@ def _first_step_sizes(
     that is far: the second result has the largest of the others there, at most.
     """
     grouping, dtype = problem.grouping, problem.value.dtype
-    root = _root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
+    root = root_mean_squares(grouping, grouping.trainable(problem.params), dtype)
     loss = jnp.abs(problem.value)
     otherwise = jnp.where(loss > 0, loss, 1)
     knows = (slope > 0) & jnp.isfinite(root) & ~again
@@ -326,14 +326,14 @@ def _density(problem: Problem, moments: AdamDirections | GivenDirection) -> jax.
     absolute one.
     """
     grouping, dtype, plain = problem.grouping, problem.value.dtype, moments.plain()
-    root = _root_mean_squares(grouping, plain, dtype)
+    root = root_mean_squares(grouping, plain, dtype)
     if isinstance(moments, GivenDirection):
         mean = _means(grouping, map(jnp.abs, plain), dtype)
         root = divide(mean, root, 0)
     return jnp.where(root > 0, jnp.minimum(root, 1), 1)
 
 
-def _root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
+def root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
     """The groups' root mean squares, dtype[G]; infinity where squares overflow."""
     common = search_dtype(leaves)
     squares = [jnp.square(x.astype(common)) for x in leaves]

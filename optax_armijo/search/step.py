@@ -120,7 +120,7 @@ def take_step(
     num_trials = found.num_trials + jnp.where(sizes > 0, num_searched, 0)
     num_evaluations = found.num_evaluations + num_searched
     tested_at = _tested_at(search, state, k, tests, undoes)
-    losses = _with_loss(state.losses, problem.value, k)
+    losses = with_loss(state.losses, problem.value, k)
     losses = tree_where(is_good, losses, state.losses)
     lowest = jnp.minimum(found.lowest, whole.lowest)
     return grouping.whole(updates, problem.params), ArmijoState(
@@ -155,7 +155,7 @@ def take_step(
     )
 
 
-def _with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStatistics:
+def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStatistics:
     """The statistics with another loss in them; the first one is all there is."""
     excess = loss - losses.average
     spread = jnp.abs(excess) - losses.deviation

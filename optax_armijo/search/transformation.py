@@ -169,12 +169,9 @@ def search_along_adam(
     def step(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
-        grads = [g.astype(search_dtype([g])) for g in batch.updates]
-        size = relative_size(grouping, grads, state.adam, b2)
-        k = increment(state.adam.count)
-        scale, size = clipped(size, state.gradient_size, k)
-        adam = AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
-        updates, state = take_step(_problem(grouping, linesearch, batch), state, adam)
+        adam = adam_directions(grouping, batch, state, b1, b2, eps)
+        problem = make_problem(grouping, linesearch, batch)
+        updates, state = take_step(problem, state, adam)
         if weight_decay is not None:
             updates = _decayed(
                 updates, grouping, batch.params, state, weight_decay, mask
@@ -206,7 +203,7 @@ def search_along_updates(
         # Trials and the step itself are in the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
         direction = GivenDirection(grouping, state.adam, updates, state.gradient_size)
-        return take_step(_problem(grouping, linesearch, batch), state, direction)
+        return take_step(make_problem(grouping, linesearch, batch), state, direction)
 
     return transformation(
         param_labels,
@@ -226,7 +223,18 @@ def check_linesearch(linesearch: Any) -> None:
         )
 
 
-def _problem(grouping: Grouping, linesearch: Backtracking, batch: Batch) -> Problem:
+def adam_directions(
+    grouping: Grouping, batch: Batch, state: Any, b1: Scalar, b2: Scalar, eps: Scalar
+) -> AdamDirections:
+    """Adam's directions of a batch whose gradient is clipped."""
+    grads = [g.astype(search_dtype([g])) for g in batch.updates]
+    size = relative_size(grouping, grads, state.adam, b2)
+    scale, size = clipped(size, state.gradient_size, increment(state.adam.count))
+    return AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
+
+
+def make_problem(grouping: Grouping, linesearch: Backtracking, batch: Batch) -> Problem:
+    """What a step of the search starts from."""
     dtype = search_dtype(grouping.trainable(batch.params))
     numbers = {
         name: in_dtype(number, dtype)
