@@ -14,6 +14,8 @@ SPAN, MOST_TICKS = "     step sizes     ", 16
 # Okabe and Ito's, which the colour-blind tell apart as well.
 BLUE, ORANGE, YELLOW = "#0072B2", "#D55E00", "#E69F00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+RUN_COLOURS = ORANGE, BLUE, BLACK
+GROUP_COLOURS = BLUE, YELLOW, SKY, BLACK, PURPLE, ORANGE
 
 
 class Table:
@@ -107,3 +109,59 @@ def plot_run(records: list[dict[str, Any]], title: str) -> Figure:
     bar = figure.colorbar(mesh, ax=heat, ticks=powers, extend="both")
     bar.set_ticklabels([f"x {2.0**i:.3g}" for i in powers])
     return figure
+
+
+def plot_fits(
+    runs: dict[str, dict[str, Any]], rates: dict[str, Any], score: str, num_above: int
+) -> tuple[Figure, list[Any]]:
+    """Plots scores and step sizes of runs; returns axes above for what was fitted.
+
+    Args:
+      runs: by name, ``score`` of some of the steps, ``step``, and ``step_sizes`` of
+        all, dicts by group; those of the first run are shown.
+      rates: learning rates to be shown dotted, numbers or schedules: by group, or by
+        another name for all groups.
+      score: its title.
+      num_above: how many axes there are above.
+    """
+    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=(3, num_above))
+    above, (left, right) = halves[0].subplots(1, num_above), halves[1].subplots(1, 2)
+    for (name, run), color in zip(runs.items(), RUN_COLOURS, strict=False):
+        left.plot(run["step"], run["score"], label=name, color=color)
+    left.set(xlabel="step", title=score)
+    left.legend(frameon=False)
+
+    sizes = next(iter(runs.values()))["step_sizes"]
+    colours = dict(zip(sizes[0], GROUP_COLOURS, strict=False))
+    for group, color in colours.items():
+        found = np.array([x[group] for x in sizes], float)
+        found[found <= 0] = np.nan  # a group that did not move, or moved back
+        right.plot(found, color=color, label=group)
+    greys, lowest = iter(("0.65", "0.35")), [right.dataLim.y0]
+    for name, rate in rates.items():
+        values = rate(np.arange(len(sizes))) if callable(rate) else rate
+        own = {} if name in colours else {"color": next(greys), "label": name}
+        shown: Any = {"color": colours.get(name), "linestyle": ":"} | own
+        right.plot(np.broadcast_to(values, len(sizes)), **shown)
+        lowest.append(float(np.median(values)))
+    right.set(xlabel="step", yscale="log", title="Step sizes (dotted: learning rates)")
+    right.set_ylim(bottom=min(lowest) / 3)  # a cosine ends at 0
+    for axes in (left, right):
+        axes.set_xlim(0, len(sizes))
+    halves[1].legend(*right.get_legend_handles_labels(), loc="outside right center")
+    return figure, list(above)
+
+
+def show_image(axes: Any, title: str, image: Any) -> None:
+    """Shows an image [rows, columns, 3] without ticks, its colours within [0, 1]."""
+    axes.imshow(np.clip(image, 0, 1))
+    axes.set(title=title, xticks=[], yticks=[])
+
+
+def show_field(axes: Any, title: str, field: Any, largest: float) -> None:
+    """Shows values [rows, columns] on the unit square, with their colours."""
+    scale: Any = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    image = axes.imshow(field, extent=(0, 1, 0, 1), origin="lower", **scale)
+    axes.figure.colorbar(image, ax=axes, location="bottom")
+    axes.set(title=title)

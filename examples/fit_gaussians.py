@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import Parser, start
-from compiling import Announced
-from display import BLACK, BLUE, ORANGE, PURPLE, SKY, YELLOW, progress
+from command_line import start
+from display import plot_fits, show_image
+from fitting import Problem, decibels, fit_all, options_of, save
 from matplotlib.figure import Figure
 from sklearn.datasets import load_sample_image
 
@@ -53,6 +53,13 @@ def paint(params: dict[str, jax.Array], points: jax.Array) -> jax.Array:
     return (alpha * behind) @ jax.nn.sigmoid(params["colour"])
 
 
+def painting_error(
+    params: dict[str, jax.Array], points: jax.Array, colours: jax.Array
+) -> jax.Array:
+    """Mean squared error of the colours [P, 3] at points [P, 2]."""
+    return jnp.mean((paint(params, points) - colours) ** 2)
+
+
 def load_pixels(photograph: str = "flower.jpg") -> tuple[jax.Array, jax.Array]:
     """Points [P, 2] and their colours [P, 3] of a small photograph of scikit-learn."""
     image = load_sample_image(photograph)[::7, ::10][:HEIGHT, :WIDTH] / 255.0
@@ -61,74 +68,33 @@ def load_pixels(photograph: str = "flower.jpg") -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(points, jnp.float32), jnp.asarray(image.reshape(-1, 3), "f4")
 
 
-def fit(name: str, tx: Any, pixels: Any, num_steps: int, seed: int) -> dict[str, Any]:
-    """Returns PSNR in dB and step sizes of every step, and the picture [P, 3]."""
-    points, colours = pixels
-    whole = jax.jit(lambda params: paint(params, points))
-    rng, psnr, sizes = np.random.default_rng(seed), [], []
-
-    def loss_fn(params: Any, at: jax.Array) -> jax.Array:
-        return jnp.mean((paint(params, points[at]) - colours[at]) ** 2)
-
-    step = optax_armijo.make_train_step(loss_fn, tx)
-    step = Announced(step, f"a step of {name}")
-    params = initial_params(seed)
-    state, picture = tx.init(params), whole(params)
-    for _ in progress(range(num_steps), name):
-        at = jnp.asarray(rng.integers(0, len(points), BATCH_SIZE))
-        params, state, metrics = step(params, state, at)
-        picture = whole(params)
-        psnr.append(float(-10 * jnp.log10(jnp.mean((picture - colours) ** 2))))
-        if metrics.info is not None:
-            applied = metrics.info.applied_step_size
-            sizes.append(dict(zip(metrics.info.labels, applied, strict=True)))
-    print(f"{name}: {psnr[-1]:.2f} dB")
-    return {"psnr": psnr, "step_sizes": sizes, "picture": picture}
-
-
-def draw(runs: dict[str, Any], colours: jax.Array) -> Figure:
-    """Plots both paintings, PSNR and step sizes."""
-    figure = Figure(figsize=(11.0, 7.0), layout="constrained")  # needs no display
-    halves: Any = figure.subfigures(2, 1)
-    shown, (left, right) = halves[0].subplots(1, 3), halves[1].subplots(1, 2)
-    pictures = {"photograph": colours} | {k: run["picture"] for k, run in runs.items()}
-    for axes, (name, picture) in zip(shown, pictures.items(), strict=True):
-        axes.imshow(np.clip(np.reshape(picture, (HEIGHT, WIDTH, 3)), 0, 1))
-        axes.set(title=name, xticks=[], yticks=[])
-    for (name, run), color in zip(runs.items(), (ORANGE, BLUE), strict=True):
-        left.plot(run["psnr"], label=name, color=color)
-    left.set(xlabel="step", title="PSNR, dB")
-    left.legend(frameon=False)
-    for part, color in zip(RATES, (BLUE, YELLOW, SKY, BLACK, PURPLE), strict=True):
-        found = np.array([sizes[part] for sizes in runs[OURS]["step_sizes"]], float)
-        found[found <= 0] = np.nan  # a group that did not move, or moved back
-        right.plot(found, color=color, label=part)
-        right.axhline(RATES[part], color=color, linestyle=":")
-    for axes in (left, right):
-        axes.margins(x=0.0)
-    right.set(xlabel="step", yscale="log", title="Step sizes (dotted: hand-tuned)")
-    halves[1].legend(*right.get_legend_handles_labels(), loc="outside right center")
+def draw(runs: dict[str, Any], pixels: tuple[jax.Array, jax.Array]) -> Figure:
+    """Plots the photograph, both paintings, PSNR and step sizes."""
+    figure, above = plot_fits(runs, RATES, "PSNR, dB", 3)
+    pictures = {"photograph": pixels[1]}
+    pictures |= {name: paint(run["params"], pixels[0]) for name, run in runs.items()}
+    for axes, (name, picture) in zip(above, pictures.items(), strict=True):
+        show_image(axes, name, np.reshape(picture, (HEIGHT, WIDTH, 3)))
     return figure
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Runs the command line; returns the PSNR of both at the end."""
-    parser = Parser(__doc__)
-    parser.add_count("--steps", 500, "of each")
-    parser.add_count("--seed", 0, "of params and batches", least=0)
-    options = parser.parse_args(argv)
-
+    options = options_of(__doc__, 500, argv)
     hand_tuned = optax.partition(
         {k: optax.adam(v) for k, v in RATES.items()}, {k: k for k in RATES}
     )
     optimizers = {OURS: optax_armijo.armijo_adam(), HAND_TUNED: hand_tuned}
-    pixels, runs = load_pixels(), {}
-    for name, tx in optimizers.items():
-        runs[name] = fit(name, tx, pixels, options.steps, options.seed)
-    PICTURE.parent.mkdir(exist_ok=True)
-    draw(runs, pixels[1]).savefig(PICTURE, dpi=140)
-    print(f"written to {PICTURE}")
-    return {name: run["psnr"][-1] for name, run in runs.items()}
+    pixels = load_pixels()
+    problem = Problem(
+        initial_params,
+        lambda params, at: painting_error(params, pixels[0][at], pixels[1][at]),
+        lambda rng: rng.integers(0, len(pixels[0]), BATCH_SIZE),
+        lambda params: decibels(painting_error(params, *pixels)),
+    )
+    runs = fit_all(optimizers, problem, options)
+    save(draw(runs, pixels), PICTURE)
+    return {name: run["score"][-1] for name, run in runs.items()}
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ the methods in `SHARED` is one for all tasks, the best on the development tasks.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
+from rivals import adamw, gsplat_adam, warm_up_and_cosine
 from schedule_free_plus import schedule_free_plus, schedule_free_plus_eval_params
 
 from optax_armijo import Backtracking, adamsls, armijo_adam, one_group, plasls, salsa
 
-DECAY = 0.01  # of AdamW, on matrices alone
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
 CONSTANT = "adamw_constant"
 SWEPT = {"adamw": "AdamW, warm-up and cosine", CONSTANT: "AdamW, constant rate"}
@@ -29,11 +28,6 @@ SHARED = {
 SHARED_TITLES = dict(SHARED.values())
 FIRST_SHARED_RATES = (5e-4, 1e-3, 2e-3)
 HAND_TUNED, PUBLISHED, LBFGS = "hand_tuned", "published_rates", "lbfgs"
-# The defaults of gsplat's trainer (github.com/nerfstudio-project/gsplat,
-# examples/simple_trainer.py) for a scene of size 1. Its rate of positions falls to a
-# hundredth over the run.
-GSPLAT = {"position": 1.6e-4, "log_scale": 5e-3, "rotation": 1e-3}
-GSPLAT |= {"colour": 2.5e-3, "opacity": 5e-2, "camera": 1e-5}
 
 
 class Method(NamedTuple):
@@ -71,15 +65,6 @@ def warmed_up_plus(_: Any, num_steps: int) -> optax.GradientTransformation:
     steps = max(1, num_steps // 10)
     return schedule_free_plus(
         lambda count: jnp.minimum(1.0, (count + 1) / steps), c_warmup=2 * steps
-    )
-
-
-def gsplat(labels: Any, num_steps: int) -> optax.GradientTransformation:
-    """Adam with gsplat's rates for the parts of a splat."""
-    falling = optax.exponential_decay(GSPLAT["position"], num_steps, 0.01)
-    rates = GSPLAT | {"position": falling}
-    return optax.partition(
-        {part: optax.adam(rate, eps=1e-15) for part, rate in rates.items()}, labels
     )
 
 
@@ -132,7 +117,7 @@ METHODS = {
     LBFGS: Method(
         lambda *_: optax.lbfgs(), "`optax.lbfgs()`", num_gradients=num_zoom_steps
     ),
-    PUBLISHED: Method(gsplat, "Adam, gsplat's rates"),
+    PUBLISHED: Method(gsplat_adam, "Adam, gsplat's rates"),
 }
 
 
@@ -157,8 +142,7 @@ def method_of(name: str) -> Method:
         return Method(warmed_up, title, contrib.schedule_free_eval_params)
 
     def make(_: Any, num_steps: int) -> optax.GradientTransformation:
-        schedule = at_rate(rate, num_steps, kind == "adamw")
-        return optax.adamw(schedule, weight_decay=DECAY, mask=matrices)
+        return adamw(at_rate(rate, num_steps, kind == "adamw"))
 
     return Method(make, title)
 
@@ -180,14 +164,4 @@ def at_rate(rate: float, num_steps: int, cosine: bool) -> optax.ScalarOrSchedule
 
     The latter is the papers' schedule.
     """
-    if not cosine:
-        return rate
-    curve = optax.warmup_cosine_decay_schedule(
-        0.0, rate, max(1, num_steps // 10), num_steps + 1
-    )
-    # Neither the first nor the last step is wasted on a learning rate of 0.
-    return lambda count: curve(count + 1)
-
-
-def matrices(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return warm_up_and_cosine(rate, num_steps) if cosine else rate

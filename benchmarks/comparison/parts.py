@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fit_gaussians import initial_params, load_pixels, paint
+from fit_gaussians import initial_params, load_pixels, painting_error
+from perceptron import network, output
 from tasks import Setup, Task
 
 
@@ -24,9 +25,9 @@ def gaussians(photograph: str, *, setup: Setup) -> Task:
     points, colours = load_pixels(photograph)
     return decibel_task(
         initial_params,
-        lambda params, at: jnp.mean((paint(params, points[at]) - colours[at]) ** 2),
+        lambda params, at: painting_error(params, points[at], colours[at]),
         lambda rng, size: rng.integers(0, len(points), size),
-        lambda params: jnp.mean((paint(params, points) - colours) ** 2),
+        lambda params: painting_error(params, points, colours),
         1.0,
         num_steps=500,
         batch_size=setup.batch_size or 1024,
@@ -123,24 +124,6 @@ def decay(*, setup: Setup) -> Task:
         num_steps=2000,
         batch_size=setup.batch_size or 64,
     )
-
-
-def network(seed: int, widths: tuple[int, ...], first: float = 1.0) -> list[Any]:
-    """Weights and biases of a perceptron; `first` widens those of the first layer."""
-    keys = jax.random.split(jax.random.key(seed), 2 * len(widths))
-    layers = []
-    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-        scale = first if i == 0 else 1.0
-        weights = jax.random.normal(keys[2 * i], (inputs, outputs)) / inputs**0.5
-        bias = 0.1 * jax.random.normal(keys[2 * i + 1], (outputs,))
-        layers.append({"weights": scale * weights, "bias": scale * bias})
-    return layers
-
-
-def output(layers: list[Any], x: jax.Array) -> jax.Array:
-    for layer in layers[:-1]:
-        x = jnp.tanh(x @ layer["weights"] + layer["bias"])
-    return x @ layers[-1]["weights"] + layers[-1]["bias"]
 
 
 def decibel_task(

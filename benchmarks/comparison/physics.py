@@ -7,19 +7,21 @@ Shapes: N rows, T times.
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
+import fit_neural_ode
 import jax
 import jax.numpy as jnp
 import numpy as np
-from parts import decibel_task, network, output
+import solve_inverse_problem
+from fit_neural_ode import NUM_TRAINED, load_swings, solve
+from fit_neural_ode import misfit as swing_error
+from parts import decibel_task
+from perceptron import network, output, with_constants
+from solve_inverse_problem import Field, derivatives, grid_of, misfit, observe
 from tasks import Setup, Task
 
-TRUE_HEAT = {"diffusivity": 0.1, "source": 20.0}
 TRUE_BURGERS = {"speed": 2.0, "viscosity": 0.05}
-TRUE_SWING = {"drag": 0.3, "stiffness": 20.0}
 TRUE_RATES = {"absorption": 2.0, "elimination": 0.3, "exchange": 0.05, "volume": 30.0}
 LEVELS, PLACES = np.array([1.0, 0.4, 0.0]), (-0.6, 0.1)  # of the waves at time 0
-Field = Callable[[jax.Array], jax.Array]  # of a point [2], which is (t, x)
 
 
 def heat(*, setup: Setup) -> Task:
@@ -29,32 +31,15 @@ def heat(*, setup: Setup) -> Task:
     ends, and to the equation at random points of each batch. Diffusivity 0.1 begins at
     0.3, the source's 20 at 8.
     """
-    x, t = np.linspace(0, 1, 32), np.linspace(0, 1, 16)
-    edges = [(np.zeros(32), x), (t, np.zeros(16)), (t, np.ones(16))]
     return inverse_task(
-        heat_exact,
-        heat_residual,
-        {"diffusivity": 0.3, "source": 8.0},
-        np.concatenate([np.stack(edge, -1) for edge in edges]),
+        solve_inverse_problem.exact,
+        solve_inverse_problem.residual,
+        solve_inverse_problem.BEGIN,
+        solve_inverse_problem.edges(),
         low=(0.0, 0.0),
-        weight=1e-3,
+        weight=solve_inverse_problem.WEIGHT,
         setup=setup,
     )
-
-
-def heat_exact(at: jax.Array) -> jax.Array:
-    """The temperature at a point [2]: one sine that decays, and one that is driven."""
-    t, x = at
-    (first, third), source = _decay_rates(), TRUE_HEAT["source"]
-    driven = source / third * (1 - jnp.exp(-third * t)) * jnp.sin(3 * jnp.pi * x)
-    return jnp.exp(-first * t) * jnp.sin(jnp.pi * x) + driven
-
-
-def heat_residual(params: Any, u: Field, at: jax.Array) -> jax.Array:
-    """What is left of ``u_t = D u_xx + s sin(3 pi x)`` at a point [2]."""
-    u_t, _, u_xx = derivatives(u, at)
-    source = params["source"] * jnp.sin(3 * jnp.pi * at[1])
-    return u_t - params["diffusivity"] * u_xx - source
 
 
 def burgers(*, setup: Setup) -> Task:
@@ -92,12 +77,6 @@ def burgers_residual(params: Any, u: Field, at: jax.Array) -> jax.Array:
     return u_t + params["speed"] * u(at) * u_x - params["viscosity"] * u_xx
 
 
-def derivatives(u: Field, at: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """u_t, u_x and u_xx of a function of a point [2]."""
-    slope, bend = jax.jvp(jax.grad(u), (at,), (jnp.array([0.0, 1.0]),))
-    return slope[0], slope[1], bend[1]
-
-
 def inverse_task(
     exact: Field,
     residual: Callable[[Any, Field, jax.Array], jax.Array],
@@ -119,36 +98,24 @@ def inverse_task(
       weight: of the equation against the observations.
       setup: of the run.
     """
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*(np.linspace(x, 1, 41) for x in low)), -1)
-    grid = jnp.asarray(grid.reshape(-1, 2), jnp.float32)
+    grid, observed = grid_of(low), observe(exact, edges, low)
     target = jax.vmap(exact)(grid)
-    observed = np.concatenate([rng.uniform(low, 1, (200, 2)), edges])
-    observed = jnp.asarray(observed, jnp.float32)
-    noise = 0.02 * rng.normal(size=200)
-    values = jax.vmap(exact)(observed).at[:200].add(noise)
     middle, half = (np.array([low, 1 - np.array(low)]) + [[1.0], [0.0]]) / 2
 
-    def u(params: Any, at: jax.Array) -> jax.Array:
-        return output(params["network"], (at - middle) / half)[..., 0]
+    def field(params: Any) -> Field:
+        return lambda at: output(params["network"], (at - middle) / half)[..., 0]
 
     def loss(params: Any, points: jax.Array) -> jax.Array:
-        misfit = (u(params, observed) - values) ** 2
-        law = jax.vmap(lambda at: residual(params, lambda x: u(params, x), at))(points)
-        edge = jnp.sum(misfit[200:]) / max(len(edges), 1)
-        return jnp.mean(misfit[:200]) + edge + weight * jnp.mean(law**2)
+        return misfit(params, field(params), residual, observed, points, weight)
 
     def init(seed: int) -> dict[str, Any]:
-        start = {
-            name: jnp.array(value, jnp.float32) for name, value in constants.items()
-        }
-        return {"network": network(seed, (2, 32, 32, 1), 3.0)} | start
+        return with_constants(network(seed, (2, 32, 32, 1), 3.0), constants)
 
     return decibel_task(
         init,
         loss,
         lambda rng, size: rng.uniform(low, 1, (size, 2)).astype(np.float32),
-        lambda params: jnp.mean((u(params, grid) - target) ** 2),
+        lambda params: jnp.mean((field(params)(grid) - target) ** 2),
         float(np.var(np.asarray(target))),
         num_steps=2000,
         batch_size=setup.batch_size or 128,
@@ -162,48 +129,17 @@ def neural_ode(*, setup: Setup) -> Task:
     middle. Positions of 32 swings are observed at 20 times with noise; validation is on
     100 others. Drag 0.3 begins at 1, stiffness 20 at 10.
     """
-    rng = np.random.default_rng(0)
-    first = jnp.asarray(rng.uniform(-1, 1, (132, 2)) * [1, 4], jnp.float32)
-    exact = jax.vmap(lambda x: swing(TRUE_SWING, push, x, 0.025))(first)
-    noisy = exact + jnp.asarray(0.02 * rng.normal(size=exact.shape), jnp.float32)
-
-    def misfit(params: Any, first: jax.Array, target: jax.Array) -> jax.Array:
-        def force(state: jax.Array) -> jax.Array:
-            return output(params["network"], state)[0]
-
-        found = jax.vmap(lambda x: swing(params, force, x))(first)
-        return jnp.mean((found - target) ** 2)
-
-    def init(seed: int) -> dict[str, Any]:
-        begin = {"drag": 1.0, "stiffness": 10.0}
-        constants = {name: jnp.array(x, jnp.float32) for name, x in begin.items()}
-        return {"network": network(seed, (2, 32, 1))} | constants
-
+    first, exact, noisy = load_swings()
+    validated = first[NUM_TRAINED:], exact[NUM_TRAINED:]
     return decibel_task(
-        init,
-        lambda params, at: misfit(params, first[at], noisy[at]),
-        lambda rng, size: rng.choice(32, size, replace=False),
-        lambda params: misfit(params, first[32:], exact[32:]),
-        float(np.var(np.asarray(exact[32:]))),
+        fit_neural_ode.params_of,
+        lambda params, at: swing_error(params, first[at], noisy[at]),
+        lambda rng, size: rng.choice(NUM_TRAINED, size, replace=False),
+        lambda params: swing_error(params, *validated),
+        float(np.var(np.asarray(validated[1]))),
         num_steps=2000,
         batch_size=setup.batch_size or 8,
     )
-
-
-def swing(params: Any, force: Field, first: jax.Array, step: float = 0.1) -> jax.Array:
-    """Positions [20] in the first 2 seconds, from a position and a velocity [2]."""
-
-    def law(t: Any, state: jax.Array, args: Any) -> jax.Array:
-        x, v = state
-        pull = -params["stiffness"] * x - params["drag"] * v * jnp.abs(v)
-        return jnp.stack([v, pull + force(state)])
-
-    return solve(law, first, jnp.linspace(0.1, 2.0, 20), step)[:, 0]
-
-
-def push(state: jax.Array) -> jax.Array:
-    """The force that the network has to find, for a position and a velocity [2]."""
-    return 3.0 * jnp.exp(-8.0 * state[0] ** 2)
 
 
 def compartments(*, setup: Setup) -> Task:
@@ -263,34 +199,3 @@ def concentrations(params: Any, dose: jax.Array, times: jax.Array) -> jax.Array:
 
     first = jnp.zeros(3).at[0].set(dose)
     return solve(law, first, times, 0.5, 24.0)[:, 1] / params["volume"]
-
-
-def solve(
-    law: Callable[[Any, jax.Array, Any], jax.Array],
-    first: jax.Array,
-    times: jax.Array,
-    step: float,
-    end: float = 2.0,
-) -> jax.Array:
-    """States [T, ...] at times [T], by steps of a fixed size from time 0 to an end.
-
-    All steps are kept for the gradient, as they are few. Nothing is raised for states
-    that are not finite: a line search must see such a loss.
-    """
-    num_steps = round(end / step) + 1
-    found = diffrax.diffeqsolve(
-        *(diffrax.ODETerm(law), diffrax.Tsit5(), 0.0, end, step, first),
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.ConstantStepSize(),
-        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=num_steps),
-        max_steps=num_steps,
-        throw=False,
-    )
-    assert found.ys is not None
-    return found.ys
-
-
-def _decay_rates() -> tuple[float, float]:
-    """Of the rod's first and third sine."""
-    first = TRUE_HEAT["diffusivity"] * np.pi**2
-    return first, 9 * first

@@ -19,6 +19,7 @@ import standings
 import tasks
 from methods import FIRST_SHARED_RATES, METHODS, RATES, SHARED, method_of
 from protocol import Job, contenders, grid, read, shared_rates, wanted
+from rivals import GSPLAT
 from standings import mean_gap, profiles
 from tasks import FAMILIES, LISTS, NOISE, TASKS, Family, Setup, Task, make_task
 from toys import GROUPS, LABELS, network_loss, network_params
@@ -211,10 +212,10 @@ def test_methods_with_a_rate_or_a_schedule_train(name):
 
 
 def test_published_rates_of_a_picture_are_those_of_its_parts():
-    params: Any = {name: jnp.ones(()) for name in methods.GSPLAT}
+    params: Any = {name: jnp.ones(()) for name in GSPLAT}
     tx = METHODS["published_rates"].make(lambda _: {x: x for x in params}, 100)
     updates: Any = tx.update(params, tx.init(params), params)[0]
-    for name, rate in methods.GSPLAT.items():
+    for name, rate in GSPLAT.items():
         assert -float(updates[name]) == pytest.approx(rate, rel=1e-3)
 
 

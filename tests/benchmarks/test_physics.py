@@ -1,18 +1,21 @@
 """Tasks with unknown constants: equations, swings, a drug and a camera."""
 
 import camera
+import fit_camera
+import fit_neural_ode
 import jax
 import jax.numpy as jnp
 import numpy as np
 import physics
 import pytest
+import solve_inverse_problem as rod
 import tasks
-from camera import CENTRE, PIXELS, TRUE_CAMERA, seen
+from fit_camera import CENTRE, PIXELS, TRUE_CAMERA, seen
 from fit_gaussians import initial_params, paint
 from tasks import make_task
 
 EQUATIONS = {
-    "heat": (physics.heat_exact, physics.heat_residual, physics.TRUE_HEAT, 0.0),
+    "heat": (rod.exact, rod.residual, rod.TRUE_HEAT, 0.0),
     "burgers": (
         *(physics.burgers_exact, physics.burgers_residual),
         *(physics.TRUE_BURGERS, -1.0),
@@ -30,7 +33,7 @@ def test_exact_solutions_satisfy_their_equations(name):
     @jax.vmap
     def check(at):
         others = {key: 2 * value for key, value in constants.items()}
-        parts = jnp.stack(physics.derivatives(exact, at))
+        parts = jnp.stack(rod.derivatives(exact, at))
         return parts, residual(constants, exact, at), residual(others, exact, at)
 
     parts, left, wrong = check(at)
@@ -40,11 +43,11 @@ def test_exact_solutions_satisfy_their_equations(name):
 
 def test_the_rod_is_known_at_its_edges():
     x = jnp.linspace(0, 1, 5)
-    first = jax.vmap(lambda x: physics.heat_exact(jnp.array([0.0, x])))(x)
+    first = jax.vmap(lambda x: rod.exact(jnp.array([0.0, x])))(x)
     np.testing.assert_allclose(first, np.sin(np.pi * x), atol=1e-6)
     for end in (0.0, 1.0):
         at = jnp.array([0.7, end])
-        assert float(physics.heat_exact(at)) == pytest.approx(0, abs=1e-5)
+        assert float(rod.exact(at)) == pytest.approx(0, abs=1e-5)
 
 
 def test_one_wave_overtakes_the_other():
@@ -81,8 +84,9 @@ def test_at_the_truth_an_equation_leaves_the_noise(name, monkeypatch):
 
 @pytest.mark.slow
 def test_at_the_truth_swings_leave_the_noise(monkeypatch):
-    monkeypatch.setattr(physics, "output", lambda _, state: physics.push(state)[None])
-    params = physics.TRUE_SWING | {"network": []}
+    push = fit_neural_ode.push
+    monkeypatch.setattr(fit_neural_ode, "output", lambda _, state: push(state)[None])
+    params = fit_neural_ode.TRUE_SWING | {"network": []}
     task = make_task("neural_ode")
     loss = jax.jit(task.loss_fn)(params, np.arange(32), KEY)
     assert float(loss) == pytest.approx(0.02**2, rel=0.15)
@@ -110,7 +114,7 @@ def test_the_true_camera_maps_the_second_view_onto_the_first(monkeypatch):
     params |= {"colour": jax.random.normal(KEY, (6, 3))}
     image = jax.jit(paint)(params, jnp.asarray(places, jnp.float32))
     image = 255 * np.asarray(image).reshape(427, 640, 3)
-    monkeypatch.setattr(camera, "load_sample_image", lambda name: image)
+    monkeypatch.setattr(fit_camera, "load_sample_image", lambda name: image)
     task = camera.camera("synthetic", setup=tasks.USUAL)
     at = next(task.batches(0, 0))
     for found, bounds in ((TRUE_CAMERA, (0, 1e-7)), (np.zeros(4), (1e-3, 1))):
