@@ -125,7 +125,7 @@ def plot_fits(
       num_above: how many axes there are above.
     """
     figure = Figure(figsize=(11.0, 7.0), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=(3, num_above))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(4, 1 + num_above))
     above, (left, right) = halves[0].subplots(1, num_above), halves[1].subplots(1, 2)
     for (name, run), color in zip(runs.items(), RUN_COLOURS, strict=False):
         left.plot(run["step"], run["score"], label=name, color=color)

@@ -130,9 +130,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         lambda params: decibels(misfit(params, *validated), jnp.var(validated[1])),
         TRUE_SWING,
     )
-    from_random_weights = Backtracking(loss_fraction=None)
     optimizers = {
-        OURS: armijo_adam(by_layer, linesearch=from_random_weights),
+        OURS: armijo_adam(by_layer, linesearch=Backtracking(loss_fraction=None)),
         USUAL: optax.adabelief(rates[USUAL]),
         SWEPT: adamw(rates[SWEPT]),
     }

@@ -34,11 +34,6 @@ Field = Callable[[jax.Array], jax.Array]  # of points [..., 2]
 Residual = Callable[[Any, Field, jax.Array], jax.Array]  # of params, at a point [2]
 
 
-def params_of(seed: int) -> dict[str, Any]:
-    """The network's params, and the constants far from their true values."""
-    return with_constants(network(seed, (2, 32, 32, 1), 3.0), BEGIN)
-
-
 def temperature(params: Any) -> Field:
     """What the network has found, at points in [0, 1] x [0, 1]."""
     return lambda at: output(params["network"], (at - 0.5) / 0.5)[..., 0]
@@ -128,10 +123,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     def draw_batch(rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(0, 1, (BATCH_SIZE, 2)).astype(np.float32)
 
-    problem = Problem(params_of, loss, draw_batch, score, TRUE_HEAT)
-    from_random_weights = Backtracking(loss_fraction=None)
+    def init(seed: int) -> dict[str, Any]:
+        return with_constants(network(seed, (2, 32, 32, 1), 3.0), BEGIN)
+
+    problem = Problem(init, loss, draw_batch, score, TRUE_HEAT)
     optimizers = {
-        OURS: armijo_adam(by_layer, linesearch=from_random_weights),
+        OURS: armijo_adam(by_layer, linesearch=Backtracking(loss_fraction=None)),
         USUAL: optax.adam(rates[USUAL]),
         SWEPT: adamw(rates[SWEPT]),
     }

@@ -7,8 +7,11 @@ from typing import Any
 import finetune_bert
 import finetune_lora
 import finetune_sharded
+import fit_camera
 import fit_gaussians
+import fit_neural_ode
 import pytest
+import solve_inverse_problem
 import train_digits
 import train_language_model
 import trial
@@ -17,7 +20,8 @@ from example_runs import MAIN, assert_refused
 from text_data import TWEETS
 from tiny_bert import TINY, need_wheel
 
-PAGES = (fit_gaussians, train_digits, train_language_model)
+FITS = (fit_camera, fit_gaussians, fit_neural_ode, solve_inverse_problem)
+PAGES = (*FITS, train_digits, train_language_model)
 FINE_TUNERS = (finetune_bert, finetune_lora, finetune_sharded, trial)
 BAD_FILE = MAIN + "/x.csv"
 
@@ -91,8 +95,8 @@ def test_what_is_wrong_with_own_options_is_one_line(
         (train_language_model, "--width 97", "--width 97: not a multiple of 4 heads"),
         (train_language_model, "--steps 0", "--steps: '0' is not an integer >= 1"),
         (train_language_model, "--batch-size -1", "'-1' is not an integer >= 1"),
-        (fit_gaussians, "--steps 0", "--steps: '0' is not an integer >= 1"),
-        (fit_gaussians, "--rates 1", "unrecognized arguments: --rates 1"),
+        *((page, "--steps 0", "--steps: '0' is not an integer >= 1") for page in FITS),
+        *((page, "--rates 1", "unrecognized arguments: --rates 1") for page in FITS),
     ],
 )
 def test_what_is_wrong_with_a_page_is_one_line(page, argv, message, capsys):

@@ -4,12 +4,17 @@ import sys
 from typing import Any
 
 import display
+import fit_camera
 import fit_gaussians
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from example_runs import assert_no_ticks_overlap
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from rivals import GSPLAT
 
 SAFE = {x.lower() for x in (display.BLUE, display.ORANGE, display.YELLOW)}
 SAFE |= {x.lower() for x in (display.PURPLE, display.SKY, display.BLACK)}
@@ -57,17 +62,76 @@ def test_curves_have_colours_that_the_colour_blind_tell_apart():
     drawn = [to_hex(x.get_color()) for x in (*loss.lines, *accuracy.lines)]
     assert {*drawn} <= SAFE | {GREY}
 
-    sizes = [dict.fromkeys(fit_gaussians.RATES, 0.1)] * 3
-    pictured = jnp.zeros((fit_gaussians.HEIGHT * fit_gaussians.WIDTH, 3))
-    runs = {
-        name: {"psnr": [1.0, 2.0, 3.0], "step_sizes": sizes, "picture": pictured}
-        for name in (fit_gaussians.OURS, fit_gaussians.HAND_TUNED)
-    }
-    *_, psnr, parts = fit_gaussians.draw(runs, pictured).axes
-    assert {to_hex(x.get_color()) for x in psnr.lines} <= SAFE
-    assert len({to_hex(x.get_color()) for x in parts.lines}) == len(fit_gaussians.RATES)
-    assert {to_hex(x.get_color()) for x in parts.lines} <= SAFE
-    assert psnr.get_xlim()[0] == parts.get_xlim()[0] == 0.0
+    figure, above = display.plot_fits(fits(), {"c": 1e-4, "Adam": 1e-3}, "dB", 2)
+    assert len(above) == 2
+    scores, sizes = figure.axes[2:]
+    assert [to_hex(x.get_color()) for x in scores.lines] == [
+        x.lower() for x in display.RUN_COLOURS
+    ]
+    *drawn, own, of_all = [to_hex(x.get_color()) for x in sizes.lines]
+    assert len({*drawn}) == 6 and {*drawn} <= SAFE
+    assert own == drawn[2] and of_all == to_hex("0.65")
+
+
+def fits() -> dict[str, Any]:
+    """Three runs of ten steps with six groups, which sometimes do not move."""
+    rng, runs = np.random.default_rng(0), {}
+    for name in ("ours", "first", "second"):
+        sizes = [dict(zip("abcdef", rng.random(6), strict=True)) for _ in range(10)]
+        sizes[3]["b"] = 0.0
+        runs[name] = {"step": [5, 10], "score": rng.random(2), "step_sizes": sizes}
+    return runs
+
+
+def test_step_sizes_and_rates_share_an_axis_from_the_first_step():
+    falling = optax.cosine_decay_schedule(1e-2, 10)
+    figure, _ = display.plot_fits(fits(), {"Adam": 1e-5, "falling": falling}, "dB", 3)
+    scores, sizes = figure.axes[3:]
+    assert scores.get_xlim() == sizes.get_xlim() == (0, 10)
+    low, high = sizes.get_ylim()
+    assert 1e-6 < low < 1e-5, "the constant rate is seen, the end of the other is not"
+    assert high > 0.9
+    groups, (constant, curve) = sizes.lines[:6], sizes.lines[6:]
+    assert np.isnan(groups[1].get_ydata()[3]), "a group that did not move"
+    np.testing.assert_allclose(constant.get_ydata(), np.full(10, 1e-5))
+    np.testing.assert_allclose(curve.get_ydata(), falling(np.arange(10)), rtol=1e-5)
+    labels = [x.get_text() for x in figure.subfigs[1].legends[0].get_texts()]
+    assert labels == [*"abcdef", "Adam", "falling"]
+    figure.draw_without_rendering()
+    assert_no_ticks_overlap(figure)
+
+
+@pytest.mark.parametrize("page", [fit_gaussians, fit_camera])
+def test_paintings_are_shown_beside_the_photograph(page):
+    is_camera = page is fit_camera
+    parts = [*(GSPLAT if is_camera else fit_gaussians.RATES)]
+    names = [page.OURS, *([page.PUBLISHED, page.SWEPT] if is_camera else ["Adam"])]
+    params = jax.tree.map(lambda x: x[:3], fit_gaussians.initial_params(0))
+    params |= {"camera": jnp.zeros(4)}
+    sizes = [dict.fromkeys(parts, 0.1)] * 3
+    run = {"step": [3], "score": [1.0], "step_sizes": sizes, "params": params}
+    size = fit_gaussians.HEIGHT * fit_gaussians.WIDTH
+    views = jnp.zeros((2, size, 2)), jnp.full((2, size, 3), 0.5)
+    seen = views if is_camera else (views[0][0], views[1][0])
+    figure = page.draw(dict.fromkeys(names, run), seen)
+    images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(images) == len(names) + 1 + is_camera
+    assert all(
+        x.shape == (fit_gaussians.HEIGHT, fit_gaussians.WIDTH, 3) for x in images
+    )
+    assert np.all(images[0] == 0.5) and not np.any(images[-1] == 0.5)
+    if is_camera:
+        frames = [line.get_xydata() for line in figure.axes[0].lines]
+        assert len(frames) == 4
+        assert not np.allclose(frames[0], frames[1], atol=1.0), "true and found"
+
+
+def test_a_field_is_shown_with_its_colours():
+    axes = Figure().subplots()
+    display.show_field(axes, "error", np.eye(3), 0.5)
+    (image,) = axes.images
+    assert image.get_clim() == (-0.5, 0.5) and axes.get_title() == "error"
+    assert image.get_extent() == [0, 1, 0, 1] and image.origin == "lower"
 
 
 def test_a_bar_is_shown_on_a_terminal_alone(monkeypatch):

@@ -1,10 +1,15 @@
 """The examples of one page: each trains at tiny size, and prints what it says."""
 
+from typing import Any
+
 import finetune_lora
+import fit_camera
 import fit_gaussians
+import fit_neural_ode
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import solve_inverse_problem
 import train_digits
 import train_language_model
 from batches import Encoded, eval_batches
@@ -75,12 +80,42 @@ def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
     assert not any("lora" in path or "classifier" in path for path in paths)
 
 
+def run_fit(page, argv, tmp_path, capsys, monkeypatch) -> tuple[Any, list[str]]:
+    """The scores that a page returns and the lines that it prints; it has drawn."""
+    monkeypatch.chdir(tmp_path)
+    scores = page.main(argv)
+    assert page.PICTURE.read_bytes().startswith(b"\x89PNG")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"written to {page.PICTURE}"
+    for name, score in scores.items():
+        assert f"{name}: {score:.2f} dB" in lines
+    return scores, lines
+
+
 @pytest.mark.slow
 def test_gaussians_are_fitted_with_a_step_size_for_each_part(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
-    scores = fit_gaussians.main(["--steps", "8"])
+    scores, _ = run_fit(fit_gaussians, ["--steps", "8"], tmp_path, capsys, monkeypatch)
     assert scores[fit_gaussians.OURS] > 12.0, "it begins at 11.3 dB"
-    assert fit_gaussians.PICTURE.read_bytes().startswith(b"\x89PNG")
-    assert f"armijo_adam: {scores['armijo_adam']:.2f} dB" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "steps", "better_than", "constants"),
+    [
+        (fit_camera, 8, 10.0, ["camera"]),  # it begins at 9.3 dB
+        (fit_neural_ode, 20, 2.0, ["drag", "stiffness"]),  # at 0
+        (solve_inverse_problem, 100, 5.0, ["diffusivity", "source"]),  # at -2
+    ],
+)
+def test_constants_are_found_beside_other_params(
+    page, steps, better_than, constants, tmp_path, capsys, monkeypatch
+):
+    argv = ["--steps", str(steps)]
+    scores, lines = run_fit(page, argv, tmp_path, capsys, monkeypatch)
+    assert len(scores) == 3 and scores[page.OURS] > better_than
+    at = lines.index(f"{page.OURS}: {scores[page.OURS]:.2f} dB")
+    found = lines[at + 1 : at + 1 + len(constants)]
+    assert [line.split(":")[0].strip() for line in found] == constants
+    assert all("(true: " in line for line in found)
