@@ -140,7 +140,7 @@ def plot_fits(
         right.plot(found, color=color, label=group)
     greys, lowest = iter(("0.65", "0.35")), [right.dataLim.y0]
     for name, rate in rates.items():
-        values = rate(np.arange(len(sizes))) if callable(rate) else rate
+        values: Any = rate(np.arange(len(sizes))) if callable(rate) else rate
         own = {} if name in colours else {"color": next(greys), "label": name}
         shown: Any = {"color": colours.get(name), "linestyle": ":"} | own
         right.plot(np.broadcast_to(values, len(sizes)), **shown)

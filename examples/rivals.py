@@ -21,7 +21,7 @@ def gsplat_rates(num_steps: int) -> dict[str, Any]:
 def gsplat_adam(labels: Any, num_steps: int) -> optax.GradientTransformation:
     """Adam with gsplat's rates for the parts of a splat."""
     rates = gsplat_rates(num_steps).items()
-    adam = {part: optax.adam(rate, eps=1e-15) for part, rate in rates}
+    adam: Any = {part: optax.adam(rate, eps=1e-15) for part, rate in rates}
     return optax.partition(adam, labels)
 
 

@@ -92,9 +92,12 @@ def test_step_sizes_and_rates_share_an_axis_from_the_first_step():
     assert 1e-6 < low < 1e-5, "the constant rate is seen, the end of the other is not"
     assert high > 0.9
     groups, (constant, curve) = sizes.lines[:6], sizes.lines[6:]
-    assert np.isnan(groups[1].get_ydata()[3]), "a group that did not move"
-    np.testing.assert_allclose(constant.get_ydata(), np.full(10, 1e-5))
-    np.testing.assert_allclose(curve.get_ydata(), falling(np.arange(10)), rtol=1e-5)
+    shown, flat, bent = (
+        np.asarray(x.get_ydata(), float) for x in (groups[1], constant, curve)
+    )
+    assert np.isnan(shown[3]), "a group that did not move"
+    np.testing.assert_allclose(flat, np.full(10, 1e-5))
+    np.testing.assert_allclose(bent, falling(np.arange(10)), rtol=1e-5)
     labels = [x.get_text() for x in figure.subfigs[1].legends[0].get_texts()]
     assert labels == [*"abcdef", "Adam", "falling"]
     figure.draw_without_rendering()
