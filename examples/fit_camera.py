@@ -28,7 +28,7 @@ TRUE_CAMERA = np.array([0.15, -0.1, 0.2, 0.1], np.float32)
 CENTRE = np.array([WIDTH, HEIGHT], np.float32) / (2 * HEIGHT)
 PIXELS = 280  # of the photograph for a length of 1: both views lie inside
 BATCH_SIZE = 1024
-SWEPT_RATE = 0.1  # of AdamW with a cosine: the best of 9 from 5e-4 to 2e-1
+SWEPT_RATE = 0.1  # the best of 9 from 5e-4 to 2e-1, says the comparison
 OURS, PUBLISHED, SWEPT = "armijo_adam", "Adam, gsplat's rates", "AdamW, swept rate"
 PICTURE = Path("runs") / "camera.png"
 
