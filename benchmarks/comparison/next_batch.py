@@ -70,8 +70,9 @@ FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FIRST_GROWTH = 10  # the first step from which step sizes may grow by z
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
+KNOWN = 4  # measurements, from which step sizes may leap
 Z_DECAY, Z_SPREAD_DECAY, LEAP_DECAY = 0.5, 0.9, 0.5
-SIGNAL_DECAY = 0.9
+SIGNAL_DECAY, UNIT_DECAY = 0.9, 0.9
 OUTLIER = 3.0  # times the spread of z, to which z is limited
 C_FIRST, C_LATER = 0.8, 0.1
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
@@ -98,7 +99,12 @@ class Move(NamedTuple):
 class Measured(NamedTuple):
     """Averages over the steps whose loss was evaluated on the next mini-batch.
 
+    S, p and C are in units of what steps promised at the time. In a run p falls by
+    orders of magnitude, so that the first measurements would rule for good.
+
     Attributes:
+      unit: average of |p| over all steps, divided by `weight`.  # f[]
+      weight: 1 once there were many steps.  # f[]
       number: of the measurements.  # i32[]
       signal: S.  # f[]
       predicted: p.  # f[]
@@ -107,6 +113,8 @@ class Measured(NamedTuple):
       at: k at the last measurement.  # i32[]
     """
 
+    unit: jax.Array
+    weight: jax.Array
     number: jax.Array
     signal: jax.Array
     predicted: jax.Array
@@ -216,7 +224,9 @@ def init_state(grouping: Grouping, params: Any) -> NextBatchState:
         gradient_size=jnp.ones((), dtype),
         step_size=zeros(num_groups),
         move=Move(zeros(num_groups), zeros(num_groups), jnp.ones((), dtype)),
-        measured=Measured(count(), zeros(), zeros(), zeros(), zeros(), count()),
+        measured=Measured(
+            *(zeros(), zeros(), count(), zeros(), zeros(), zeros(), zeros(), count())
+        ),
         errors=Errors(count(), zeros(1 + num_groups), zeros(1 + num_groups)),
         losses=LossStatistics(zeros(), zeros(), zeros()),
         tested_at=count(),
@@ -258,11 +268,11 @@ def take_step(
     is_good &= ~undoes
     decrease = before - value
     measured = _with_measurement(
-        state.measured,
+        _with_unit(state.measured, counts, predicted),
         measures & (is_due | is_suspect) & jnp.isfinite(before),
         signal=2 * decrease + jnp.sum(end_slope),
         curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
-        move=move,
+        predicted=predicted,
         k=k,
     )
     fraction = measured.fraction
@@ -277,10 +287,11 @@ def take_step(
     errors = _with_error(state.errors, counts, error)
     # phi p + s is a noisy curvature, the measured one hardly: no step is shortened that
     # it finds too short, and one that is far too short grows at once.
-    known, recently = measured.number >= 2, measured.recently_predicted
+    recently = measured.recently_predicted
     limit = kappa * jnp.maximum(fraction, LEAST_FRACTION) * recently
-    is_short = known & (measured.curvature < limit)
-    is_leap = known & (measured.curvature < FAR_TOO_SHORT * recently)
+    is_short = (measured.number >= 2) & (measured.curvature < limit)
+    is_far_too_short = measured.curvature < FAR_TOO_SHORT * recently
+    is_leap = (measured.number >= KNOWN) & is_far_too_short
     change = _change(errors, k, jnp.abs(move.predicted), is_short)
     change = jnp.where(is_leap & (measured.at == k), LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
@@ -342,17 +353,28 @@ def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
     return k.astype(jnp.float32) >= growth * at.astype(jnp.float32)
 
 
+def _with_unit(old: Measured, counts: jax.Array, predicted: jax.Array) -> Measured:
+    """The averages, in whose unit another step is."""
+
+    def towards(x: jax.Array, new: Any) -> jax.Array:
+        return jnp.where(counts, x + (1 - UNIT_DECAY) * (new - x), x)
+
+    return old._replace(
+        unit=towards(old.unit, jnp.abs(predicted)), weight=towards(old.weight, 1)
+    )
+
+
 def _with_measurement(
     old: Measured,
     counts: jax.Array,
     *,
     signal: jax.Array,
     curvature: jax.Array,
-    move: Move,
+    predicted: jax.Array,
     k: jax.Array,
 ) -> Measured:
     """The averages with a measurement: all weigh the same until there are many."""
-    predicted = jnp.sum(move.predicted)
+    unit = divide(old.unit, old.weight, 1)
     counts &= jnp.isfinite(signal)
     count = old.number + counts
     fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
@@ -360,9 +382,9 @@ def _with_measurement(
     quick = jnp.where(counts, jnp.maximum(1 - LEAP_DECAY, fading), 0)
 
     def towards(x: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
-        return x + weight * (jnp.where(counts, new, 0) - x)
+        return x + weight * (jnp.where(counts, divide(new, unit, 0), 0) - x)
 
-    return Measured(
+    return old._replace(
         number=count,
         signal=towards(old.signal, signal, slow),
         predicted=towards(old.predicted, predicted, slow),

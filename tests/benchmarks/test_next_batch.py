@@ -13,14 +13,19 @@ import pytest
 from candidate import lines, main
 from next_batch import (
     HALF,
+    MEASURED_EVERY,
     OWN,
     SIGNAL_DECAY,
+    UNIT_DECAY,
     UP,
     WARM_UP,
     Errors,
     NextBatchState,
     _change,
+    _is_due,
     _schedule,
+    _with_measurement,
+    _with_unit,
     next_batch,
 )
 from standings import with_best
@@ -62,13 +67,16 @@ def test_signal_is_the_slope_on_the_next_batch() -> None:
     rng = np.random.default_rng(0)
     noises = rng.normal(0, 0.3, (5, 6)).astype(np.float32)
     points, states = run(noises)
-    signals, promises = [], []
+    signals, promises, unit = [], [], 0.0
     for k in range(1, 5):
         update = (points[k] - points[k - 1]).astype(float)
         slope = CURVATURE * points[k - 1] + noises[k]
         own = CURVATURE * points[k - 1] + noises[k - 1]
-        signals.append(-slope @ update)
-        promises.append(-own @ update)
+        # In units of the average promise: exponential, without a bias.
+        unit = UNIT_DECAY * unit + (1 - UNIT_DECAY) * abs(own @ update)
+        scale = unit / (1 - UNIT_DECAY**k)
+        signals.append(-slope @ update / scale)
+        promises.append(-own @ update / scale)
         measured = states[k].measured
         # The first measurements weigh the same.
         assert measured.signal == pytest.approx(np.mean(signals), rel=1e-3)
@@ -83,6 +91,21 @@ def test_signal_fraction_of_a_known_noise() -> None:
     rng = np.random.default_rng(1)
     _, noisy = run(rng.normal(0, 30, (60, 6)).astype(np.float32))
     assert noisy[-1].measured.fraction < 0.3
+
+
+def test_first_measurements_do_not_rule_for_good() -> None:
+    """What a step promises falls by orders of magnitude, and phi follows the noise."""
+    state: Any = next_batch(LABELS).init(params_like(np.ones(6)))
+    measured, yes = state.measured, jnp.asarray(True)
+    for k in range(1, 301):
+        promised, at = jnp.float32(np.exp(-k / 20)), jnp.asarray(k)
+        measured = _with_unit(measured, yes, promised)
+        if _is_due(at, measured.at, MEASURED_EVERY):
+            signal = jnp.where(k <= 20, 0, promised)  # until then all is noise
+            numbers = {"signal": signal, "curvature": signal, "predicted": promised}
+            measured = _with_measurement(measured, yes, **numbers, k=at)
+        assert k > 20 or measured.fraction == 0
+    assert measured.fraction > 0.5
 
 
 def test_step_sizes_grow_while_steps_are_too_short() -> None:
