@@ -27,7 +27,6 @@ from optax_armijo.published.methods import plasls as plasls
 from optax_armijo.published.methods import ponos as ponos
 from optax_armijo.published.methods import salsa as salsa
 from optax_armijo.published.methods import sls as sls
-from optax_armijo.search.linesearch import Backtracking as Backtracking
 from optax_armijo.training.averaging import AveragedState as AveragedState
 from optax_armijo.training.averaging import average_iterates as average_iterates
 from optax_armijo.training.averaging import averaged_params as averaged_params

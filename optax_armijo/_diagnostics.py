@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -28,8 +29,8 @@ class ArmijoInfo(NamedTuple):
 
     Attributes:
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
-      step_size: what the group moves by next, before the next test, the Polyak
-        bound and the warm-up change it.  # f[G]
+      step_size: what the group moves by next, before test and schedule change it.
+        # f[G]
       applied_step_size: the step size that was applied, 0 if unmoved, negative if the
         step before was undone.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
@@ -42,6 +43,9 @@ class ArmijoInfo(NamedTuple):
         among groups in proportion to the predicted ones; 0 without one.  # f[G]
       step_factor: by which the test of the whole step multiplied it; 1 without a
         test.  # f[]
+      signal_fraction: phi, within 0 and 1: how much of what steps promise on their own
+        mini-batch is true on the next; 1 as long as nothing is known, NaN for a
+        published method, which does not measure it.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
@@ -56,6 +60,7 @@ class ArmijoInfo(NamedTuple):
     predicted_decrease: jax.Array
     actual_decrease: jax.Array
     step_factor: jax.Array
+    signal_fraction: jax.Array
     num_evaluations: jax.Array
     total_evaluations: jax.Array
 
@@ -149,9 +154,12 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
             "part of the state that belongs to one of them."
         )
     (state,) = states
+    is_published = isinstance(state, PublishedState)
+    unknown = jnp.full_like(state.last.step_factor, jnp.nan)
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
+        signal_fraction=unknown if is_published else state.signal.fraction,
         total_trials=state.total_trials,
         total_evaluations=state.total_evaluations,
         **state.last._asdict(),
@@ -177,9 +185,12 @@ def _table(info: ArmijoInfo) -> str:
         )
         for row in rows
     ]
+    phi = float(info.signal_fraction)
     foot = (
-        f"whole step x {float(info.step_factor):g}; {int(info.num_evaluations)} loss "
-        f"evaluations besides the gradient's, {int(info.total_evaluations)} in total"
+        f"whole step x {float(info.step_factor):g}; "
+        f"{'' if np.isnan(phi) else f'signal fraction {phi:.2f}; '}"
+        f"{int(info.num_evaluations)} loss evaluations besides the gradient's, "
+        f"{int(info.total_evaluations)} in total"
     )
     return "\n".join([*lines, foot])
 

@@ -42,31 +42,95 @@ class LossStatistics(NamedTuple):
     Attributes:
       average: exponential moving average of the losses at params.  # f[]
       deviation: that of their distance from it.  # f[]
-      lowest: of all evaluations, trials included; the largest number before.  # f[]
     """
 
     average: jax.Array
     deviation: jax.Array
-    lowest: jax.Array
+
+
+class Move(NamedTuple):
+    """The last step that moved params, or tried to.
+
+    Attributes:
+      step_size: that the groups moved by, 0 if it was undone.  # f[G]
+      predicted: decrease on its own mini-batch, by group.  # f[G]
+      multiple: of the schedule, which step sizes were multiplied by.  # f[]
+    """
+
+    step_size: jax.Array
+    predicted: jax.Array
+    multiple: jax.Array
+
+
+class SignalStatistics(NamedTuple):
+    """Averages over the steps whose loss was evaluated on the next mini-batch.
+
+    S, p and C are in units of what steps promised at the time. In a run p falls by
+    orders of magnitude, so that the first measurements would rule for good.
+
+    Attributes:
+      unit: average of |p| over all steps, divided by `weight`.  # f[]
+      weight: 1 once there were many steps.  # f[]
+      number: of the measurements.  # i32[]
+      signal: S, the slope along the step on the next mini-batch.  # f[]
+      predicted: p, the slope along it on its own.  # f[]
+      curvature: C along a step without the schedule, over fewer steps.  # f[]
+      recently_predicted: p, over as few.  # f[]
+      measured_at: k at the last measurement.  # i32[]
+    """
+
+    unit: jax.Array
+    weight: jax.Array
+    number: jax.Array
+    signal: jax.Array
+    predicted: jax.Array
+    curvature: jax.Array
+    recently_predicted: jax.Array
+    measured_at: jax.Array
+
+    @property
+    def raw_fraction(self) -> jax.Array:
+        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]"""
+        ratio = self.signal / jnp.where(self.predicted > 0, self.predicted, 1)
+        return jnp.clip(jnp.where(self.predicted > 0, ratio, 1), -1, 1)
+
+    @property
+    def fraction(self) -> jax.Array:
+        """The signal fraction phi, within 0 and 1.  # f[]"""
+        return jnp.maximum(self.raw_fraction, 0)
+
+
+class StepSizeErrors(NamedTuple):
+    """Averages of z: first that of all groups together, then of each one.
+
+    Attributes:
+      number: how many there were.  # i32[]
+      mean: of z.  # f[1 + G]
+      square: of z^2, over more steps.  # f[1 + G]
+    """
+
+    number: jax.Array
+    mean: jax.Array
+    square: jax.Array
 
 
 class ArmijoState(NamedTuple):
-    """State of Adam with `Backtracking`; all but Adam's moments is O(G) numbers.
+    """State of the line search; all but Adam's moments is O(G) numbers.
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       num_steps: updates so far, bad batches included.  # i32[]
       adam: moments; its count k is that of the good batches. `scale_by_armijo` has no
         moments: it keeps the last direction in the place of ``mu``.
-      group_step_size: step size of each group from its tests, 0 before.  # f[G]
-      factor: that all groups share.  # f[]
-      group_tested_at: k at the group's last test of its own, 0 before.  # i32[G]
-      tested_at: k at the last test of the whole step.  # i32[]
-      losses: average, deviation and lowest of the losses so far.
       gradient_size: exponential moving average of the root mean square of the gradient
         over the root of its second moment, after clipping; 1 at first, and throughout
         for `scale_by_armijo`.  # f[]
-      last_move: step sizes of the last move, along the direction of `adam`.  # f[G]
+      step_size: of each group, without the schedule; 0 before the first.  # f[G]
+      move: the last step.
+      signal: what the next mini-batches said of steps.
+      errors: of the step sizes.
+      losses: average and deviation of the losses so far.
+      tested_at: k at the last test on a step's own mini-batch.  # i32[]
       total_trials: evaluations so far that moved the group.  # i32[G]
       total_evaluations: evaluations so far, besides the gradient's.  # i32[]
       last: facts about the last step.
@@ -75,21 +139,16 @@ class ArmijoState(NamedTuple):
     label_codes: jax.Array
     num_steps: jax.Array
     adam: optax.ScaleByAdamState
-    group_step_size: jax.Array
-    factor: jax.Array
-    group_tested_at: jax.Array
-    tested_at: jax.Array
-    losses: LossStatistics
     gradient_size: jax.Array
-    last_move: jax.Array
+    step_size: jax.Array
+    move: Move
+    signal: SignalStatistics
+    errors: StepSizeErrors
+    losses: LossStatistics
+    tested_at: jax.Array
     total_trials: jax.Array
     total_evaluations: jax.Array
     last: LastStep
-
-    @property
-    def step_size(self) -> jax.Array:
-        """What each group moves by next, before test, bound and warm-up.  # f[G]"""
-        return jnp.expand_dims(self.factor, -1) * self.group_step_size
 
 
 class PublishedState(NamedTuple):

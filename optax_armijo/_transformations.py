@@ -5,18 +5,16 @@ from typing import Any
 
 import optax
 
-from optax_armijo._checks import check_choice
 from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.search.linesearch import Backtracking
-from optax_armijo.search.refusals import names_misplaced_options
+from optax_armijo.search.refusals import refuses_a_rate
 from optax_armijo.search.transformation import search_along_adam, search_along_updates
 
 
-@names_misplaced_options
+@refuses_a_rate
 def armijo_adam(
     param_labels: ParamLabels = None,
+    num_steps: int | None = None,
     *,
-    linesearch: Backtracking = Backtracking(),  # noqa: B008
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
@@ -26,16 +24,37 @@ def armijo_adam(
     .. math::
       m &\leftarrow b_1 m + (1 - b_1) g, \qquad v \leftarrow b_2 v + (1 - b_2) g^2, \\
       P &= \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}, \qquad
-      d = -P m / (1 - b_1^k), \qquad w_l \leftarrow w_l + \tau\,\eta_l\,d_l
+      d = -P m / (1 - b_1^k), \qquad w_l \leftarrow w_l + \tau_k\,\eta_l\,d_l
 
     with :math:`g` the gradient, clipped where it is far larger than those before, and
     :math:`k` the number of batches so far, without those whose loss or gradient is not
-    finite. The step sizes :math:`\eta_l` of the groups :math:`l` and their common
-    factor :math:`\tau` are found by Armijo backtracking. `Backtracking` describes both.
-    There is no learning rate.
+    finite. There is no learning rate: the step sizes :math:`\eta_l` of the groups
+    :math:`l` are found.
 
-    The default is for fine-tuning. To train from random weights, take the bound away:
-    ``linesearch=Backtracking(loss_fraction=None)``.
+    **First step.** They begin in proportion to the root mean square of the params of
+    each group, and a common factor is bracketed by Armijo's test on the mini-batch, with
+    c = .8. In the first ten steps :math:`\tau_k = k / 10`.
+
+    **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u
+    \rangle` on its own mini-batch. The next one, with the loss :math:`f'`, measures what
+    it was worth on other examples: the slope :math:`S = 2 (f'(w) - f'(w + u)) + s` and
+    the curvature :math:`C = S + s` along it, with :math:`s = \langle g'(w + u), u
+    \rangle`. The *signal fraction* :math:`\varphi = \sum S / \sum p` says how much of
+    what steps promise is true. Step sizes grow while :math:`C < \kappa S`, and shrink
+    while it is above, with :math:`\kappa = .5 + 1.3 \varphi`: without noise almost to
+    where a step stops decreasing the loss, and in noise to half of the best step. Each
+    group follows its own part of :math:`\kappa S - C`.
+
+    **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss of
+    its own mini-batch by a tenth of what it promises, or it is halved until it does.
+    Tests and measurements cost an evaluation of the loss each. Both are made whenever k
+    has grown by a fifth, so ever more rarely.
+
+    **Safeguards.** A gradient more than twice as large as the average of those before is
+    clipped. A step is undone, and step sizes shrink to .7, if the loss after it is not
+    finite or six mean deviations above its average, and the step is to blame.
+
+    The page `Formulas </armijo_adam>`_ has all of it.
 
     Args:
       param_labels: which leaves share a step size: a pytree of labels that is a prefix
@@ -44,7 +63,10 @@ def armijo_adam(
         each child of its root. `one_group` gives all leaves one step size. Leaves
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
-      linesearch: the options of the search.
+      num_steps: how many updates the run has, at least 1, if that is known. Then
+        :math:`\tau_k = x^{1 - \varphi}` falls to zero, where x falls from 1 to 0 over
+        the run: what has no noise needs no decay. With None there is none, and the
+        average of the iterates (`average_iterates`) is what to keep.
       b1: decay rate of the first moment, in [0, 1). A step is undone exactly where b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).
@@ -59,14 +81,12 @@ def armijo_adam(
       clipped, and the search takes the gradient. State: `ArmijoState`, the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
       loss or gradient is not finite nothing moves, moments included, or the last step
-      is undone; `Backtracking` says when.
+      is undone.
 
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
         ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
-      TypeError: a learning rate, options of the search beside `linesearch` or in the
-        place of labels, or a `linesearch` that is no `Backtracking`; when traced, a
-        complex or integer leaf that is not `FROZEN`, a `value_fn` that takes more than
+      TypeError: a learning rate; when traced, a complex or integer leaf that is not `FROZEN`, a `value_fn` that takes more than
         params.
 
     Example:
@@ -95,14 +115,14 @@ def armijo_adam(
       D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
     """
-    return search_along_adam(param_labels, linesearch, b1=b1, b2=b2, eps=eps)
+    return search_along_adam(param_labels, num_steps, b1=b1, b2=b2, eps=eps)
 
 
-@names_misplaced_options
+@refuses_a_rate
 def armijo_adamw(
     param_labels: ParamLabels = None,
+    num_steps: int | None = None,
     *,
-    linesearch: Backtracking = Backtracking(),  # noqa: B008
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
@@ -113,16 +133,16 @@ def armijo_adamw(
 
     To the updates of `armijo_adam` is added
 
-    .. math:: -\min(\tau \eta_l \lambda, 1)\, w_l
+    .. math:: -\min(\tau_k \eta_l \lambda, 1)\, w_l
 
-    with :math:`\lambda` the weight decay and :math:`\tau \eta_l` the step size that
+    with :math:`\lambda` the weight decay and :math:`\tau_k \eta_l` the step size that
     group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
     The loss that is tested does not include the decay. A group that does not move does
     not decay. The decay of a step that is undone stays.
 
     Args:
       param_labels: see `armijo_adam`, as for all but the last two.
-      linesearch: the options of the search.
+      num_steps: at least 1.
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
@@ -155,7 +175,7 @@ def armijo_adamw(
     """
     return search_along_adam(
         param_labels,
-        linesearch,
+        num_steps,
         b1=b1,
         b2=b2,
         eps=eps,
@@ -164,25 +184,21 @@ def armijo_adamw(
     )
 
 
-@names_misplaced_options
+@refuses_a_rate
 def scale_by_armijo(
-    param_labels: ParamLabels = None,
-    *,
-    linesearch: Backtracking = Backtracking(),  # noqa: B008
-    undo_steps: bool = True,
+    param_labels: ParamLabels = None, num_steps: int | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales any descent direction by step sizes that an Armijo search finds.
 
     The incoming updates :math:`d` are a direction, to be *added* to params as always
     in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
-    ``optax.scale(-1.0)``. The search is that of `Backtracking` with :math:`p = d`.
+    ``optax.scale(-1.0)``. The step sizes are found as those of `armijo_adam`, except
+    that no gradient is clipped. The state keeps the direction of the last step, one
+    more array of the shape of each param.
 
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.
-      linesearch: the options of the search.
-      undo_steps: whether a step is undone if the loss after it is not finite or far
-        above those before. This needs the direction of the last step: with True the
-        state holds one more array of the shape of each param.
+      num_steps: of the run, if that is known; see `armijo_adam`.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, grad,
@@ -192,8 +208,7 @@ def scale_by_armijo(
       `ArmijoState`.
 
     Raises:
-      ValueError: `undo_steps` is not a bool; when traced, missing ``params``,
-        ``value``, ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do
+      ValueError: `num_steps` below 1; when traced, missing ``params``, ``value``, ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do
         not fit.
       TypeError: as `armijo_adam`.
 
@@ -218,5 +233,4 @@ def scale_by_armijo(
       L. Armijo, *Minimization of functions having Lipschitz continuous first partial
       derivatives*, 1966.
     """
-    check_choice("undo_steps", undo_steps, (True, False))
-    return search_along_updates(param_labels, linesearch, undo_steps=undo_steps)
+    return search_along_updates(param_labels, num_steps)

@@ -39,7 +39,7 @@ def check_are_labels(param_labels: Any) -> None:
     if not is_label:
         raise TypeError(
             f"{LABELS_ARE}; got {param_labels!r}. Other options are keyword arguments, "
-            "such as linesearch=optax_armijo.Backtracking()"
+            "such as num_steps=1000"
         )
 
 

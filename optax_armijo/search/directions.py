@@ -1,4 +1,4 @@
-"""Where a step goes: Adam's direction, with momentum and without, or one that is given.
+"""Where a step goes: Adam's direction, or one that is given.
 
 Both have the same methods; what they return has one array a trainable leaf.
 """
@@ -92,21 +92,11 @@ class AdamDirections(NamedTuple):
         """How many batches were good, this one among them."""
         return increment(self.old.count)
 
-    @property
-    def knows_last(self) -> bool:
-        """Whether the last step can be undone."""
-        return True
-
     def direction(self) -> list[jax.Array]:
         """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
         nu = self._nu()
         pairs = zip(self._along(self._mu(), nu, self.num_good), nu, strict=True)
         return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
-
-    def plain(self) -> list[jax.Array]:
-        """``-P g``."""
-        scales = self._scales(self._nu(), self.num_good)
-        return [-g * p for g, p in zip(self._clipped(), scales, strict=True)]
 
     def last_direction(self) -> list[jax.Array]:
         """The direction of the step before, made again from the old moments."""
@@ -148,41 +138,30 @@ class AdamDirections(NamedTuple):
 class GivenDirection(NamedTuple):
     """A direction that came in as updates, in the place of `AdamDirections`.
 
-    It has no moments of the gradient, so nothing is clipped: `gradient_size` stays.
+    It has no moments of the gradient, so nothing is clipped: `gradient_size` stays. The
+    direction of the last step stands in the place of ``mu``.
     """
 
     grouping: Grouping
     old: optax.ScaleByAdamState
     updates: Leaves
+    scale: jax.Array
     gradient_size: jax.Array
 
     @property
     def num_good(self) -> jax.Array:
         return increment(self.old.count)
 
-    @property
-    def knows_last(self) -> bool:
-        """Whether the direction of the last step stands in the place of ``mu``."""
-        return bool(jax.tree.leaves(self.old.mu))
-
     def direction(self) -> Leaves:
         return self.updates
 
-    def plain(self) -> Leaves:
-        return self.updates
-
     def last_direction(self) -> Leaves:
-        """The direction of the step before; zeros where it is not remembered."""
-        if self.knows_last:
-            return self.grouping.trainable(self.old.mu)
-        return [jnp.zeros_like(x) for x in self.updates]
+        """The direction of the step before."""
+        return self.grouping.trainable(self.old.mu)
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
         """Counts a good batch, and remembers its direction."""
         count = jnp.where(is_good, self.num_good, self.old.count)
-        old = self.old._replace(count=count)
-        if not self.knows_last:
-            return old, self.updates
         pairs = zip(self.updates, self.last_direction(), strict=True)
         along = [jnp.where(is_good, new.astype(x.dtype), x) for new, x in pairs]
-        return old._replace(mu=self.grouping.masked(along)), along
+        return self.old._replace(count=count, mu=self.grouping.masked(along)), along

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from optax_armijo._numerics import nonfinite_to_inf, rounding_error
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, slopes
-from optax_armijo.search.linesearch import Backtracking
 
 ROUNDING_ULPS = 4.0  # of the loss, by which a difference of losses may be off
 
@@ -22,7 +21,6 @@ class Problem(NamedTuple):
     """The inputs of a step; `loss_grads` is the gradient of the loss."""
 
     grouping: Grouping
-    linesearch: Backtracking
     params: Any
     loss_fn: Callable[[Any], jax.Array]
     loss_dtype: Any

@@ -1,6 +1,5 @@
-"""Refused: misplaced options, calls without the loss, states of other searches."""
+"""Refused: learning rates, calls without the loss, states of other searches."""
 
-import dataclasses
 import functools
 import inspect
 import sys
@@ -19,41 +18,30 @@ from optax_armijo._state import decode_labels, encode_labels
 from optax_armijo.labels.checks import NO_RATE
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.labels.paths import Path, paths_and_leaves
-from optax_armijo.search.linesearch import Backtracking
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OPTIONS_OF_THE_SEARCH = {field.name for field in dataclasses.fields(Backtracking)}
 RATES = {"learning_rate", "lr", "step_size"}  # as other optimizers name it
 
 
-def names_misplaced_options(make: Callable[P, T]) -> Callable[P, T]:
-    """Returns `make`, which says of options that it does not have where they belong.
+def refuses_a_rate(make: Callable[P, T]) -> Callable[P, T]:
+    """Returns `make`, which says of a learning rate that there is none.
 
     Raises:
-      TypeError: when called with a learning rate, or with options of `Backtracking`.
+      TypeError: when called with a learning rate.
     """
     known = inspect.signature(make).parameters
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> T:
-        unknown = {name: x for name, x in options.items() if name not in known}
-        for name, rate in unknown.items():
-            if name in RATES:
+        for name, rate in options.items():
+            if name in RATES and name not in known:
                 raise TypeError(
                     f"{make.__name__} has no argument '{name}'; got {rate!r}: "
-                    f"{NO_RATE}: linesearch=optax_armijo.Backtracking(max_step_size="
-                    "...). For a schedule, put optax.scale_by_schedule(...) behind it "
-                    "in an optax.chain"
+                    f"{NO_RATE}. For a decay over the run give its length: "
+                    "num_steps=..."
                 )
-        given = [f"{k}={x!r}" for k, x in unknown.items() if k in OPTIONS_OF_THE_SEARCH]
-        if given:
-            given = ", ".join(given)
-            raise TypeError(
-                f"{make.__name__} takes the options of the search in one argument; got "
-                f"{given}. Write linesearch=optax_armijo.Backtracking({given})"
-            )
         return make(*args, **options)
 
     return call

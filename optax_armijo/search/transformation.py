@@ -1,6 +1,5 @@
 """Gradient transformations that search: they check their inputs, then make a step."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._checks import check_range
-from optax_armijo._numerics import in_dtype, increment, search_dtype
+from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._state import (
     ArmijoState,
     LossStatistics,
+    Move,
+    SignalStatistics,
+    StepSizeErrors,
     encode_labels,
     no_step,
 )
@@ -27,7 +29,6 @@ from optax_armijo.search.directions import (
     Leaves,
     check_adam,
 )
-from optax_armijo.search.linesearch import Backtracking
 from optax_armijo.search.placement import build_beside
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.refusals import (
@@ -143,7 +144,7 @@ def transformation(
 
 def search_along_adam(
     param_labels: ParamLabels,
-    linesearch: Backtracking,
+    num_steps: int | None,
     *,
     b1: Scalar,
     b2: Scalar,
@@ -151,12 +152,12 @@ def search_along_adam(
     weight_decay: Scalar | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns Adam with a step size a group; `Backtracking` has the formulas.
+    """Returns Adam with a step size a group.
 
     Raises:
       ValueError: an argument outside its range.
     """
-    check_linesearch(linesearch)
+    check_num_steps(num_steps)
     check_adam(b1, b2, eps)
     if weight_decay is not None:
         check_range("weight_decay", weight_decay, at_least=0)
@@ -170,8 +171,8 @@ def search_along_adam(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
         adam = adam_directions(grouping, batch, state, b1, b2, eps)
-        problem = make_problem(grouping, linesearch, batch)
-        updates, state = take_step(problem, state, adam)
+        problem = make_problem(grouping, batch)
+        updates, state = take_step(problem, state, adam, num_steps)
         if weight_decay is not None:
             updates = _decayed(
                 updates, grouping, batch.params, state, weight_decay, mask
@@ -188,39 +189,39 @@ def search_along_adam(
 
 
 def search_along_updates(
-    param_labels: ParamLabels, linesearch: Backtracking, *, undo_steps: bool
+    param_labels: ParamLabels, num_steps: int | None
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the search along the incoming updates."""
-    check_linesearch(linesearch)
+    check_num_steps(num_steps)
 
     def init(grouping: Grouping, params: Any) -> ArmijoState:
-        last = grouping.zeros_like(params) if undo_steps else ()
-        return _init_state(grouping, params, last, ())
+        return _init_state(grouping, params, grouping.zeros_like(params), ())
 
     def step(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
         # Trials and the step itself are in the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
-        direction = GivenDirection(grouping, state.adam, updates, state.gradient_size)
-        return take_step(make_problem(grouping, linesearch, batch), state, direction)
+        unclipped = jnp.ones_like(state.gradient_size)
+        direction = GivenDirection(
+            grouping, state.adam, updates, unclipped, state.gradient_size
+        )
+        return take_step(make_problem(grouping, batch), state, direction, num_steps)
 
     return transformation(
         param_labels,
         init,
         step,
         kind=ArmijoState,
-        moments=lambda state: (state.adam.mu,) if undo_steps else (),
+        moments=lambda state: (state.adam.mu,),
         needs_grad=True,
     )
 
 
-def check_linesearch(linesearch: Any) -> None:
-    """Raises TypeError for what is not a `Backtracking`."""
-    if not isinstance(linesearch, Backtracking):
-        raise TypeError(
-            f"linesearch must be a Backtracking; got {type(linesearch).__name__}"
-        )
+def check_num_steps(num_steps: Any) -> None:
+    """Raises ValueError for what is neither None nor a number of steps."""
+    if num_steps is not None:
+        check_range("num_steps", num_steps, at_least=1, is_integer=True)
 
 
 def adam_directions(
@@ -233,17 +234,11 @@ def adam_directions(
     return AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
 
 
-def make_problem(grouping: Grouping, linesearch: Backtracking, batch: Batch) -> Problem:
+def make_problem(grouping: Grouping, batch: Batch) -> Problem:
     """What a step of the search starts from."""
     dtype = search_dtype(grouping.trainable(batch.params))
-    numbers = {
-        name: in_dtype(number, dtype)
-        for name, number in vars(linesearch).items()
-        if number is not None and not callable(number)
-    }
     return Problem(
         grouping=grouping,
-        linesearch=dataclasses.replace(linesearch, **numbers),
         params=batch.params,
         loss_fn=batch.loss_fn,
         loss_dtype=batch.value.dtype,
@@ -283,22 +278,38 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
     def zeros(dtype: Any, *shape: int) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
+    def count() -> jax.Array:
+        return zeros(jnp.int32)
+
     return ArmijoState(
         label_codes=jnp.array(encode_labels(grouping.labels)),
-        num_steps=zeros(jnp.int32),
-        adam=optax.ScaleByAdamState(zeros(jnp.int32), (), ()),
-        group_step_size=zeros(dtype, num_groups),
-        factor=jnp.ones((), dtype),
-        group_tested_at=zeros(jnp.int32, num_groups),
-        tested_at=zeros(jnp.int32),
-        losses=LossStatistics(
-            average=zeros(dtype),
-            deviation=zeros(dtype),
-            lowest=jnp.full((), jnp.finfo(dtype).max, dtype),
-        ),
+        num_steps=count(),
+        adam=optax.ScaleByAdamState(count(), (), ()),
         gradient_size=jnp.ones((), dtype),
-        last_move=zeros(dtype, num_groups),
+        step_size=zeros(dtype, num_groups),
+        move=Move(
+            step_size=zeros(dtype, num_groups),
+            predicted=zeros(dtype, num_groups),
+            multiple=jnp.ones((), dtype),
+        ),
+        signal=SignalStatistics(
+            unit=zeros(dtype),
+            weight=zeros(dtype),
+            number=count(),
+            signal=zeros(dtype),
+            predicted=zeros(dtype),
+            curvature=zeros(dtype),
+            recently_predicted=zeros(dtype),
+            measured_at=count(),
+        ),
+        errors=StepSizeErrors(
+            number=count(),
+            mean=zeros(dtype, 1 + num_groups),
+            square=zeros(dtype, 1 + num_groups),
+        ),
+        losses=LossStatistics(average=zeros(dtype), deviation=zeros(dtype)),
+        tested_at=count(),
         total_trials=zeros(jnp.int32, num_groups),
-        total_evaluations=zeros(jnp.int32),
+        total_evaluations=count(),
         last=no_step(num_groups, dtype),
     )

@@ -1,0 +1,201 @@
+r"""How step sizes change from step to step: what the next mini-batch says about a step.
+
+A step :math:`u` from :math:`w` promises the decrease :math:`p = -\langle g, u \rangle`
+on its own mini-batch. The next one, with loss :math:`f'` and gradient :math:`g'`, says
+what it was worth on other examples. On a quadratic with slope S and curvature C along
+the step,
+
+.. math::
+  d = f'(w) - f'(w + u) = S - C / 2, \qquad
+  s = \langle g'(w + u), u \rangle = C - S
+
+so that S = 2 d + s and C = 2 (d + s). The signal fraction phi = sum S / sum p is how
+much of what steps promise is true. Shapes: G groups.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optax_armijo._numerics import divide, search_dtype
+from optax_armijo._state import Move, SignalStatistics, StepSizeErrors
+from optax_armijo.labels.grouping import Grouping
+from optax_armijo.search.directions import Leaves
+from optax_armijo.search.problem import Problem
+
+KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.8  # of C / S, without signal and without noise
+LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
+UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
+FADING = 6.0  # and not more than this over k
+OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
+FIRST_GROWTH = 10  # the first step from which step sizes may grow
+FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
+KNOWN_CURVATURE, KNOWN_WELL = (
+    2,
+    4,
+)  # measurements, from which C counts, or a leap is due
+Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
+CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
+OUTLIER = 3.0  # times the spread of z, to which z is limited
+
+
+def with_unit(
+    old: SignalStatistics, counts: jax.Array, predicted: jax.Array
+) -> SignalStatistics:
+    """The averages, in whose unit another step is."""
+
+    def towards(x: jax.Array, new: Any) -> jax.Array:
+        return jnp.where(counts, x + (1 - UNIT_DECAY) * (new - x), x)
+
+    return old._replace(
+        unit=towards(old.unit, jnp.abs(predicted)), weight=towards(old.weight, 1)
+    )
+
+
+def with_measurement(
+    old: SignalStatistics,
+    counts: jax.Array,
+    *,
+    signal: jax.Array,
+    curvature: jax.Array,
+    predicted: jax.Array,
+    k: jax.Array,
+) -> SignalStatistics:
+    """The averages with a measurement: all weigh the same until there are many."""
+    unit = divide(old.unit, old.weight, 1)
+    counts &= jnp.isfinite(signal)
+    count = old.number + counts
+    fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
+    slow = jnp.where(counts, jnp.maximum(1 - SIGNAL_DECAY, fading), 0)
+    quick = jnp.where(counts, jnp.maximum(1 - CURVATURE_DECAY, fading), 0)
+
+    def towards(x: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
+        return x + weight * (jnp.where(counts, divide(new, unit, 0), 0) - x)
+
+    return old._replace(
+        number=count,
+        signal=towards(old.signal, signal, slow),
+        predicted=towards(old.predicted, predicted, slow),
+        curvature=towards(old.curvature, curvature, quick),
+        recently_predicted=towards(old.recently_predicted, predicted, quick),
+        measured_at=jnp.where(counts, k, old.measured_at),
+    )
+
+
+def aim(signal: SignalStatistics) -> jax.Array:
+    r"""What C / p should be, f[]: :math:`\kappa(\varphi)\, \varphi`."""
+    fraction = signal.fraction
+    kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
+    return kappa * jnp.maximum(fraction, LEAST_FRACTION)
+
+
+def error_of(
+    move: Move, signal: SignalStatistics, end_slope: jax.Array, multiple: jax.Array
+) -> jax.Array:
+    """z of the last step, [G]: positive where it was too short.
+
+    Args:
+      move: the last step.
+      signal: what is known of phi.
+      end_slope: s, the slope along the step at its end.  # f[G]
+      multiple: what the schedule multiplied it by: z is that of the step without.
+    """
+    curvature = signal.raw_fraction * move.predicted + end_slope  # C = S + s
+    return aim(signal) * move.predicted - curvature / multiple
+
+
+def with_error(
+    old: StepSizeErrors, counts: jax.Array, error: jax.Array
+) -> StepSizeErrors:
+    """The averages with z of another step, which is limited if it is an outlier."""
+    error = jnp.concatenate([jnp.sum(error)[None], error])
+    dtype = error.dtype
+    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** jnp.maximum(old.number, 1)
+    limit = OUTLIER * jnp.sqrt(old.square / bias)
+    limited = jnp.where(old.number > 2, jnp.clip(error, -limit, limit), error)
+    limited = jnp.where(counts & jnp.isfinite(error), limited, 0)
+
+    def towards(x: jax.Array, new: jax.Array, decay: float) -> jax.Array:
+        return x + jnp.where(counts, 1 - decay, 0) * (new - x)
+
+    return StepSizeErrors(
+        number=old.number + counts,
+        mean=towards(old.mean, limited, Z_DECAY),
+        square=towards(old.square, jnp.square(limited), Z_SPREAD_DECAY),
+    )
+
+
+def change_of(
+    errors: StepSizeErrors, signal: SignalStatistics, move: Move, k: jax.Array
+) -> jax.Array:
+    """The change of the logarithms of the step sizes, [G].
+
+    All grow or shrink by the t-statistic of the sum of z, and each one relative to
+    their mean by that of its own. phi p + s is a noisy curvature, the measured one
+    hardly: no step is shortened that it finds too short, and one that it finds far too
+    short grows at once.
+    """
+    count, dtype = jnp.maximum(errors.number, 1), errors.mean.dtype
+    mean = errors.mean / (1 - jnp.asarray(Z_DECAY, dtype) ** count)
+    square = errors.square / (1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count)
+    num_averaged = jnp.minimum(count.astype(dtype), (1 + Z_DECAY) / (1 - Z_DECAY))
+    t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
+
+    promised = signal.recently_predicted
+    is_short = signal.number >= KNOWN_CURVATURE
+    is_short &= signal.curvature < aim(signal) * promised
+    is_far_too_short = signal.number >= KNOWN_WELL
+    is_far_too_short &= signal.curvature < FAR_TOO_SHORT * promised
+    steps = k.astype(dtype)
+    up = jnp.where(k > FIRST_GROWTH, jnp.minimum(UP, FADING / steps), 0)
+    down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))
+    of_all = t[0] * jnp.where(t[0] > 0, up, down)
+    own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
+    weight = jnp.abs(move.predicted)
+    change = of_all + own - divide(jnp.sum(weight * own), jnp.sum(weight), 0)
+    return jnp.where(is_far_too_short & (signal.measured_at == k), LEAP, change)
+
+
+def with_new_groups(
+    problem: Problem, sizes: jax.Array, slope: jax.Array, is_first: jax.Array
+) -> jax.Array:
+    """Step sizes in proportion to the params at first, [G].
+
+    A group without one, since its params or its gradients were zero, gets the step size
+    with the predicted decrease of the median group, but no more than the largest.
+    Where there is no other, that decrease is all of the loss, or 1 where it is zero.
+    """
+    grouping = problem.grouping
+    leaves = grouping.trainable(problem.params)
+    root = root_mean_squares(grouping, leaves, sizes.dtype)
+    root = jnp.where(jnp.isfinite(root), root, 0)
+    sizes = jnp.where(is_first, root, sizes).astype(sizes.dtype)
+    knows, wants = (sizes > 0) & (slope > 0), (sizes <= 0) & (slope > 0)
+    num_known = jnp.sum(knows)
+    ordered = jnp.sort(jnp.where(knows, sizes * slope, jnp.inf))
+    median = ordered[jnp.maximum(num_known - 1, 0) // 2]
+    loss = jnp.abs(problem.value)
+    median = jnp.where(num_known > 0, median, jnp.where(loss > 0, loss, 1))
+    largest = jnp.max(jnp.where(knows, sizes, 0))
+    largest = jnp.where(num_known > 0, largest, jnp.finfo(sizes.dtype).max)
+    new = jnp.minimum(divide(median, slope, 0), largest)
+    return jnp.where(wants, new, sizes).astype(sizes.dtype)
+
+
+def root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
+    """The groups' root mean squares, dtype[G]; infinity where squares overflow."""
+    common = search_dtype(leaves)
+    squares = [jnp.square(x.astype(common)) for x in leaves]
+    number = jnp.asarray(_num_params(grouping, squares), dtype)
+    return jnp.sqrt(grouping.sum(squares).astype(dtype) / number)
+
+
+def _num_params(grouping: Grouping, leaves: Leaves) -> np.ndarray:
+    """Counts the params of each group, float[G]."""
+    number = np.zeros(grouping.num_groups)
+    for member, leaf in zip(grouping.moving, leaves, strict=True):
+        for group in member.groups:
+            number[group] += leaf.size / len(member.groups)
+    return np.maximum(number, 1)
