@@ -9,6 +9,8 @@ import optax
 
 from optax_armijo._types import Label
 
+LEAST_PREDICTED = 0.1  # in units of the average |p|, that S is divided by
+
 
 class LastStep(NamedTuple):
     """Facts about the last step, by group (G of them) unless said otherwise.
@@ -90,9 +92,12 @@ class SignalStatistics(NamedTuple):
 
     @property
     def raw_fraction(self) -> jax.Array:
-        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]"""
-        ratio = self.signal / jnp.where(self.predicted > 0, self.predicted, 1)
-        return jnp.clip(jnp.where(self.predicted > 0, ratio, 1), -1, 1)
+        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]
+
+        p may be small or negative, where steps go uphill as often as down.
+        """
+        ratio = self.signal / jnp.maximum(self.predicted, LEAST_PREDICTED)
+        return jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
 
     @property
     def fraction(self) -> jax.Array:

@@ -32,27 +32,29 @@ def armijo_adam(
     :math:`l` are found.
 
     **First step.** They begin in proportion to the root mean square of the params of
-    each group, and a common factor is bracketed by Armijo's test on the mini-batch, with
+    each group. A common factor is bracketed by Armijo's test on the mini-batch, with
     c = .8. In the first ten steps :math:`\tau_k = k / 10`.
 
     **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u
-    \rangle` on its own mini-batch. The next one, with the loss :math:`f'`, measures what
-    it was worth on other examples: the slope :math:`S = 2 (f'(w) - f'(w + u)) + s` and
-    the curvature :math:`C = S + s` along it, with :math:`s = \langle g'(w + u), u
-    \rangle`. The *signal fraction* :math:`\varphi = \sum S / \sum p` says how much of
-    what steps promise is true. Step sizes grow while :math:`C < \kappa S`, and shrink
+    \rangle` on its own mini-batch. The next one, with the loss :math:`f'`, measures
+    what it was worth on other examples: the slope
+    :math:`S = 2 (f'(w) - f'(w + u)) + s` and the curvature :math:`C = S + s`
+    along it, with :math:`s = \langle g'(w + u), u \rangle`. The *signal fraction*
+    :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step sizes grow while :math:`C < \kappa S`, and shrink
     while it is above, with :math:`\kappa = .5 + 1.3 \varphi`: without noise almost to
     where a step stops decreasing the loss, and in noise to half of the best step. Each
     group follows its own part of :math:`\kappa S - C`.
 
-    **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss of
-    its own mini-batch by a tenth of what it promises, or it is halved until it does.
+    **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
+    of its own mini-batch by a tenth of what it promises, or it is halved until it does.
     Tests and measurements cost an evaluation of the loss each. Both are made whenever k
     has grown by a fifth, so ever more rarely.
 
-    **Safeguards.** A gradient more than twice as large as the average of those before is
-    clipped. A step is undone, and step sizes shrink to .7, if the loss after it is not
-    finite or six mean deviations above its average, and the step is to blame.
+    **Safeguards.** A gradient more than twice as large as the average of those before
+    is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
+    tenth of a positive loss. A step is undone, and step sizes shrink to .7, if the loss
+    after it is not finite or six mean deviations above its average, and the step is to
+    blame.
 
     The page `Formulas </armijo_adam>`_ has all of it.
 
@@ -86,8 +88,8 @@ def armijo_adam(
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
         ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
-      TypeError: a learning rate; when traced, a complex or integer leaf that is not `FROZEN`, a `value_fn` that takes more than
-        params.
+      TypeError: a learning rate; when traced, a complex or integer leaf that is not
+        `FROZEN`, a `value_fn` that takes more than params.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo
@@ -208,8 +210,8 @@ def scale_by_armijo(
       `ArmijoState`.
 
     Raises:
-      ValueError: `num_steps` below 1; when traced, missing ``params``, ``value``, ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do
-        not fit.
+      ValueError: `num_steps` below 1; when traced, missing ``params``, ``value``,
+        ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
       TypeError: as `armijo_adam`.
 
     Example:

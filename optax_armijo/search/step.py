@@ -16,8 +16,10 @@ from optax_armijo._state import ArmijoState, LastStep, LossStatistics, Move
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
+    WARM_UP_STEPS,
     change_of,
     error_of,
+    shortening,
     with_error,
     with_measurement,
     with_new_groups,
@@ -26,7 +28,6 @@ from optax_armijo.search.step_sizes import (
 from optax_armijo.search.trials import HALF, backtracked, bracketed, untested
 
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
-WARM_UP_STEPS = 10  # the first full step, and the last that a high loss may not undo
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
 SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone
@@ -49,7 +50,7 @@ def take_step(
     end_slope = -moments.scale * move.step_size * problem.slopes(last)  # s, [G]
     predicted = jnp.sum(move.predicted)
     moved = jnp.any(move.step_size != 0)
-    counts = is_good & moved & (predicted > 0)
+    counts = is_good & moved  # steps uphill, too: an oscillation has as many
     # The next measurement may be far off, so that a spoilt one would rule until then.
     measures = counts & (moments.scale >= 1)
     is_due = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
@@ -83,7 +84,7 @@ def take_step(
     multiple = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
     error = error_of(move, signal, end_slope, multiple)
     errors = with_error(state.errors, counts, error)
-    change = jnp.where(counts, change_of(errors, signal, move, k), 0)
+    change = jnp.where(counts, change_of(errors, signal, k), 0)
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)
 
@@ -96,6 +97,8 @@ def take_step(
     sizes = factor * sizes
     multiple = _schedule(k, signal.fraction, num_steps).astype(value.dtype)
     promised = multiple * jnp.sum(sizes * slope)
+    shorter = shortening(promised, signal.fraction, value)
+    multiple, promised = shorter * multiple, shorter * promised
     tests = is_good & _is_due(k, state.tested_at, TESTED_EVERY) & (promised != 0)
     test = jax.lax.cond(
         tests,

@@ -30,15 +30,14 @@ LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
 UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FIRST_GROWTH = 10  # the first step from which step sizes may grow
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
-KNOWN_CURVATURE, KNOWN_WELL = (
-    2,
-    4,
-)  # measurements, from which C counts, or a leap is due
+KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
+WARM_UP_STEPS = 10  # the first full step
+# measurements, from which C counts, or a leap is due
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 OUTLIER = 3.0  # times the spread of z, to which z is limited
+LARGEST_NOISE = 0.1  # of the loss, that a step may promise
 
 
 def with_unit(
@@ -128,7 +127,7 @@ def with_error(
 
 
 def change_of(
-    errors: StepSizeErrors, signal: SignalStatistics, move: Move, k: jax.Array
+    errors: StepSizeErrors, signal: SignalStatistics, k: jax.Array
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
@@ -144,18 +143,30 @@ def change_of(
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
     promised = signal.recently_predicted
-    is_short = signal.number >= KNOWN_CURVATURE
+    is_short = signal.number >= KNOWN
     is_short &= signal.curvature < aim(signal) * promised
     is_far_too_short = signal.number >= KNOWN_WELL
     is_far_too_short &= signal.curvature < FAR_TOO_SHORT * promised
     steps = k.astype(dtype)
-    up = jnp.where(k > FIRST_GROWTH, jnp.minimum(UP, FADING / steps), 0)
+    up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
-    weight = jnp.abs(move.predicted)
-    change = of_all + own - divide(jnp.sum(weight * own), jnp.sum(weight), 0)
-    return jnp.where(is_far_too_short & (signal.measured_at == k), LEAP, change)
+    change = of_all + own - jnp.mean(own)
+    # In the warm-up steps are short on purpose, and a curvature near 0 is noise.
+    leaps = is_far_too_short & (k > WARM_UP_STEPS) & (signal.measured_at == k)
+    return jnp.where(leaps, LEAP, change)
+
+
+def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> jax.Array:
+    """What a step is multiplied by, f[], so that phi (1 - phi) p <= LARGEST_NOISE f.
+
+    A single mini-batch may promise several times its loss, where large steps ruin a
+    pretrained network. Without noise nothing is shortened, nor where hardly any promise
+    is true, nor a loss below zero.
+    """
+    noise, most = fraction * (1 - fraction) * promised, LARGEST_NOISE * value
+    return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)
 
 
 def with_new_groups(
