@@ -37,8 +37,8 @@ class ArmijoInfo(NamedTuple):
       accepted: whether that test passed; the whole step's, if made.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
-      predicted_decrease: of the loss: step size times slope, as if there were no
-        warm-up; 0 if unmoved.  # f[G]
+      predicted_decrease: of the loss: applied step size times slope; 0 if unmoved.
+        # f[G]
       actual_decrease: of the loss in the accepted trial of the whole step, divided
         among groups in proportion to the predicted ones; 0 without one.  # f[G]
       step_factor: by which the test of the whole step multiplied it; 1 without a

@@ -21,8 +21,7 @@ class LastStep(NamedTuple):
       searched: whether its own step size or the whole step was tested.  # bool[G]
       accepted: whether that passed: the whole step, where it was tested.  # bool[G]
       num_trials: loss evaluations of the searches that moved it.  # i32[G]
-      predicted_decrease: step size times slope, before the warm-up; 0 if unmoved.
-        # f[G]
+      predicted_decrease: applied step size times slope; 0 if unmoved.  # f[G]
       actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
       step_factor: by what its test shortened the whole step, else 1.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from toys import LABELS, network_loss, network_params, run
+from toys import LABELS, init, network_loss, network_params, run
 
-from optax_armijo import Backtracking, armijo_adam, armijo_adamw, armijo_info
+from optax_armijo import armijo_adam, armijo_adamw, armijo_info
 from optax_armijo._numerics import rounded
 
 DTYPES = {"bf16": jnp.bfloat16, "f16": jnp.float16, "f32": jnp.float32}
@@ -47,8 +48,17 @@ def test_what_is_rounded_is_what_the_dtype_holds():
 def test_small_steps_move_params_in_float16():
     """By 3e-5, below the smallest normal number; the params can hold that."""
     params = {"w": jnp.full(4, 0.02, jnp.float16)}
-    tx = armijo_adam(linesearch=Backtracking(max_step_size=3e-5))
-    history = run(tx, params, lambda p, _: jnp.mean(p["w"].astype(float) ** 2), 40)
+    tx = armijo_adam()
+
+    def capped(updates, state, params, **more):
+        sizes = jnp.minimum(state.step_size, 3e-5)
+        return tx.update(updates, state._replace(step_size=sizes), params, **more)
+
+    def start(params):
+        return init(tx, params)._replace(step_size=jnp.array([3e-5]))
+
+    small = optax.GradientTransformationExtraArgs(start, capped)
+    history = run(small, params, lambda p, _: jnp.mean(p["w"].astype(float) ** 2), 40)
     assert bool(jnp.all(history[-1].params["w"] < 0.0195))
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from toys import LABELS, batch, init, mean_loss, network_loss, network_params
 
 import optax_armijo
 from optax_armijo import (
-    Backtracking,
     armijo_adam,
     armijo_adamw,
     armijo_info,
@@ -25,30 +23,28 @@ from optax_armijo import (
 )
 
 SEARCHES: Any = (armijo_adam, armijo_adamw, scale_by_armijo)
-NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
+NO_RATE = "there is no learning rate, since step sizes are found"
 
 
-def test_bad_options_of_the_search_raise_at_construction():
-    for name, value, message in [
-        ("c", 0.0, r"c must be .* \(0, 1\); got 0.0"),
-        ("c", "half", "c must be a number; got 'half'"),
-        ("group_c", 1.0, r"group_c .* \(0, 1\); got 1.0"),
-        ("decrease_factor", 1.0, r"decrease_factor .* \(0, 1\); got 1.0"),
-        ("search_growth", 1.0, r"search_growth .* \(1, inf\); got 1.0"),
-        ("max_trials", 0, r"max_trials .* \[1, inf\); got 0"),
-        ("loss_fraction", 0.0, r"loss_fraction .* \(0, inf\); got 0.0"),
-        ("max_step_size", float("inf"), "max_step_size must be a finite number"),
-        ("max_step_size", float("nan"), "max_step_size .* got nan"),
+@pytest.mark.parametrize("make", SEARCHES)
+def test_a_length_of_the_run_that_is_none(make):
+    for number, message in [
+        (0, r"num_steps must be an integer in \[1, inf\); got 0"),
+        (-3, "num_steps .* got -3"),
+        ("long", "num_steps must be a number; got 'long'"),
+        (float("inf"), "num_steps must be a.* got inf"),
     ]:
-        with pytest.raises(ValueError, match=message):
-            Backtracking(**{name: value})
+        for arguments in ((number,), ()):
+            options = {} if arguments else {"num_steps": number}
+            with pytest.raises(ValueError, match=message):
+                make(None, *arguments, **options)
 
 
 def test_counts_that_are_no_integers_are_refused():
     for make, name in [
         (optax_armijo.sls, "max_trials"),
         (optax_armijo.plasls, "num_joint_steps"),
-        (Backtracking, "max_trials"),
+        *[(make, "num_steps") for make in SEARCHES],
         (optax_armijo.by_depth, "num_groups"),
         (lambda **x: optax_armijo.Stacked("a", **x), "axis"),
         (
@@ -58,13 +54,6 @@ def test_counts_that_are_no_integers_are_refused():
     ]:
         with pytest.raises(ValueError, match=f"{name} must be an integer .* got 3.5"):
             make(**{name: 3.5})
-
-
-def test_a_search_that_is_none_is_refused():
-    forms: Any = (scale_by_armijo, armijo_adam, armijo_adamw)
-    for make in forms:
-        with pytest.raises(TypeError, match="linesearch must be a Backtracking; got f"):
-            make(linesearch=0.1)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +213,10 @@ def test_a_learning_rate_or_a_schedule_is_no_label():
                 make(rate)
 
 
-def test_options_of_the_search_are_no_label():
+def test_an_option_is_no_label():
     for make in (armijo_adam, armijo_adamw, scale_by_armijo, optax_armijo.salsa):
-        with pytest.raises(TypeError, match="keyword arguments, such as linesearch="):
-            make(Backtracking(loss_fraction=None))  # pyright: ignore
+        with pytest.raises(TypeError, match="param_labels .* are keyword arguments$"):
+            make(object())  # pyright: ignore
 
 
 @pytest.mark.parametrize("label", ["frozen", "FROZEN", "freeze"])
@@ -257,36 +246,21 @@ def test_a_learning_rate_by_keyword_is_told_what_to_use_instead(make, name):
     with pytest.raises(TypeError) as caught:
         make(**{name: 1e-3})
     for part in (
-        f"{make.__name__} has no argument '{name}'; got 0.001: {NO_RATE}: ",
-        "linesearch=optax_armijo.Backtracking(max_step_size=...)",
-        "put optax.scale_by_schedule(...) behind it in an optax.chain",
+        f"{make.__name__} has no argument '{name}'; got 0.001: {NO_RATE}. ",
+        "For a decay over the run give its length: num_steps=...",
     ):
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize("make", SEARCHES)
 @pytest.mark.parametrize(
-    ("options", "given"),
-    [
-        ({"loss_fraction": None}, "loss_fraction=None"),
-        ({"c": 0.5, "max_trials": 2}, "c=0.5, max_trials=2"),
-        ({"max_step_size": 0.1, "other": 1}, "max_step_size=0.1"),
-    ],
+    "name", ["momentum", "linesearch", "loss_fraction", "max_step_size"]
 )
-def test_options_of_the_search_by_keyword_are_told_their_place(make, options, given):
-    message = re.escape(
-        f"{make.__name__} takes the options of the search in one argument; got "
-        f"{given}. Write linesearch=optax_armijo.Backtracking({given})"
-    )
-    with pytest.raises(TypeError, match=message + "$"):
-        make(**options)
-
-
-@pytest.mark.parametrize("make", SEARCHES)
-def test_other_unknown_options_are_pythons_to_refuse(make):
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'momentum'$"):
-        make(momentum=0.9)
-    assert "linesearch" in inspect.signature(make).parameters
+def test_other_unknown_options_are_pythons_to_refuse(make, name):
+    """The last three were arguments, or options of the search, once."""
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'$"):
+        make(**{name: 0.9})
+    assert list(inspect.signature(make).parameters)[:2] == ["param_labels", "num_steps"]
 
 
 @pytest.mark.parametrize("schedule", [lambda step: 0.1 / (step + 1), lambda step: 0.1])

@@ -143,9 +143,7 @@ def test_leaves_without_an_entry_train_nothing_and_break_nothing(name, is_jitted
 
 EVERY_FORM = FORMS | {
     "armijo_adamw": oa.armijo_adamw,
-    "loss_fraction=None": lambda: oa.armijo_adam(
-        linesearch=oa.Backtracking(loss_fraction=None)
-    ),
+    "num_steps": lambda: oa.armijo_adam(num_steps=8),
     "one_group": lambda: oa.armijo_adam(oa.one_group),
     "adamsls": oa.adamsls,
     "plasls": lambda: oa.plasls(LABELS),

@@ -48,13 +48,11 @@ def test_the_state_is_arrays_of_the_size_of_the_groups():
 
 
 def test_without_adam_there_are_no_moments():
-    """The last direction takes a copy of params, or none if no step is undone."""
+    """The last direction takes a copy of params."""
     params = network_params()
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     state = init(scale_by_armijo(LABELS), params)
     assert [leaf.shape for leaf in jax.tree.leaves(state.adam)] == [(), *shapes]
-    state = init(scale_by_armijo(LABELS, undo_steps=False), params)
-    assert [leaf.shape for leaf in jax.tree.leaves(state.adam)] == [()]
 
 
 def test_armijo_info_adds_up():
@@ -135,7 +133,12 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
     assert all(type(name) is str for name in numbers)
     assert all(type(number) is float for number in numbers.values())
     by_group = [name for name in info._fields[1:] if getattr(info, name).ndim]
-    alone = {"step_factor", "num_evaluations", "total_evaluations"}
+    alone = {
+        "step_factor",
+        "signal_fraction",
+        "num_evaluations",
+        "total_evaluations",
+    }
     assert {*numbers} - alone == {f"{x}/{y}" for x in by_group for y in info.labels}
     assert {*by_group} | alone == {*info._fields[1:]}
     for name in alone:

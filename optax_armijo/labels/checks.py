@@ -17,7 +17,7 @@ LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
 LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
 LIKE_FROZEN = {"frozen", "freeze"}  # as `optax.partition` may name them
 LABELS_ARE = "param_labels must be a pytree of labels or a function from params to one"
-NO_RATE = "there is no learning rate; max_step_size caps the step sizes"
+NO_RATE = "there is no learning rate, since step sizes are found"
 
 
 def check_are_labels(param_labels: Any) -> None:
@@ -38,8 +38,7 @@ def check_are_labels(param_labels: Any) -> None:
     is_label |= callable(param_labels) or not all_leaves([param_labels])
     if not is_label:
         raise TypeError(
-            f"{LABELS_ARE}; got {param_labels!r}. Other options are keyword arguments, "
-            "such as num_steps=1000"
+            f"{LABELS_ARE}; got {param_labels!r}. Other options are keyword arguments"
         )
 
 

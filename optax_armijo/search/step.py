@@ -13,6 +13,7 @@ from optax.tree_utils import tree_where
 
 from optax_armijo._numerics import increment
 from optax_armijo._state import ArmijoState, LastStep, LossStatistics, Move
+from optax_armijo._types import Scalar
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
@@ -37,7 +38,7 @@ def take_step(
     problem: Problem,
     state: ArmijoState,
     moments: AdamDirections | GivenDirection,
-    num_steps: int | None,
+    num_steps: Scalar | None,
 ) -> tuple[Any, ArmijoState]:
     """Measure the last step, or undo it; change the step sizes; test; move."""
     value, k, move = problem.value, moments.num_good, state.move
@@ -95,7 +96,7 @@ def take_step(
         lambda: (jnp.ones_like(value), jnp.zeros((), jnp.int32)),
     )
     sizes = factor * sizes
-    multiple = _schedule(k, signal.fraction, num_steps).astype(value.dtype)
+    multiple = _schedule(k, signal.fraction, num_steps)
     promised = multiple * jnp.sum(sizes * slope)
     shorter = shortening(promised, signal.fraction, value)
     multiple, promised = shorter * multiple, shorter * promised
@@ -169,18 +170,21 @@ def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
     return k.astype(jnp.float32) >= growth * at.astype(jnp.float32)
 
 
-def _schedule(k: jax.Array, fraction: jax.Array, num_steps: int | None) -> jax.Array:
+def _schedule(
+    k: jax.Array, fraction: jax.Array, num_steps: Scalar | None
+) -> jax.Array:
     """By what step k of the run is multiplied, f[].
 
     It rises in the first steps, since Adam's first directions are little more than the
     signs of one gradient. Where the length of the run is known, it falls to zero over
     the rest: by x ** (1 - phi), since what has no noise needs no decay.
     """
-    steps = k.astype(jnp.float32)
+    steps = k.astype(fraction.dtype)
     rising = jnp.minimum(steps / WARM_UP_STEPS, 1)
     if num_steps is None:
         return rising
-    left = (num_steps - steps + 1) / max(1, num_steps - WARM_UP_STEPS)
+    length = jnp.asarray(num_steps, steps.dtype)
+    left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
     return jnp.minimum(rising, jnp.clip(left, 0, 1) ** (1 - fraction))
 
 

@@ -33,7 +33,6 @@ OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 10  # the first full step
-# measurements, from which C counts, or a leap is due
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 OUTLIER = 3.0  # times the spread of z, to which z is limited

@@ -10,7 +10,7 @@ import pytest
 from chex import assert_trees_all_close
 from toys import init
 
-from optax_armijo import Backtracking, armijo_adam
+from optax_armijo import armijo_adam
 
 NUM_STEPS = 80
 SPOILT = 40
@@ -34,7 +34,7 @@ def states_of(grads, dtype="float32"):
 
     The step sizes are too small to change the loss, which is 1, in any digit.
     """
-    tx = armijo_adam(linesearch=Backtracking(max_step_size=1e-12))
+    tx = armijo_adam()
     grads = jnp.asarray(grads, dtype)
     params = jnp.zeros_like(grads[0])
 
@@ -43,6 +43,7 @@ def states_of(grads, dtype="float32"):
             return 1 + jnp.sum((grad * params).astype(jnp.float32))
 
         value = value_fn(params)
+        state = state._replace(step_size=jnp.full_like(state.step_size, 1e-12))
         _, state = tx.update(grad, state, params, value=value, value_fn=value_fn)
         return state, state
 

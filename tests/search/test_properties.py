@@ -14,12 +14,12 @@ from toys import LABELS, init, network_loss, network_params, run
 
 import optax_armijo
 from optax_armijo import (
-    Backtracking,
     armijo_adam,
     armijo_info,
     plasls,
     scale_by_armijo,
 )
+from optax_armijo.search.trials import C_LATER, MOST_HALVINGS, MOST_TRIALS
 
 TRAINED = {
     "armijo_adam": armijo_adam(LABELS),
@@ -42,20 +42,18 @@ def coupled_loss(params, step):
 def test_a_step_that_was_tested_satisfies_the_inequality_and_is_the_one_kept(
     name, loss_fn
 ):
-    """Of which the warm-up applies a tenth in the first step, and so on."""
+    """By .8 of what the first step promises, and by a tenth of later ones."""
     num_accepted = 0
     history = run(TRAINED[name], network_params(), loss_fn, num_steps=40)
     for step, entry in enumerate(history):
-        whole = max(10 / (step + 1), 1.0)
-        tested = jax.tree.map(lambda x, w=whole: w * x, entry.updates)
-        moved = jax.tree.map(jnp.add, entry.params, tested)
+        moved = jax.tree.map(jnp.add, entry.params, entry.updates)
         decrease = float(entry.value - loss_fn(moved, step))
         info = armijo_info(entry.state)
         predicted = float(info.predicted_decrease.sum())
         rounding = 1e-5 * max(float(entry.value), 1e-3)
         if bool(info.actual_decrease.any()) and predicted > 0:
             num_accepted += 1
-            assert decrease >= 0.6 * predicted - rounding
+            assert decrease >= C_LATER * predicted - rounding
             np.testing.assert_allclose(
                 decrease, info.actual_decrease.sum(), atol=rounding
             )
@@ -71,9 +69,8 @@ def twelve_steps():
     """Twelve steps in one compiled scan, hyper-parameters traced."""
 
     @jax.jit
-    def run_scan(c, b1, loss_fraction, params):
-        search = Backtracking(c=c, loss_fraction=loss_fraction, max_step_size=1e3)
-        tx = armijo_adam(LABELS, linesearch=search, b1=b1)
+    def run_scan(num_steps, b1, params):
+        tx = armijo_adam(LABELS, num_steps, b1=b1)
 
         def body(carry, step):
             params, state = carry
@@ -94,21 +91,18 @@ def twelve_steps():
 @settings(deadline=None, max_examples=40)
 @given(
     scale=st.floats(-3, 1).map(lambda x: 10.0**x),
-    c=st.floats(0.01, 0.9),
+    num_steps=st.integers(1, 1000),
     b1=st.floats(0.0, 0.99),
-    loss_fraction=st.floats(-3, 3).map(lambda x: 10.0**x),
     seed=st.integers(0, 99),
 )
-def test_step_sizes_are_positive_finite_and_bounded(
-    twelve_steps, scale, c, b1, loss_fraction, seed
-):
+def test_step_sizes_are_positive_and_finite(twelve_steps, scale, num_steps, b1, seed):
     params = jax.tree.map(lambda x: scale * x, network_params(seed=seed))
-    updates, info = twelve_steps(c, b1, loss_fraction, params)
-    assert info.num_evaluations[0] <= 13
+    updates, info = twelve_steps(num_steps, b1, params)
+    assert info.num_evaluations[0] <= MOST_TRIALS + MOST_HALVINGS
     # All but groups without a gradient, under a tanh that is 1 throughout.
     assert np.all((info.step_size > 0) | (info.predicted_decrease == 0))
     assert np.all(np.isfinite(info.step_size))
-    assert np.all(np.abs(info.applied_step_size) <= 1e3 * (1 + 1e-6))
+    assert np.all(np.isfinite(info.applied_step_size))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(updates))
 
 

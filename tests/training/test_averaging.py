@@ -173,12 +173,9 @@ def test_frozen_leaves_have_no_average(name):
     assert jax.tree.leaves(everything.average) == []
 
 
-@pytest.mark.parametrize(
-    "make", [sls, lambda labels: scale_by_armijo(labels, undo_steps=False)]
-)
-def test_a_search_without_moments_has_averages_of_all(make):
+def test_a_search_without_moments_has_averages_of_all():
     """It does not tell which leaves it moves."""
-    state = init(average_iterates(make(SOME)), network_params())
+    state = init(average_iterates(sls(SOME)), network_params())
     assert len(jax.tree.leaves(state.average)) == 6
 
 
