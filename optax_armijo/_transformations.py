@@ -40,10 +40,11 @@ def armijo_adam(
     what it was worth on other examples: the slope
     :math:`S = 2 (f'(w) - f'(w + u)) + s` and the curvature :math:`C = S + s`
     along it, with :math:`s = \langle g'(w + u), u \rangle`. The *signal fraction*
-    :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step sizes grow while :math:`C < \kappa S`, and shrink
-    while it is above, with :math:`\kappa = .5 + 1.3 \varphi`: without noise almost to
-    where a step stops decreasing the loss, and in noise to half of the best step. Each
-    group follows its own part of :math:`\kappa S - C`.
+    :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step
+    sizes grow while :math:`C < \kappa S`, and shrink while it is above, with
+    :math:`\kappa = .5 + 1.3 \varphi`: without noise almost to where a step stops
+    decreasing the loss, and in noise to half of the best step. Each group follows its
+    own part of :math:`\kappa S - C`.
 
     **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.

@@ -90,11 +90,11 @@ def test_a_restored_state_lies_where_params_do():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: s[1].pop("factor"), "lacks 1/factor and has nothing"),
+        (lambda s: s[1].pop("step_size"), "lacks 1/step_size and has nothing"),
         (lambda s: s[1].update(novelty=np.ones(3)), "1/novelty besides"),
         (
-            lambda s: s[1].update(group_step_size=np.ones(3, np.float16)),
-            "1/group_step_size has shape .* and float16",
+            lambda s: s[1].update(step_size=np.ones(3, np.float16)),
+            "1/step_size has shape .* and float16",
         ),
         (
             lambda s: s[1].update(label_codes=s[1]["label_codes"][::-1]),

@@ -170,9 +170,7 @@ def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
     return k.astype(jnp.float32) >= growth * at.astype(jnp.float32)
 
 
-def _schedule(
-    k: jax.Array, fraction: jax.Array, num_steps: Scalar | None
-) -> jax.Array:
+def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> jax.Array:
     """By what step k of the run is multiplied, f[].
 
     It rises in the first steps, since Adam's first directions are little more than the
