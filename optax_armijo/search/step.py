@@ -57,7 +57,8 @@ def take_step(
     is_due = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
     # If the loss is far above those before, was the last step the cause?
     excess = value - state.losses.average
-    is_far = (k > WARM_UP_STEPS) & (excess > FAR * state.losses.deviation)
+    far = FAR * state.losses.deviation + problem.tolerance
+    is_far = (k > WARM_UP_STEPS) & (excess > far)
     # A finite loss whose gradient is not may come of this batch alone: not so twice.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
@@ -89,11 +90,12 @@ def take_step(
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)
 
-    # The first step is bracketed, later ones are tested on their own mini-batch.
+    # The first step is bracketed, later ones are tested on their own mini-batch. Where
+    # nothing descends there is no first step.
     factor, num_bracketed = jax.lax.cond(
         is_first & is_good & jnp.any(sizes * slope > 0),
         lambda: bracketed(problem, along, sizes, jnp.sum(sizes * slope)),
-        lambda: (jnp.ones_like(value), jnp.zeros((), jnp.int32)),
+        lambda: ((~is_first).astype(value.dtype), jnp.zeros((), jnp.int32)),
     )
     sizes = factor * sizes
     multiple = _schedule(k, signal.fraction, num_steps)
@@ -114,7 +116,7 @@ def take_step(
     # Where momentum ascends, its test says nothing about them.
     kept = jnp.where(promised > 0, jnp.maximum(test.factor, HALF), 1)
     sizes = jnp.where(is_good, kept * sizes, state.step_size)
-    sizes = jnp.where(undoes, SHORTENED * sizes, sizes)
+    sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
     # Always true, but known only after the test: until then it may read old moments.
     is_over = test.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
@@ -163,6 +165,16 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
         average=jnp.where(k <= 1, loss, average),
         deviation=jnp.where(k <= 1, 0, deviation),
     )
+
+
+def _shortened(sizes: jax.Array, k: jax.Array) -> jax.Array:
+    """Step sizes after a step was undone: of the next step too, as the warm-up goes on.
+
+    That is the first one which is made with k batches: the one before had k - 1.
+    """
+    k = k.astype(sizes.dtype)
+    warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
+    return SHORTENED * warmed * sizes
 
 
 def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:

@@ -174,13 +174,15 @@ def with_new_groups(
     """Step sizes in proportion to the params at first, [G].
 
     A group without one, since its params or its gradients were zero, gets the step size
-    with the predicted decrease of the median group, but no more than the largest.
-    Where there is no other, that decrease is all of the loss, or 1 where it is zero.
+    with the predicted decrease of the median group, but no more than the largest,
+    unless the squares of its params overflow. Where there is no other, that decrease is
+    all of the loss, or 1 where it is zero.
     """
     grouping = problem.grouping
     leaves = grouping.trainable(problem.params)
     root = root_mean_squares(grouping, leaves, sizes.dtype)
-    root = jnp.where(jnp.isfinite(root), root, 0)
+    overflows = ~jnp.isfinite(root)
+    root = jnp.where(overflows, 0, root)
     sizes = jnp.where(is_first, root, sizes).astype(sizes.dtype)
     knows, wants = (sizes > 0) & (slope > 0), (sizes <= 0) & (slope > 0)
     num_known = jnp.sum(knows)
@@ -190,7 +192,8 @@ def with_new_groups(
     median = jnp.where(num_known > 0, median, jnp.where(loss > 0, loss, 1))
     largest = jnp.max(jnp.where(knows, sizes, 0))
     largest = jnp.where(num_known > 0, largest, jnp.finfo(sizes.dtype).max)
-    new = jnp.minimum(divide(median, slope, 0), largest)
+    new = divide(median, slope, 0)
+    new = jnp.where(overflows, new, jnp.minimum(new, largest))
     return jnp.where(wants, new, sizes).astype(sizes.dtype)
 
 

@@ -1,0 +1,343 @@
+"""What a step was worth on the next mini-batch, and what its step sizes become."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import init
+
+from optax_armijo import armijo_adam, make_train_step
+from optax_armijo._state import ArmijoState, Move, SignalStatistics, StepSizeErrors
+from optax_armijo.search.step import (
+    MEASURED_EVERY,
+    SHORTENED,
+    _is_due,
+    _schedule,
+    with_loss,
+)
+from optax_armijo.search.step_sizes import (
+    DOWN,
+    FADING,
+    FAR_TOO_SHORT,
+    KAPPA_EXACT,
+    KAPPA_NOISE,
+    KNOWN,
+    KNOWN_WELL,
+    LARGEST_NOISE,
+    LEAP,
+    LEAST_FRACTION,
+    OUTLIER,
+    OWN,
+    SIGNAL_DECAY,
+    UNIT_DECAY,
+    UP,
+    WARM_UP_STEPS,
+    Z_SPREAD_DECAY,
+    aim,
+    change_of,
+    error_of,
+    shortening,
+    with_error,
+    with_measurement,
+    with_unit,
+)
+from optax_armijo.search.trials import HALF
+
+CURVATURE = np.array([1.0, 4.0, 0.25, 2.0, 0.5, 1.5], np.float32)
+LABELS = {"first": "first", "second": "second"}
+YES = jnp.asarray(True)
+
+
+def params_like(x: Any) -> dict[str, jax.Array]:
+    return {"first": jnp.asarray(x[:2]), "second": jnp.asarray(x[2:])}
+
+
+def quadratic(params: dict[str, jax.Array], noise: jax.Array) -> jax.Array:
+    """0.5 <w, H w> + <noise, w>, a quadratic whose slope alone differs by batch."""
+    w = jnp.concatenate([params["first"], params["second"]])
+    return 0.5 * jnp.sum(CURVATURE * w * w) + jnp.sum(noise * w)
+
+
+def run(
+    noises: Any, num_steps: int | None = None
+) -> tuple[list[np.ndarray], list[ArmijoState]]:
+    """The points before each step and after the last, and the states after each."""
+    tx = armijo_adam(LABELS, num_steps)
+    step = make_train_step(quadratic, tx)
+    params = params_like(np.array([2.0, -1.0, 3.0, 1.0, -2.0, 1.0], np.float32))
+    state, points, states = tx.init(params), [], []
+    for noise in noises:
+        points.append(np.concatenate([params["first"], params["second"]]))
+        params, state, _ = step(params, state, jnp.asarray(noise))
+        states.append(jax.tree.map(np.asarray, state))
+    points.append(np.concatenate([params["first"], params["second"]]))
+    return points, states
+
+
+def statistics(number: int = 0, **averages: float) -> SignalStatistics:
+    """Statistics with these averages, in a unit of 1."""
+    state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
+    numbers = {name: jnp.float32(x) for name, x in averages.items()}
+    one = {"unit": jnp.ones(()), "weight": jnp.ones(()), "number": jnp.asarray(number)}
+    return state.signal._replace(**one, **numbers)
+
+
+def errors_of(mean: Any, number: int = 20) -> StepSizeErrors:
+    """Averages of z, of all and of each group, whose squares are all 1."""
+    mean = jnp.asarray(mean, jnp.float32)
+    return StepSizeErrors(jnp.asarray(number), mean, jnp.ones_like(mean))
+
+
+LONG = {"curvature": 10.0, "recently_predicted": 1.0}  # a step that is too long
+
+
+def test_signal_and_curvature_are_exact_on_a_quadratic() -> None:
+    """S = 2 d + s is the slope, and C = 2 (d + s) is <u, H u>, whatever the batch."""
+    rng = np.random.default_rng(0)
+    noises = rng.normal(0, 0.3, (5, 6)).astype(np.float32)
+    points, states = run(noises)
+    signals, promises, curvatures, unit = [], [], [], 0.0
+    for k in range(1, 5):
+        update = (points[k] - points[k - 1]).astype(float)
+        slope = CURVATURE * points[k - 1] + noises[k]
+        own = CURVATURE * points[k - 1] + noises[k - 1]
+        # In units of the average promise: exponential, without a bias.
+        unit = UNIT_DECAY * unit + (1 - UNIT_DECAY) * abs(own @ update)
+        scale = unit / (1 - UNIT_DECAY**k)
+        signals.append(-slope @ update / scale)
+        promises.append(-own @ update / scale)
+        multiple = float(states[k - 1].move.multiple)
+        curvatures.append(update @ (CURVATURE * update) / multiple / scale)
+        signal = states[k].signal
+        # The first measurements weigh the same.
+        assert signal.number == k and signal.measured_at == k + 1
+        assert signal.signal == pytest.approx(np.mean(signals), rel=1e-3)
+        assert signal.predicted == pytest.approx(np.mean(promises), rel=1e-3)
+    assert SIGNAL_DECAY > 1 - 1 / 5
+    # Of curvatures the last two, and then by half.
+    expected = np.mean(curvatures[:2])
+    for curvature in curvatures[2:]:
+        expected = (expected + curvature) / 2
+    assert states[-1].signal.curvature == pytest.approx(expected, rel=1e-3)
+
+
+def test_signal_fraction_of_a_known_noise() -> None:
+    """Without noise it is 1; where noise is nearly all of the gradient, near 0."""
+    _, exact = run(np.zeros((12, 6), np.float32))
+    assert exact[-1].signal.fraction == pytest.approx(1, abs=1e-3)
+    rng = np.random.default_rng(1)
+    _, noisy = run(rng.normal(0, 30, (60, 6)).astype(np.float32))
+    assert noisy[-1].signal.fraction < 0.3
+
+
+def test_first_measurements_do_not_rule_for_good() -> None:
+    """What a step promises falls by orders of magnitude, and phi follows the noise."""
+    state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
+    signal = state.signal
+    for k in range(1, 301):
+        promised, at = jnp.float32(np.exp(-k / 20)), jnp.asarray(k)
+        signal = with_unit(signal, YES, promised)
+        if _is_due(at, signal.measured_at, MEASURED_EVERY):
+            found = jnp.where(k <= 20, 0, promised)  # until then all is noise
+            numbers = {"signal": found, "curvature": found, "predicted": promised}
+            signal = with_measurement(signal, YES, **numbers, k=at)
+        assert k > 20 or signal.fraction == 0
+    assert signal.fraction > 0.5
+
+
+def test_what_is_not_finite_is_no_measurement() -> None:
+    before = statistics(3, signal=0.5, predicted=1.0, curvature=0.3)
+    numbers = {"curvature": jnp.inf, "predicted": jnp.ones(())}
+    for found in (jnp.nan, jnp.inf):
+        signal = jnp.asarray(found)
+        after = with_measurement(before, YES, signal=signal, **numbers, k=jnp.array(9))
+        chex.assert_trees_all_equal(after, before)
+
+
+def test_fraction_lies_between_zero_and_one() -> None:
+    """Also where steps promised hardly anything, or went uphill."""
+    assert statistics(0).fraction == statistics(0).raw_fraction == 1
+    for signal, predicted, raw in [
+        (0.3, 1.0, 0.3),
+        (2.0, 1.0, 1.0),
+        (-0.5, 1.0, -0.5),
+        (0.05, 0.01, 0.5),
+        (0.05, -1.0, 0.5),
+    ]:
+        found = statistics(5, signal=signal, predicted=predicted)
+        assert found.raw_fraction == pytest.approx(raw)
+        assert found.fraction == pytest.approx(max(raw, 0))
+
+
+def test_the_aim_is_half_the_best_step_in_noise_and_almost_twice_it_without() -> None:
+    for fraction, expected in [
+        (1.0, KAPPA_EXACT),
+        (0.5, 0.5 * (KAPPA_NOISE + KAPPA_EXACT) / 2),
+        (0.0, KAPPA_NOISE * LEAST_FRACTION),
+    ]:
+        found = aim(statistics(5, signal=fraction, predicted=1.0))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_error_is_that_of_the_step_without_the_schedule() -> None:
+    """Where the schedule halves a step, its p is halved and its C quartered."""
+    signal = statistics(5, signal=1.0, predicted=1.0)
+    slopes, curvatures = jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])
+    found = []
+    for multiple in (1.0, 0.5):
+        move = Move(jnp.ones(2), multiple * slopes, jnp.asarray(multiple))
+        end_slope = multiple**2 * curvatures - multiple * slopes  # s = C - S
+        found.append(error_of(move, signal, end_slope, move.multiple) / multiple)
+    expected = KAPPA_EXACT * slopes - curvatures
+    chex.assert_trees_all_close(found, [expected, expected], rtol=1e-5)
+
+
+def test_an_outlier_counts_for_three_times_the_spread() -> None:
+    bias = 1 - Z_SPREAD_DECAY**20
+    errors = errors_of(jnp.zeros(3))._replace(square=jnp.full(3, bias))
+    limited, whole = (
+        with_error(errors, YES, jnp.array([x, 0.0])).mean[0] for x in (100.0, OUTLIER)
+    )
+    assert limited == pytest.approx(whole)
+    same = with_error(errors, YES, jnp.full(2, jnp.nan))
+    chex.assert_tree_all_finite(same)
+    chex.assert_trees_all_equal(with_error(errors, ~YES, jnp.ones(2)), errors)
+
+
+def test_step_sizes_grow_while_steps_are_too_short() -> None:
+    k = jnp.asarray(20)
+    change = change_of(errors_of(jnp.ones(3)), statistics(5, **LONG), k)
+    chex.assert_trees_all_close(change, jnp.full(2, UP), rtol=1e-5)
+    too_long = errors_of(-jnp.ones(3))
+    change = change_of(too_long, statistics(5, **LONG), k)
+    chex.assert_trees_all_close(change, jnp.full(2, -DOWN), rtol=1e-5)
+    # The measured curvature has the last word, once there is one.
+    short = LONG | {"curvature": 0.03, "signal": 0.5, "predicted": 1.0}
+    kept = change_of(too_long, statistics(KNOWN, **short), k)
+    chex.assert_trees_all_close(kept, jnp.zeros(2), atol=1e-6)
+    assert np.all(change_of(too_long, statistics(KNOWN - 1, **short), k) < 0)
+
+
+def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
+    signal = statistics(5, **LONG)
+    grown = change_of(errors_of(jnp.ones(3)), signal, jnp.asarray(1000))
+    chex.assert_trees_all_close(grown, jnp.full(2, FADING / 1000), rtol=1e-5)
+    for k in (2, WARM_UP_STEPS):
+        warm = change_of(errors_of(jnp.ones(3)), signal, jnp.asarray(k))
+        chex.assert_trees_all_close(warm, jnp.zeros(2), atol=1e-6)
+
+
+def test_a_step_that_is_far_too_short_leaps() -> None:
+    """Only once that is known well, at a measurement, after the warm-up."""
+    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": 1.0}
+    k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
+    known = statistics(KNOWN_WELL, **too_short)._replace(measured_at=k)
+    chex.assert_trees_all_close(change_of(errors, known, k), jnp.full(2, LEAP))
+    for other, at in [
+        (known._replace(number=jnp.asarray(KNOWN_WELL - 1)), k),
+        (known._replace(measured_at=k - 1), k),
+        (known._replace(measured_at=jnp.asarray(9)), jnp.asarray(9)),
+        (known._replace(curvature=jnp.float32(1.5 * FAR_TOO_SHORT)), k),
+    ]:
+        assert np.all(change_of(errors, other, at) <= UP * (1 + 1e-5))
+
+
+def test_groups_part_around_their_mean() -> None:
+    errors = errors_of([0.0, 1.0, -1.0], number=1000)
+    change = change_of(errors, statistics(5, **LONG), jnp.asarray(2))
+    assert change[0] - change[1] == pytest.approx(2 * OWN, rel=1e-5)
+    assert change[0] + change[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_schedule_falls_as_far_as_noise_demands() -> None:
+    last = jnp.asarray(110)
+    assert _schedule(last, jnp.asarray(0.0), 110) == pytest.approx(0.01)
+    assert _schedule(last, jnp.asarray(0.5), 110) == pytest.approx(0.1)
+    assert _schedule(last, jnp.asarray(1.0), 110) == 1
+    assert _schedule(last, jnp.asarray(0.0), None) == 1
+    assert _schedule(jnp.asarray(1), jnp.asarray(0.0), 110) == pytest.approx(
+        1 / WARM_UP_STEPS
+    )
+    # Beyond the end nothing moves, where there is noise; a short run is all warm-up.
+    assert _schedule(jnp.asarray(111), jnp.asarray(0.5), 110) == 0
+    assert _schedule(jnp.asarray(5), jnp.asarray(0.0), 5) == pytest.approx(0.5)
+
+
+def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
+    """phi (1 - phi) p is a tenth of the loss at most, where that is positive."""
+    for promised, fraction, value in [(40.0, 0.5, 1.0), (3.0, 0.2, 2.0)]:
+        args = map(jnp.asarray, (promised, fraction, value))
+        kept = float(shortening(*args)) * promised
+        assert fraction * (1 - fraction) * kept == pytest.approx(LARGEST_NOISE * value)
+    for promised, fraction, value in [
+        (40.0, 1.0, 1.0),
+        (40.0, 0.0, 1.0),
+        (40.0, 0.5, -1.0),
+        (40.0, 0.5, 0.0),
+        (0.3, 0.5, 1.0),
+        (-40.0, 0.5, 1.0),
+    ]:
+        assert shortening(*map(jnp.asarray, (promised, fraction, value))) == 1
+
+
+def test_losses_have_an_average_and_a_deviation() -> None:
+    losses = init(armijo_adam(LABELS), params_like(np.ones(6))).losses
+    average = deviation = 0.0
+    for k, loss in enumerate([3.0, 2.0, 5.0, -1.0], 1):
+        losses = with_loss(losses, jnp.float32(loss), jnp.asarray(k))
+        excess = loss - average
+        deviation = 0.9 * deviation + 0.1 * abs(excess) if k > 1 else 0.0
+        average = average + 0.1 * excess if k > 1 else loss
+        np.testing.assert_allclose(losses, (average, deviation), rtol=1e-5)
+
+
+def test_it_finds_the_minimum_of_a_quadratic() -> None:
+    points, states = run(np.zeros((300, 6), np.float32), 300)
+    assert np.sum(CURVATURE * np.square(points[-1])) < 1e-6
+    assert np.all(np.isfinite(states[-1].step_size))
+
+
+def test_a_batch_that_is_not_finite_costs_one_step() -> None:
+    """It moves nothing, changes no moment, and step sizes stay within a half."""
+    noises = np.zeros((30, 6), np.float32)
+    noises[20, 0] = np.nan
+    points, states = run(noises)
+    assert np.all(np.isfinite(points[-1]))
+    chex.assert_trees_all_equal(points[21], points[20])
+    chex.assert_trees_all_equal(states[20].adam, states[19].adam)
+    assert np.all(states[20].step_size >= HALF * states[19].step_size)
+
+
+def test_a_step_into_overflow_is_undone() -> None:
+    """A loss that was finite before the step, and is not after it."""
+
+    def cliff(params: dict[str, jax.Array], edge: jax.Array) -> jax.Array:
+        w = jnp.concatenate([params["first"], params["second"]])
+        beyond = jnp.sum(jnp.square(w)) < edge
+        return jnp.where(beyond, jnp.inf, 1) * jnp.sum(jnp.square(w))
+
+    tx = armijo_adam(LABELS)
+    step = make_train_step(cliff, tx)
+    params = params_like(np.ones(6, np.float32))
+    state, before = init(tx, params), params
+    for _ in range(4):
+        before = jax.tree.map(jnp.copy, params)
+        params, state, _ = step(params, state, jnp.asarray(0.0))
+    sizes = np.asarray(state.step_size)
+    size = jnp.sum(jnp.square(jnp.concatenate([*params.values()])))
+    params, state, _ = step(params, state, size * 1.001)
+    chex.assert_trees_all_close(params, before, rtol=1e-5)
+    np.testing.assert_allclose(state.step_size, SHORTENED * sizes, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_it_takes_less_than_one_evaluation_a_step(noise: float) -> None:
+    """Two whenever k has grown by a fifth: some 30 in the steps 30 to 400."""
+    rng = np.random.default_rng(0)
+    _, states = run(rng.normal(0, noise, (400, 6)).astype(np.float32))
+    counts = np.diff([0, *(int(state.total_evaluations) for state in states)])
+    assert counts[29:].sum() < 60 and optax.tree.norm(states[-1].step_size) > 0
