@@ -126,7 +126,8 @@ def take_step(
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
     num_trials = jnp.where(sizes > 0, num_bracketed + test.num_trials, 0)
-    num_evaluations = (is_due | is_suspect) + num_bracketed + test.num_trials
+    num_evaluations = num_bracketed + test.num_trials
+    num_evaluations += (is_due | is_suspect).astype(num_evaluations.dtype)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         num_steps=increment(state.num_steps),

@@ -64,7 +64,7 @@ def with_measurement(
     """The averages with a measurement: all weigh the same until there are many."""
     unit = divide(old.unit, old.weight, 1)
     counts &= jnp.isfinite(signal)
-    count = old.number + counts
+    count = old.number + counts.astype(old.number.dtype)
     fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
     slow = jnp.where(counts, jnp.maximum(1 - SIGNAL_DECAY, fading), 0)
     quick = jnp.where(counts, jnp.maximum(1 - CURVATURE_DECAY, fading), 0)
@@ -110,7 +110,8 @@ def with_error(
     """The averages with z of another step, which is limited if it is an outlier."""
     error = jnp.concatenate([jnp.sum(error)[None], error])
     dtype = error.dtype
-    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** jnp.maximum(old.number, 1)
+    count = jnp.maximum(old.number, 1).astype(dtype)
+    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count
     limit = OUTLIER * jnp.sqrt(old.square / bias)
     limited = jnp.where(old.number > 2, jnp.clip(error, -limit, limit), error)
     limited = jnp.where(counts & jnp.isfinite(error), limited, 0)
@@ -119,7 +120,7 @@ def with_error(
         return x + jnp.where(counts, 1 - decay, 0) * (new - x)
 
     return StepSizeErrors(
-        number=old.number + counts,
+        number=old.number + counts.astype(old.number.dtype),
         mean=towards(old.mean, limited, Z_DECAY),
         square=towards(old.square, jnp.square(limited), Z_SPREAD_DECAY),
     )
@@ -135,10 +136,11 @@ def change_of(
     hardly: no step is shortened that it finds too short, and one that it finds far too
     short grows at once.
     """
-    count, dtype = jnp.maximum(errors.number, 1), errors.mean.dtype
+    dtype = errors.mean.dtype
+    count = jnp.maximum(errors.number, 1).astype(dtype)
     mean = errors.mean / (1 - jnp.asarray(Z_DECAY, dtype) ** count)
     square = errors.square / (1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count)
-    num_averaged = jnp.minimum(count.astype(dtype), (1 + Z_DECAY) / (1 - Z_DECAY))
+    num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
     promised = signal.recently_predicted
