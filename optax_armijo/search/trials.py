@@ -14,7 +14,8 @@ from optax_armijo.search.problem import Problem
 C_FIRST, C_LATER = 0.8, 0.1  # of the promised decrease that a step must make
 HALF, MOST_HALVINGS = 0.5, 10
 FIRST_TRIAL = 0.01  # times the root mean square of the params
-UP_LADDER, DOWN_LADDER, NARROW = 4.0, 16.0, 2.0
+UP_LADDER, DOWN_LADDER = 4.0, 16.0
+NARROW = 2.1  # the last trial is at 2 times another, but for rounding
 MOST_TRIALS = 20
 
 

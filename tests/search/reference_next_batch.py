@@ -191,7 +191,7 @@ def bracket(loss_at: Callable[[float], float], loss: float, promised: float) -> 
     """The largest factor that passes with c = .8, or 0; and how many were tried."""
     tolerance = 4 * np.finfo(float).eps * abs(loss)
     trial, passed, failed, number = 0.01, 0.0, np.inf, 0
-    while number < 20 and not (passed > 0 and failed <= 2 * passed):
+    while number < 20 and not (passed > 0 and failed <= 2.1 * passed):
         number += 1
         if loss - loss_at(trial) >= 0.8 * trial * promised - tolerance:
             passed = max(passed, trial)

@@ -331,7 +331,9 @@ def test_a_step_into_overflow_is_undone() -> None:
     size = jnp.sum(jnp.square(jnp.concatenate([*params.values()])))
     params, state, _ = step(params, state, size * 1.001)
     chex.assert_trees_all_close(params, before, rtol=1e-5)
-    np.testing.assert_allclose(state.step_size, SHORTENED * sizes, rtol=1e-6)
+    # The warm-up would have multiplied the fifth step by 5 / 4.
+    shorter = SHORTENED * 4 / 5
+    np.testing.assert_allclose(state.step_size, shorter * sizes, rtol=1e-6)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])

@@ -289,7 +289,7 @@ def test_noisy_regression(labels, options, x64):
 def test_a_small_network(num_steps, x64):
     options = {"num_steps": num_steps}
     steps = check(NETWORK, options, nonlinear(), network, rtol=1e-6)
-    assert steps[-1].loss < 0.6 * steps[0].loss
+    assert np.mean([step.loss for step in steps[-10:]]) < 0.8 * steps[0].loss
 
 
 @pytest.mark.parametrize("num_steps", [None, NUM_STEPS])
