@@ -1,5 +1,7 @@
 """Any floating dtype, alone or mixed: in each leaf's dtype, searched in float32."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,7 @@ def test_small_steps_move_params_in_float16():
     params = {"w": jnp.full(4, 0.02, jnp.float16)}
     tx = armijo_adam()
 
-    def capped(updates, state, params, **more):
+    def capped(updates, state: Any, params=None, **more):
         sizes = jnp.minimum(state.step_size, 3e-5)
         return tx.update(updates, state._replace(step_size=sizes), params, **more)
 

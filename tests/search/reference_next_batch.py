@@ -327,11 +327,11 @@ def one_step(
     sizes = dict(memory.sizes)
     if counts:
         multiple = memory.multiple if k > 11 else 1.0
-        errors = {}
+        errors = {ALL: 0.0}
         for x in groups:
             curvature = memory.raw_fraction() * memory.promised[x] + end_slopes[x]
             errors[x] = memory.aim() * memory.promised[x] - curvature / multiple
-        errors = {ALL: sum(errors.values())} | errors
+            errors[ALL] += errors[x]
         average_errors(memory, errors)
         change = changes(memory, groups, k)
         sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
