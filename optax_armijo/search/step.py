@@ -169,9 +169,9 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
 
 
 def _shortened(sizes: jax.Array, k: jax.Array) -> jax.Array:
-    """Step sizes after a step was undone: of the next step too, as the warm-up goes on.
+    """Step sizes after a step was undone, so that the next one is `SHORTENED`, [G].
 
-    That is the first one which is made with k batches: the one before had k - 1.
+    The warm-up goes on: the step that was undone was the (k - 1)th, the next is the kth.
     """
     k = k.astype(sizes.dtype)
     warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
