@@ -171,7 +171,7 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
 def _shortened(sizes: jax.Array, k: jax.Array) -> jax.Array:
     """Step sizes after a step was undone, so that the next one is `SHORTENED`, [G].
 
-    The warm-up goes on: the step that was undone was the (k - 1)th, the next is the kth.
+    The warm-up goes on: the one that was undone was the (k - 1)th, the next is the kth.
     """
     k = k.astype(sizes.dtype)
     warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
