@@ -13,6 +13,7 @@ import pytest
 from candidate import lines, main
 from next_batch import (
     HALF,
+    LARGEST_NOISE,
     MEASURED_EVERY,
     OWN,
     SIGNAL_DECAY,
@@ -24,6 +25,7 @@ from next_batch import (
     _change,
     _is_due,
     _schedule,
+    _shortening,
     _with_measurement,
     _with_unit,
     next_batch,
@@ -111,21 +113,44 @@ def test_first_measurements_do_not_rule_for_good() -> None:
 def test_step_sizes_grow_while_steps_are_too_short() -> None:
     count = jnp.asarray(20)
     errors = Errors(count, jnp.ones(3), jnp.ones(3))
-    change = _change(errors, count, jnp.ones(2), jnp.asarray(False))
+    change = _change(errors, count, jnp.asarray(False))
     chex.assert_trees_all_close(change, jnp.full(2, UP), rtol=1e-5)
     too_long = errors._replace(mean=-jnp.ones(3))
-    assert np.all(_change(too_long, count, jnp.ones(2), jnp.asarray(False)) < 0)
+    assert np.all(_change(too_long, count, jnp.asarray(False)) < 0)
     # The measured curvature has the last word.
-    kept = _change(too_long, count, jnp.ones(2), jnp.asarray(True))
+    kept = _change(too_long, count, jnp.asarray(True))
     chex.assert_trees_all_close(kept, jnp.zeros(2), atol=1e-6)
 
 
 def test_groups_part_around_their_mean() -> None:
     mean = jnp.array([0.0, 1.0, -1.0])
     errors = Errors(jnp.asarray(1000), mean, jnp.ones(3))
-    change = _change(errors, jnp.asarray(2), jnp.array([1.0, 3.0]), jnp.asarray(False))
+    change = _change(errors, jnp.asarray(2), jnp.asarray(False))
     assert change[0] - change[1] == pytest.approx(2 * OWN, rel=1e-5)
-    assert change[0] + 3 * change[1] == pytest.approx(0, abs=1e-6)
+    assert change[0] + change[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_step_promises_no_more_noise_than_a_part_of_the_loss() -> None:
+    value, promised = jnp.asarray(2.0), jnp.asarray(50.0)
+    shortened = promised * _shortening(promised, jnp.asarray(0.5), value)
+    assert 0.25 * float(shortened) == pytest.approx(LARGEST_NOISE * 2.0, rel=1e-5)
+    # Neither without noise, nor where the loss is below zero or little is promised.
+    assert _shortening(promised, jnp.asarray(1.0), value) == 1
+    assert _shortening(promised, jnp.asarray(0.5), -value) == 1
+    assert _shortening(jnp.asarray(0.1), jnp.asarray(0.5), value) == 1
+
+
+def test_an_oscillation_counts_as_no_signal() -> None:
+    """As many steps go uphill as down: their slopes cancel, whatever p was."""
+    state: Any = next_batch(LABELS).init(params_like(np.ones(6)))
+    measured, yes = state.measured, jnp.asarray(True)
+    for k in range(1, 41):
+        promised = jnp.float32((-1) ** k)
+        numbers = {"signal": promised, "curvature": promised, "predicted": promised}
+        measured = _with_unit(measured, yes, promised)
+        measured = _with_measurement(measured, yes, **numbers, k=jnp.asarray(k))
+    assert abs(measured.predicted) < 0.1
+    assert measured.raw_fraction < 0.6
 
 
 def test_schedule_falls_as_far_as_noise_demands() -> None:
