@@ -11,6 +11,9 @@ import optax
 GSPLAT = {"position": 1.6e-4, "log_scale": 5e-3, "rotation": 1e-3}
 GSPLAT |= {"colour": 2.5e-3, "opacity": 5e-2, "camera": 1e-5}
 
+# The rate of A that is common for LoRA, and how many times as high that of B is.
+LORA_RATE, LORA_PLUS_RATIO = 2e-4, 16
+
 
 def gsplat_rates(num_steps: int) -> dict[str, Any]:
     """A rate, or a schedule, for each part of a splat."""
@@ -28,6 +31,24 @@ def gsplat_adam(labels: Any, num_steps: int) -> optax.GradientTransformation:
 def adamw(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """AdamW that decays matrices alone."""
     return optax.adamw(rate, weight_decay=0.01, mask=matrices)
+
+
+def lora_plus(rate: float, num_steps: int) -> optax.GradientTransformationExtraArgs:
+    """LoRA+ (arXiv 2402.12354): AdamW at one rate for A and a higher one for B.
+
+    As in the authors' code (github.com/nikhil-ghosh-berkeley/loraplus), vectors have
+    the rate of B, and matrices outside the adapters that of A.
+    """
+
+    def scale(path: Any, update: jax.Array) -> jax.Array:
+        is_faster = update.ndim == 1 or "lora_b" in jax.tree_util.keystr(path)
+        return update * LORA_PLUS_RATIO if is_faster else update
+
+    of_a = adamw(warm_up_and_cosine(rate, num_steps))
+    scaled = optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)
+    )
+    return optax.with_extra_args_support(optax.chain(of_a, scaled))
 
 
 def matrices(params: Any) -> Any:
