@@ -33,25 +33,24 @@ def adamw(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=0.01, mask=matrices)
 
 
-def lora_plus(rate: float, num_steps: int) -> optax.GradientTransformationExtraArgs:
+def lora_plus(rate: float, num_steps: int) -> optax.GradientTransformation:
     """LoRA+ (arXiv 2402.12354): AdamW at one rate for A and a higher one for B.
 
     As in the authors' code (github.com/nikhil-ghosh-berkeley/loraplus), vectors have
     the rate of B, and matrices outside the adapters that of A.
     """
 
-    def scale(path: Any, update: jax.Array) -> jax.Array:
-        is_faster = update.ndim == 1 or "lora_b" in jax.tree_util.keystr(path)
-        return update * LORA_PLUS_RATIO if is_faster else update
+    def part(path: Any, leaf: jax.Array) -> str:
+        is_b = leaf.ndim == 1 or "lora_b" in jax.tree_util.keystr(path)
+        return "B" if is_b else "A"
 
-    of_a = adamw(warm_up_and_cosine(rate, num_steps))
-    scaled = optax.stateless(
-        lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)
-    )
-    return optax.with_extra_args_support(optax.chain(of_a, scaled))
+    rates = {"A": rate, "B": LORA_PLUS_RATIO * rate}
+    two: Any = {k: adamw(warm_up_and_cosine(x, num_steps)) for k, x in rates.items()}
+    return optax.partition(two, lambda p: jax.tree_util.tree_map_with_path(part, p))
 
 
 def matrices(params: Any) -> Any:
+    """Which leaves are matrices, or have more axes."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 

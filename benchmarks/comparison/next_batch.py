@@ -77,7 +77,6 @@ LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
 UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FIRST_GROWTH = 10  # the first step from which step sizes may grow by z
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
 KNOWN = 4  # measurements, from which step sizes may leap
 Z_DECAY, Z_SPREAD_DECAY, LEAP_DECAY = 0.5, 0.9, 0.5
@@ -88,7 +87,7 @@ OUTLIER = 3.0  # times the spread of z, to which z is limited
 C_FIRST, C_LATER = 0.8, 0.1
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
 HALF, MOST_HALVINGS = 0.5, 10
-WARM_UP = 10  # steps
+WARM_UP = 10  # steps, in which no step size grows by z either
 FAR, SHORTENED = 6.0, 0.7  # of undoing a step
 FIRST_TRIAL, UP_LADDER, DOWN_LADDER, NARROW, MOST_TRIALS = 0.01, 4.0, 16.0, 2.0, 20
 
@@ -441,7 +440,7 @@ def _change(errors: Errors, k: jax.Array, is_short: jax.Array) -> jax.Array:
     num_averaged = jnp.minimum(count.astype(dtype), (1 + Z_DECAY) / (1 - Z_DECAY))
     spread = jnp.sqrt(square / num_averaged)
     t = jnp.clip(divide(mean, spread, 0), -1, 1)
-    up = jnp.where(k > FIRST_GROWTH, jnp.minimum(UP, FADING / k), 0)
+    up = jnp.where(k > WARM_UP, jnp.minimum(UP, FADING / k), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / k))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / k)
