@@ -220,3 +220,14 @@ def test_candidate_has_a_line_for_each_task_that_has_run(
     task, number, _, cost, *sizes = found[1].split()
     assert (task, number, cost, sizes[0]) == ("heat", "1", "1.50", "0.00")
     assert [x.split()[0] for x in found[2:]] == ["mean", "median", "worst"]
+
+
+def test_fuzz_runs_the_candidate_beside_the_default(monkeypatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(candidate.fuzz, "FORMS", dict(candidate.fuzz.FORMS))
+    monkeypatch.setattr(candidate.fuzz, "main", calls.append)
+    main(["--fuzz"])
+    ((_, forms, *_),) = calls
+    made = [candidate.fuzz.FORMS[name]() for name in forms.split(",")]
+    states: list[Any] = [tx.init({"w": jnp.ones(2)}) for tx in made]
+    assert [isinstance(x, NextBatchState) for x in states] == [False, True, True]
