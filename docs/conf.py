@@ -37,7 +37,6 @@ guides/chain
 guides/accumulation
 many_devices
 guides/precision
-guides/labels
 guides/parts
 guides/frozen
 guides/scanned

@@ -2,19 +2,22 @@
 
 Run ``python examples/finetune_lora.py``: MiniLM learns the sentiment of 500 tweets, and
 only adapters of rank 8 and a classifier are trained. All other weights have neither
-gradient nor optimizer state, and no trial copies them.
+gradient nor optimizer state, and no trial copies them. ``--optimizer lora_plus`` trains
+the same by LoRA+.
 """
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from bert import BertClassifier
-from command_line import start
+from command_line import UserError, positive_number, start
 from compiling import Announced
 from display import Table
 from flax import nnx
+from rivals import LORA_PLUS_RATIO, LORA_RATE, lora_plus
 from training import evaluate, make_parser, mean_loss, parse, prepare
 
 import optax_armijo
@@ -38,33 +41,55 @@ def size_of(tree: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def main(argv: Sequence[str] | None = None) -> float:
-    """Runs the command line; returns the validation accuracy."""
+def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = make_parser(__doc__)
     parser.add_count("--rank", 8, "of the adapters")
+    names = "armijo_adam", "lora_plus"
+    text = "lora_plus is the baseline: AdamW, 10%% warm-up, cosine decay, the matrices "
+    text += f"B at {LORA_PLUS_RATIO} times the rate of A (default %(default)s)"
+    parser.add_argument("--optimizer", choices=names, default=names[0], help=text)
+    text = f"of A, of lora_plus alone (default {LORA_RATE:g})"
+    parser.add_argument("--learning-rate", type=positive_number, metavar="X", help=text)
     options = parse(parser, argv)
+    if options.optimizer == "lora_plus":
+        options.learning_rate = options.learning_rate or LORA_RATE
+    elif options.learning_rate:
+        raise UserError(f"--learning-rate: {options.optimizer} has none")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> float:
+    """Runs the command line; returns the validation accuracy."""
+    options = options_of(argv)
     job = prepare(options)
-    model = job.model
+    model, searches = job.model, options.optimizer == "armijo_adam"
     add_adapters(model, options.rank, nnx.Rngs(options.seed))
-    optimizer = nnx.Optimizer(model, optax_armijo.armijo_adam(), wrt=TRAINED)
+    tx = optax_armijo.armijo_adam()
+    if not searches:
+        tx = lora_plus(options.learning_rate, options.epochs * job.steps_per_epoch)
+    optimizer = nnx.Optimizer(model, tx, wrt=TRAINED)
 
     trained, whole = size_of(nnx.state(model, TRAINED)), size_of(nnx.state(model))
     state = size_of(nnx.state(optimizer, nnx.optimizer.OptState))
     print(f"{trained:,} of {whole:,} weights train; the state has {state:,} numbers")
-    info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
-    table = Table("epoch", "train loss", "accuracy", *info.labels)
+    opt_state = nnx.as_pure(optimizer.opt_state)
+    labels = optax_armijo.armijo_info(opt_state).labels if searches else ()
+    table = Table("epoch", "train loss", "accuracy", "log loss", *labels)
     step = Announced(make_train_step(mean_loss), "a training step")
     key = jax.random.key(options.seed)
-    accuracy = 0.0
+    scores = {}
     for epoch in range(options.epochs):
-        losses = []
+        losses, sizes = [], ()
         for batch in job.train_batches(epoch):
             key, dropout = jax.random.split(key)
-            losses.append(step(model, optimizer, batch, dropout).loss)
-        accuracy = evaluate(*nnx.split(model), job.eval_batches())["accuracy"]
-        info = optax_armijo.armijo_info(nnx.as_pure(optimizer.opt_state))
-        table.row(epoch + 1, np.mean(losses), accuracy, *info.step_size)
-    return accuracy
+            loss, _, info = step(model, optimizer, batch, dropout)
+            losses.append(loss)
+            sizes = info.step_size if info else ()
+        scores = evaluate(*nnx.split(model), job.eval_batches())
+        shown = scores["accuracy"], scores["log_loss"]
+        table.row(epoch + 1, np.mean(losses), *shown, *sizes)
+    return scores["accuracy"]
 
 
 if __name__ == "__main__":

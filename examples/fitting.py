@@ -77,6 +77,7 @@ def options_of(doc: str | None, num_steps: int, argv: Sequence[str] | None) -> A
 
 
 def save(figure: Figure, path: Path) -> None:
+    """Writes a figure, and says where."""
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=140)
     print(f"written to {path}")

@@ -11,6 +11,9 @@ import optax
 GSPLAT = {"position": 1.6e-4, "log_scale": 5e-3, "rotation": 1e-3}
 GSPLAT |= {"colour": 2.5e-3, "opacity": 5e-2, "camera": 1e-5}
 
+# The rate of A that is common for LoRA, and how many times as high that of B is.
+LORA_RATE, LORA_PLUS_RATIO = 2e-4, 16
+
 
 def gsplat_rates(num_steps: int) -> dict[str, Any]:
     """A rate, or a schedule, for each part of a splat."""
@@ -30,7 +33,24 @@ def adamw(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=0.01, mask=matrices)
 
 
+def lora_plus(rate: float, num_steps: int) -> optax.GradientTransformation:
+    """LoRA+ (arXiv 2402.12354): AdamW at one rate for A and a higher one for B.
+
+    As in the authors' code (github.com/nikhil-ghosh-berkeley/loraplus), vectors have
+    the rate of B, and matrices outside the adapters that of A.
+    """
+
+    def part(path: Any, leaf: jax.Array) -> str:
+        is_b = leaf.ndim == 1 or "lora_b" in jax.tree_util.keystr(path)
+        return "B" if is_b else "A"
+
+    rates = {"A": rate, "B": LORA_PLUS_RATIO * rate}
+    two: Any = {k: adamw(warm_up_and_cosine(x, num_steps)) for k, x in rates.items()}
+    return optax.partition(two, lambda p: jax.tree_util.tree_map_with_path(part, p))
+
+
 def matrices(params: Any) -> Any:
+    """Which leaves are matrices, or have more axes."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 

@@ -4,7 +4,8 @@
 the runs that are missing, one after another, and adds them to
 ``benchmarks/results/candidate.jsonl``. It prints how far the candidate, the default and
 AdamW's best rate are from the best of all records, in log(loss / best loss): below zero
-is better than all. Choose on development tasks; test tasks judge once.
+is better than all. Choose on development tasks; test tasks judge once. With ``--fuzz``
+it runs `fuzz.py` instead, and keeps ``benchmarks/results/fuzz-candidate.json``.
 """
 
 import argparse
@@ -21,6 +22,7 @@ FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import fuzz  # noqa: E402
 from cli import make_parser, seeds, some_of  # noqa: E402
 from methods import Method  # noqa: E402
 from next_batch import next_batch  # noqa: E402
@@ -40,6 +42,8 @@ CANDIDATE = Method(
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
+    if arguments.fuzz:
+        return run_fuzz()
     tasks = [x for name in arguments.tasks for x in LISTS.get(name, [name])]
     prices = json.loads((RECORDS / "prices.json").read_text())
     made = {(x["task"], x["seed"]) for x in records()}
@@ -62,7 +66,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "names of tasks or of their lists, default: development"
     add("--tasks", type=tasks, default=["development"], metavar="A,B", help=text)
     add("--seeds", type=seeds, default=[0], metavar="0,1", help="default: 0")
+    add("--fuzz", action="store_true", help="run small hard problems in place of tasks")
     return parser.parse_args(argv)
+
+
+def run_fuzz() -> None:
+    """The default and the candidate, without and with the length of the run."""
+    fuzz.FORMS["next_batch"] = next_batch
+    fuzz.FORMS["next_batch-500"] = lambda: next_batch(num_steps=500)
+    forms = ["--forms", "armijo_adam,next_batch,next_batch-500"]
+    precisions = ["--precisions", "float32,bfloat16"]
+    fuzz.main([*forms, *precisions, "--record", "fuzz-candidate"])
 
 
 def records() -> list[Record]:

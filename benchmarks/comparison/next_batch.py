@@ -25,7 +25,16 @@ Without noise (phi = 1) Adam is fastest close to where a step stops decreasing t
 C = 2 S. In noise half of the best step is better than the best step: its noise stays in
 the params. Each step changes the logarithm of all step sizes by at most `UP` or `DOWN`,
 in proportion to the t-statistic of the sum of z, and that of one group relative to
-their mean by at most `OWN`, in proportion to that of its own z.
+their mean by at most `OWN`, in proportion to that of its own z. Steps uphill, where
+momentum overshoots, count as well: a group that swings has as many of them as others.
+
+**A single mini-batch** may promise far more than others, up to several times its loss,
+where large steps once ruined a pretrained network. So a step is shortened until
+
+    phi (1 - phi) p <= LARGEST_NOISE f(w).
+
+Without noise nothing is shortened, nor where hardly any promise is true. As with the
+schedule, z is that of the step without it.
 
 **Armijo's test** on the step's own mini-batch keeps out what goes wrong at once: a step
 must decrease its loss by `C_LATER` times what it promises, or is halved until it does.
@@ -68,16 +77,17 @@ LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
 UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FIRST_GROWTH = 10  # the first step from which step sizes may grow by z
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
 KNOWN = 4  # measurements, from which step sizes may leap
 Z_DECAY, Z_SPREAD_DECAY, LEAP_DECAY = 0.5, 0.9, 0.5
 SIGNAL_DECAY, UNIT_DECAY = 0.9, 0.9
+LEAST_PREDICTED = 0.1  # in units of the average |p|, that S is divided by
+LARGEST_NOISE = 0.1  # of the loss, that a step may promise
 OUTLIER = 3.0  # times the spread of z, to which z is limited
 C_FIRST, C_LATER = 0.8, 0.1
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
 HALF, MOST_HALVINGS = 0.5, 10
-WARM_UP = 10  # steps
+WARM_UP = 10  # steps, in which no step size grows by z either
 FAR, SHORTENED = 6.0, 0.7  # of undoing a step
 FIRST_TRIAL, UP_LADDER, DOWN_LADDER, NARROW, MOST_TRIALS = 0.01, 4.0, 16.0, 2.0, 20
 
@@ -124,8 +134,12 @@ class Measured(NamedTuple):
 
     @property
     def raw_fraction(self) -> jax.Array:
-        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]"""
-        return jnp.clip(divide(self.signal, self.predicted, 1), -1, 1)
+        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]
+
+        p may be small or negative, where steps go uphill as often as down.
+        """
+        ratio = self.signal / jnp.maximum(self.predicted, LEAST_PREDICTED)
+        return jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
 
     @property
     def fraction(self) -> jax.Array:
@@ -251,7 +265,7 @@ def take_step(
     last = adam.last_direction()
     end_slope = -adam.scale * move.step_size * problem.slopes(last)  # s, [G]
     predicted = jnp.sum(move.predicted)
-    counts = is_good & moved & (predicted > 0)
+    counts = is_good & moved  # steps uphill, too: an oscillation has as many
     excess = value - state.losses.average
     is_far = (k > WARM_UP) & (excess > FAR * state.losses.deviation)
     is_suspect = moved & (is_far | ~jnp.isfinite(value))
@@ -292,8 +306,10 @@ def take_step(
     is_short = (measured.number >= 2) & (measured.curvature < limit)
     is_far_too_short = measured.curvature < FAR_TOO_SHORT * recently
     is_leap = (measured.number >= KNOWN) & is_far_too_short
-    change = _change(errors, k, jnp.abs(move.predicted), is_short)
-    change = jnp.where(is_leap & (measured.at == k), LEAP, change)
+    change = _change(errors, k, is_short)
+    # In the warm-up steps are short on purpose, and a curvature near 0 is noise.
+    is_leap &= (k > WARM_UP) & (measured.at == k)
+    change = jnp.where(is_leap, LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = _with_new_groups(problem, sizes, slope, is_first)
 
@@ -306,6 +322,8 @@ def take_step(
     sizes = factor * sizes
     multiple = _schedule(k, fraction, num_steps).astype(value.dtype)
     promised = multiple * jnp.sum(sizes * slope)
+    shortening = _shortening(promised, fraction, value)
+    multiple, promised = shortening * multiple, shortening * promised
     tests = is_good & _is_due(k, state.tested_at, TESTED_EVERY) & (promised != 0)
     factor, accepted, num_tests = jax.lax.cond(
         tests,
@@ -413,9 +431,7 @@ def _with_error(old: Errors, counts: jax.Array, error: jax.Array) -> Errors:
     )
 
 
-def _change(
-    errors: Errors, k: jax.Array, weight: jax.Array, is_short: jax.Array
-) -> jax.Array:
+def _change(errors: Errors, k: jax.Array, is_short: jax.Array) -> jax.Array:
     """The change of the logarithms of the step sizes, [G]."""
     count, dtype = jnp.maximum(errors.number, 1), errors.mean.dtype
     k = k.astype(dtype)
@@ -424,11 +440,11 @@ def _change(
     num_averaged = jnp.minimum(count.astype(dtype), (1 + Z_DECAY) / (1 - Z_DECAY))
     spread = jnp.sqrt(square / num_averaged)
     t = jnp.clip(divide(mean, spread, 0), -1, 1)
-    up = jnp.where(k > FIRST_GROWTH, jnp.minimum(UP, FADING / k), 0)
+    up = jnp.where(k > WARM_UP, jnp.minimum(UP, FADING / k), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / k))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / k)
-    return of_all + own - divide(jnp.sum(weight * own), jnp.sum(weight), 0)
+    return of_all + own - jnp.mean(own)
 
 
 def _with_new_groups(
@@ -501,6 +517,14 @@ def _backtracked(
     one = jnp.ones_like(predicted)
     start = (one, jnp.zeros((), jnp.bool_), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(goes_on, body, start)
+
+
+def _shortening(
+    promised: jax.Array, fraction: jax.Array, value: jax.Array
+) -> jax.Array:
+    """What a step is multiplied by for `LARGEST_NOISE`, f[]; 1 for a loss below 0."""
+    noise, most = fraction * (1 - fraction) * promised, LARGEST_NOISE * value
+    return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)
 
 
 def _schedule(k: jax.Array, fraction: jax.Array, num_steps: int | None) -> jax.Array:

@@ -67,6 +67,8 @@ def test_what_is_wrong_with_rows_or_model_is_one_line(
         (finetune_bert, "--resume --overwrite", "not allowed with argument --resume"),
         (finetune_bert, f"--output-dir {MAIN}", "--output-dir"),
         (finetune_lora, "--rank 0", "--rank: '0' is not an integer >= 1"),
+        (finetune_lora, "--optimizer adamw", "--optimizer: invalid choice: 'adamw'"),
+        (finetune_lora, "--learning-rate 1e-3", "--learning-rate: armijo_adam has"),
         (finetune_sharded, "--num-processes 2", "--process-id go together"),
         (finetune_sharded, "--process-id -1", "'-1' is not an integer >= 0"),
         (trial, "--seeds 0", "argument --seeds: '0' is not an integer >= 1"),
@@ -172,6 +174,7 @@ def test_help_lists_the_defaults(program, capsys):
             "default 500",
         ),
         finetune_bert: ("default 5)", "default minilm", "default armijo_adam"),
+        finetune_lora: ("default 8)", "default armijo_adam", "default 0.0002"),
     }
     for text in expected.get(program, ()):
         assert text in printed
@@ -182,6 +185,13 @@ def test_defaults_are_the_small_protocol():
     assert (default.task, default.model) == ("tweets", "minilm")
     assert (default.train_size, default.epochs) == (500, 5)
     assert (default.optimizer, default.groups) == ("armijo_adam", "layer")
+
+
+def test_lora_plus_alone_has_a_rate():
+    options = finetune_lora.options_of([])
+    assert (options.rank, options.learning_rate) == (8, None)
+    options = finetune_lora.options_of(["--optimizer", "lora_plus"])
+    assert options.learning_rate == 2e-4
 
 
 def test_adamw_begins_at_the_rate_that_a_trial_compares_with():

@@ -64,6 +64,11 @@ def test_lora_trains_adapters_and_head_alone(capsys):
     (header, *epochs) = rows(capsys, "epoch")
     assert header[-3:] == ["layer_0", "layer_1", "output"], "the embeddings rest"
     assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
+    rival = ["--optimizer", "lora_plus", "--learning-rate", "2e-3"]
+    assert 0.0 <= finetune_lora.main([*argv, *rival]) <= 1.0
+    (header, *epochs) = rows(capsys, "epoch")
+    assert header[-2:] == ["log", "loss"], "no step sizes"
+    assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
 
 
 def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
