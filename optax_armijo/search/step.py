@@ -26,7 +26,7 @@ from optax_armijo.search.step_sizes import (
     with_new_groups,
     with_unit,
 )
-from optax_armijo.search.trials import HALF, backtracked, bracketed, untested
+from optax_armijo.search.trials import HALF, tested, untested
 
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
@@ -54,7 +54,7 @@ def take_step(
     counts = is_good & moved  # steps uphill, too: an oscillation has as many
     # The next measurement may be far off, so that a spoilt one would rule until then.
     measures = counts & (moments.scale >= 1)
-    is_due = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
+    must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
     # If the loss is far above those before, was the last step the cause?
     excess = value - state.losses.average
     far = FAR * state.losses.deviation + problem.tolerance
@@ -64,7 +64,7 @@ def take_step(
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
     before = jax.lax.cond(
-        is_due | is_suspect,
+        must_measure | is_suspect,
         lambda: problem.loss_after(-move.step_size, last),
         lambda: value,
     )
@@ -74,11 +74,12 @@ def take_step(
     decrease = before - value  # d
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
-        measures & (is_due | is_suspect) & jnp.isfinite(before),
+        measures & (must_measure | is_suspect) & jnp.isfinite(before),
         signal=2 * decrease + jnp.sum(end_slope),
         curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
         predicted=predicted,
-        k=k,
+        # After a step that made it worse, the next is measured, too.
+        k=jnp.where(decrease < -problem.tolerance, state.signal.measured_at, k),
     )
 
     # Were the step sizes too short or too long? z is that of the step without the
@@ -92,29 +93,26 @@ def take_step(
 
     # The first step is bracketed, later ones are tested on their own mini-batch. Where
     # nothing descends there is no first step.
-    factor, num_bracketed = jax.lax.cond(
-        is_first & is_good & jnp.any(sizes * slope > 0),
-        lambda: bracketed(problem, along, sizes, jnp.sum(sizes * slope)),
-        lambda: ((~is_first).astype(value.dtype), jnp.zeros((), jnp.int32)),
-    )
-    sizes = factor * sizes
     multiple = _schedule(k, signal.fraction, num_steps)
     promised = multiple * jnp.sum(sizes * slope)
-    shorter = shortening(promised, signal.fraction, value)
-    multiple, promised = shorter * multiple, shorter * promised
-    tests = is_good & _is_due(k, state.tested_at, TESTED_EVERY) & (promised != 0)
+    multiple *= shortening(promised, signal.fraction, value)
+    is_due = _is_due(k, state.tested_at, TESTED_EVERY)
+    tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
     test = jax.lax.cond(
         tests,
-        lambda: backtracked(problem, along, multiple * sizes, promised),
+        lambda: tested(problem, along, jnp.where(is_first, 1, multiple) * sizes, is_first),
         lambda: untested(problem),
     )
+    found = jnp.where(tests | ~is_first, test.passed, 0)
+    sizes = jnp.where(is_first, found, 1) * sizes
     # Where no trial passes, the last one is applied if it does not raise the loss.
-    moves = is_good & (test.accepted | (test.loss <= value))
-    applied = jnp.where(moves, test.factor, 0) * multiple * sizes
+    factor = jnp.where(is_first, 1, test.factor)
+    moves = is_good & ((found > 0) | (~is_first & (test.loss <= value)))
+    applied = jnp.where(moves, factor, 0) * multiple * sizes
 
     # One mini-batch may shorten its own step at will, but step sizes by half at most.
     # Where momentum ascends, its test says nothing about them.
-    kept = jnp.where(promised > 0, jnp.maximum(test.factor, HALF), 1)
+    kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
     sizes = jnp.where(is_good, kept * sizes, state.step_size)
     sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
     # Always true, but known only after the test: until then it may read old moments.
@@ -125,9 +123,10 @@ def take_step(
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
-    num_trials = jnp.where(sizes > 0, num_bracketed + test.num_trials, 0)
-    num_evaluations = num_bracketed + test.num_trials
-    num_evaluations += (is_due | is_suspect).astype(num_evaluations.dtype)
+    num_trials = jnp.where(sizes > 0, test.num_trials, 0)
+    measured = (must_measure | is_suspect).astype(test.num_trials.dtype)
+    num_evaluations = test.num_trials + measured
+    passes = tests & (test.passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         num_steps=increment(state.num_steps),
@@ -138,19 +137,20 @@ def take_step(
         signal=signal,
         errors=errors,
         losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
-        tested_at=jnp.where(tests, k, state.tested_at),
+        # One that failed is followed by another.
+        tested_at=jnp.where(tests & (is_first | (factor == 1)), k, state.tested_at),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
             applied_step_size=moved_by,
             searched=tests & (sizes > 0),
-            accepted=tests & test.accepted & (sizes > 0),
+            accepted=passes & (sizes > 0),
             num_trials=num_trials,
             predicted_decrease=by_group,
             actual_decrease=jnp.where(
-                tests & test.accepted, _shares(by_group, value - test.loss), 0
+                passes & ~is_first, _shares(by_group, value - test.loss), 0
             ),
-            step_factor=test.factor,
+            step_factor=factor,
             num_evaluations=num_evaluations,
         ),
     )
