@@ -61,6 +61,7 @@ class Move(NamedTuple):
     step_size: jax.Array
     predicted: jax.Array
     multiple: jax.Array
+    value: jax.Array
 
 
 class SignalStatistics(NamedTuple):
@@ -88,6 +89,10 @@ class SignalStatistics(NamedTuple):
     curvature: jax.Array
     recently_predicted: jax.Array
     measured_at: jax.Array
+    fall: jax.Array
+    slope: jax.Array
+    promised: jax.Array
+    most: jax.Array
 
     @property
     def raw_fraction(self) -> jax.Array:
@@ -96,7 +101,8 @@ class SignalStatistics(NamedTuple):
         p may be small or negative, where steps go uphill as often as down.
         """
         ratio = self.signal / jnp.maximum(self.predicted, LEAST_PREDICTED)
-        return jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
+        found = jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
+        return jnp.minimum(found, self.most)
 
     @property
     def fraction(self) -> jax.Array:

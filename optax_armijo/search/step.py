@@ -22,6 +22,7 @@ from optax_armijo.search.step_sizes import (
     error_of,
     shortening,
     with_error,
+    with_fall,
     with_measurement,
     with_new_groups,
     with_unit,
@@ -73,7 +74,14 @@ def take_step(
     is_good &= ~undoes
     decrease = before - value  # d
     signal = with_measurement(
-        with_unit(state.signal, counts, predicted),
+        with_fall(
+            with_unit(state.signal, counts, predicted),
+            measures,
+            move.value - value,
+            jnp.sum(end_slope),
+            predicted,
+            state.losses.deviation,
+        ),
         measures & (must_measure | is_suspect) & jnp.isfinite(before),
         signal=2 * decrease + jnp.sum(end_slope),
         curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
@@ -119,7 +127,7 @@ def take_step(
     is_over = test.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
-    made = Move(applied, moments.scale * by_group, multiple)
+    made = Move(applied, moments.scale * by_group, multiple, value)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)

@@ -52,6 +52,24 @@ def with_unit(
     )
 
 
+FALL_DECAY = 0.97
+FALL_ERRORS = 5.0
+
+
+def with_fall(old, counts, fall, slope, predicted, deviation):
+    def towards(x: jax.Array, new: Any) -> jax.Array:
+        return jnp.where(counts & jnp.isfinite(fall), x + (1 - FALL_DECAY) * (new - x), x)
+
+    new = old._replace(
+        fall=towards(old.fall, fall),
+        slope=towards(old.slope, slope),
+        promised=towards(old.promised, predicted),
+    )
+    most = 2 * new.fall + new.slope + FALL_ERRORS * (1 - FALL_DECAY) * deviation
+    most = jnp.where(new.promised > 0, divide(most, new.promised, 1), 1)
+    return new._replace(most=jnp.clip(most, -1, 1))
+
+
 def with_measurement(
     old: SignalStatistics,
     counts: jax.Array,

@@ -291,6 +291,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             step_size=zeros(dtype, num_groups),
             predicted=zeros(dtype, num_groups),
             multiple=jnp.ones((), dtype),
+            value=zeros(dtype),
         ),
         signal=SignalStatistics(
             unit=zeros(dtype),
@@ -301,6 +302,10 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             curvature=zeros(dtype),
             recently_predicted=zeros(dtype),
             measured_at=count(),
+            fall=zeros(dtype),
+            slope=zeros(dtype),
+            promised=zeros(dtype),
+            most=jnp.ones((), dtype),
         ),
         errors=StepSizeErrors(
             number=count(),
