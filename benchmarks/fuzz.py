@@ -148,21 +148,20 @@ def behind_adam() -> optax.GradientTransformation:
     return optax.chain(widened(adam), optax.scale(-1.0), oa.scale_by_armijo())
 
 
-FORMS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "armijo_adam": oa.armijo_adam,
-    "loss_fraction=None": lambda: oa.armijo_adam(
-        linesearch=oa.Backtracking(loss_fraction=None)
-    ),
-    "one_group": lambda: oa.armijo_adam(oa.one_group),
-    "armijo_adamw": oa.armijo_adamw,
-    "scale_by_armijo": behind_adam,
-    "adamsls": oa.adamsls,
-    "plasls": lambda: oa.plasls(oa.by_layer),
-    "salsa": oa.salsa,
-    "kensls": oa.kensls,
-    "sls": oa.sls,
-    "amsgrad_sls": oa.amsgrad_sls,
-    "ponos": oa.ponos,
+# From the number of steps of a run.
+FORMS: dict[str, Callable[[int], optax.GradientTransformation]] = {
+    "armijo_adam": lambda _: oa.armijo_adam(),
+    "num_steps": lambda num_steps: oa.armijo_adam(num_steps=num_steps),
+    "one_group": lambda _: oa.armijo_adam(oa.one_group),
+    "armijo_adamw": lambda _: oa.armijo_adamw(),
+    "scale_by_armijo": lambda _: behind_adam(),
+    "adamsls": lambda _: oa.adamsls(),
+    "plasls": lambda _: oa.plasls(oa.by_layer),
+    "salsa": lambda _: oa.salsa(),
+    "kensls": lambda _: oa.kensls(),
+    "sls": lambda _: oa.sls(),
+    "amsgrad_sls": lambda _: oa.amsgrad_sls(),
+    "ponos": lambda _: oa.ponos(),
 }
 
 
@@ -381,8 +380,8 @@ def print_tables(
 
             add("best of four Adams", best)
             for form in options.forms:
-                make = FORMS[form]
-                add(form, program(lambda _: make(), precision, options)(0))  # noqa: B023
+                tx = FORMS[form](options.steps)
+                add(form, program(lambda _: tx, precision, options)(0))  # noqa: B023
                 progress.advance(task)
             console.print(table)
     jax.config.update("jax_enable_x64", False)

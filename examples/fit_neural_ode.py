@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from perceptron import network, output, with_constants
 from rivals import adamw, warm_up_and_cosine
 
-from optax_armijo import Backtracking, armijo_adam, by_layer
+from optax_armijo import armijo_adam, by_layer
 
 TRUE_SWING = {"drag": 0.3, "stiffness": 20.0}
 BEGIN = {"drag": 1.0, "stiffness": 10.0}
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         TRUE_SWING,
     )
     optimizers = {
-        OURS: armijo_adam(by_layer, linesearch=Backtracking(loss_fraction=None)),
+        OURS: armijo_adam(by_layer, options.steps),
         USUAL: optax.adabelief(rates[USUAL]),
         SWEPT: adamw(rates[SWEPT]),
     }

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from perceptron import network, output, with_constants
 from rivals import adamw, warm_up_and_cosine
 
-from optax_armijo import Backtracking, armijo_adam, by_layer
+from optax_armijo import armijo_adam, by_layer
 
 TRUE_HEAT = {"diffusivity": 0.1, "source": 20.0}
 BEGIN = {"diffusivity": 0.3, "source": 8.0}
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     problem = Problem(init, loss, draw_batch, score, TRUE_HEAT)
     optimizers = {
-        OURS: armijo_adam(by_layer, linesearch=Backtracking(loss_fraction=None)),
+        OURS: armijo_adam(by_layer, options.steps),
         USUAL: optax.adam(rates[USUAL]),
         SWEPT: adamw(rates[SWEPT]),
     }

@@ -99,9 +99,9 @@ def main(argv: Sequence[str] | None = None) -> float:
     if (size := options.batch_size) > len(train):
         raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
 
-    # No learning rate. From random weights, the Polyak bound is not needed.
-    linesearch = optax_armijo.Backtracking(loss_fraction=None)
-    network, tx = Network(), optax_armijo.armijo_adam(linesearch=linesearch)
+    # No learning rate.
+    num_steps = options.epochs * (len(train) // size)
+    network, tx = Network(), optax_armijo.armijo_adam(num_steps=num_steps)
     variables = network.init(jax.random.key(options.seed), images[:1], train=False)
     state = TrainState.create(apply_fn=network.apply, tx=tx, **variables)
     labels = optax_armijo.armijo_info(state.opt_state).labels  # a step size each

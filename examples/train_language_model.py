@@ -97,9 +97,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     places = np.linspace(0, len(validation) - CONTEXT - 1, NUM_TESTED, dtype=int)
     tested = windows_at(validation, places)
     model = LanguageModel(options.width, options.layers, nnx.Rngs(options.seed))
-    # From random weights, the Polyak bound is not needed.
-    linesearch = optax_armijo.Backtracking(loss_fraction=None)
-    tx = optax_armijo.armijo_adam(linesearch=linesearch)
+    tx = optax_armijo.armijo_adam(num_steps=options.steps)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     step = Announced(make_train_step(bits_per_byte), "a training step")
     validate = nnx.jit(bits_per_byte)

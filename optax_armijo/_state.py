@@ -56,6 +56,7 @@ class Move(NamedTuple):
       step_size: that the groups moved by, 0 if it was undone.  # f[G]
       predicted: decrease on its own mini-batch, by group.  # f[G]
       multiple: of the schedule, which step sizes were multiplied by.  # f[]
+      value: the loss before it.  # f[]
     """
 
     step_size: jax.Array
@@ -79,6 +80,10 @@ class SignalStatistics(NamedTuple):
       curvature: C along a step without the schedule, over fewer steps.  # f[]
       recently_predicted: p, over as few.  # f[]
       measured_at: k at the last measurement.  # i32[]
+      fall: of the loss from a mini-batch to the next, over all steps.  # f[]
+      end_slope: s, the slope along a step at its end, over all.  # f[]
+      promised: p, over all.  # f[]
+      most: what phi can be in view of these.  # f[]
     """
 
     unit: jax.Array
@@ -90,7 +95,7 @@ class SignalStatistics(NamedTuple):
     recently_predicted: jax.Array
     measured_at: jax.Array
     fall: jax.Array
-    slope: jax.Array
+    end_slope: jax.Array
     promised: jax.Array
     most: jax.Array
 

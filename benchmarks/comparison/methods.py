@@ -14,7 +14,7 @@ from optax import contrib
 from rivals import adamw, gsplat_adam, warm_up_and_cosine
 from schedule_free_plus import schedule_free_plus, schedule_free_plus_eval_params
 
-from optax_armijo import Backtracking, adamsls, armijo_adam, one_group, plasls, salsa
+from optax_armijo import adamsls, armijo_adam, one_group, plasls, salsa
 
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
 CONSTANT = "adamw_constant"
@@ -75,14 +75,13 @@ def num_zoom_steps(opt_state: Any) -> int:
 
 
 METHODS = {
-    # Ours: the default, one step size for all, and what training from scratch takes.
+    # Ours: the default, where the length of the run is known, one step size for all.
     "armijo_adam": Method(lambda *_: armijo_adam(), "`armijo_adam()`"),
+    "armijo_adam-num_steps": Method(
+        lambda _, steps: armijo_adam(num_steps=steps), "`armijo_adam(num_steps=...)`"
+    ),
     "armijo_adam-one": Method(
         lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`"
-    ),
-    "armijo_adam-scratch": Method(
-        lambda *_: armijo_adam(linesearch=Backtracking(loss_fraction=None)),
-        "`armijo_adam`, `loss_fraction=None`",
     ),
     # The field's line searches, as published.
     "salsa": Method(lambda *_: salsa(), "SaLSA"),

@@ -77,17 +77,16 @@ def take_step(
         with_fall(
             with_unit(state.signal, counts, predicted),
             measures,
-            move.value - value,
-            jnp.sum(end_slope),
-            predicted,
-            state.losses.deviation,
+            fall=move.value - value,
+            end_slope=jnp.sum(end_slope),
+            predicted=predicted,
+            deviation=state.losses.deviation,
         ),
         measures & (must_measure | is_suspect) & jnp.isfinite(before),
         signal=2 * decrease + jnp.sum(end_slope),
         curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
         predicted=predicted,
-        # After a step that made it worse, the next is measured, too.
-        k=jnp.where(decrease < -problem.tolerance, state.signal.measured_at, k),
+        k=k,
     )
 
     # Were the step sizes too short or too long? z is that of the step without the
@@ -108,7 +107,9 @@ def take_step(
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
     test = jax.lax.cond(
         tests,
-        lambda: tested(problem, along, jnp.where(is_first, 1, multiple) * sizes, is_first),
+        lambda: tested(
+            problem, along, jnp.where(is_first, 1, multiple) * sizes, is_first
+        ),
         lambda: untested(problem),
     )
     found = jnp.where(tests | ~is_first, test.passed, 0)
@@ -145,8 +146,8 @@ def take_step(
         signal=signal,
         errors=errors,
         losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
-        # One that failed is followed by another.
-        tested_at=jnp.where(tests & (is_first | (factor == 1)), k, state.tested_at),
+        # The step after one that was undone is tested.
+        tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(

@@ -25,7 +25,7 @@ from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
-KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.8  # of C / S, without signal and without noise
+KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
 LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
 UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
@@ -35,6 +35,8 @@ KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 10  # the first full step
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
+FALL_DECAY = 0.9
+FALL_ERRORS = 2.5  # mean deviations of the loss, that its average fall may be off by
 OUTLIER = 3.0  # times the spread of z, to which z is limited
 LARGEST_NOISE = 0.1  # of the loss, that a step may promise
 
@@ -52,20 +54,34 @@ def with_unit(
     )
 
 
-FALL_DECAY = 0.97
-FALL_ERRORS = 5.0
+def with_fall(
+    old: SignalStatistics,
+    counts: jax.Array,
+    *,
+    fall: jax.Array,
+    end_slope: jax.Array,
+    predicted: jax.Array,
+    deviation: jax.Array,
+) -> SignalStatistics:
+    r"""The sums of all steps, and what phi can be at most in view of them.
 
+    Measurements are few, and those of the largest steps rule. But over all steps d adds
+    up to the fall of the loss, which costs no evaluation:
+    :math:`\sum S = 2 \sum d + \sum s`. The noise of single losses cancels, but for that
+    of the first and the last, so that where steps promise more than this noise, a loss
+    that does not fall gives them away.
+    """
 
-def with_fall(old, counts, fall, slope, predicted, deviation):
     def towards(x: jax.Array, new: Any) -> jax.Array:
-        return jnp.where(counts & jnp.isfinite(fall), x + (1 - FALL_DECAY) * (new - x), x)
+        return jnp.where(counts, x + (1 - FALL_DECAY) * (new - x), x)
 
     new = old._replace(
         fall=towards(old.fall, fall),
-        slope=towards(old.slope, slope),
+        end_slope=towards(old.end_slope, end_slope),
         promised=towards(old.promised, predicted),
     )
-    most = 2 * new.fall + new.slope + FALL_ERRORS * (1 - FALL_DECAY) * deviation
+    error = FALL_ERRORS * (1 - FALL_DECAY) * 2 * deviation
+    most = 2 * new.fall + new.end_slope + error
     most = jnp.where(new.promised > 0, divide(most, new.promised, 1), 1)
     return new._replace(most=jnp.clip(most, -1, 1))
 
@@ -193,9 +209,10 @@ def with_new_groups(
 ) -> jax.Array:
     """Step sizes in proportion to the params at first, [G].
 
-    A group without one, since its params or its gradients were zero, gets the step size
-    with the predicted decrease of the median group, but no more than the largest,
-    unless the squares of its params overflow. Where there is no other, that decrease is
+    A group waits while its direction ascends. One without a step size since its params
+    or its gradients were zero gets that with the predicted decrease of the median
+    group, but no more than the largest, unless the squares of its params overflow; the
+    largest where no other descends. Where there is no other at all, that decrease is
     all of the loss, or 1 where it is zero.
     """
     grouping = problem.grouping
@@ -211,9 +228,9 @@ def with_new_groups(
     median = ordered[jnp.maximum(num_known - 1, 0) // 2]
     loss = jnp.abs(problem.value)
     median = jnp.where(num_known > 0, median, jnp.where(loss > 0, loss, 1))
-    largest = jnp.max(jnp.where(knows, sizes, 0))
-    largest = jnp.where(num_known > 0, largest, jnp.finfo(sizes.dtype).max)
-    new = divide(median, slope, 0)
+    largest = jnp.max(sizes)
+    new = jnp.where((num_known > 0) | (largest <= 0), divide(median, slope, 0), largest)
+    largest = jnp.where(largest > 0, largest, jnp.finfo(sizes.dtype).max)
     new = jnp.where(overflows, new, jnp.minimum(new, largest))
     return jnp.where(wants, new, sizes).astype(sizes.dtype)
 

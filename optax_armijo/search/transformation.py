@@ -303,7 +303,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             recently_predicted=zeros(dtype),
             measured_at=count(),
             fall=zeros(dtype),
-            slope=zeros(dtype),
+            end_slope=zeros(dtype),
             promised=zeros(dtype),
             most=jnp.ones((), dtype),
         ),
