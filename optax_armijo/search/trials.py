@@ -48,11 +48,11 @@ def tested(
 ) -> Trials:
     """Tries a step: the first of a run is bracketed, a later one backtracks.
 
-    The first one is the largest that passes with `C_FIRST`, within a factor of two, from
-    a small part of ``sizes`` on. A later one is halved until it passes with `C_LATER`.
-    Where its momentum ascends on this mini-batch, the loss may rise by (2 - c) times
-    what the slope says. A step that leaves the loss exactly as it was passes, since it
-    may have been rounded away.
+    The first one is the largest that passes with `C_FIRST`, within a factor of two; its
+    first trial is a small part of ``sizes``. A later one is halved until it passes with
+    `C_LATER`. Where its momentum ascends on this mini-batch, the loss may rise by
+    (2 - c) times what the slope says. A step that leaves the loss exactly as it was
+    passes, since it may have been rounded away.
     """
     predicted = jnp.sum(sizes * problem.slopes(along))
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
