@@ -83,7 +83,7 @@ def with_fall(
     error = FALL_ERRORS * (1 - FALL_DECAY) * 2 * deviation
     most = 2 * new.fall + new.end_slope + error
     most = jnp.where(new.promised > 0, divide(most, new.promised, 1), 1)
-    return new._replace(most=jnp.clip(most, -1, 1))
+    return new._replace(most=jnp.where(counts, jnp.clip(most, 0, 1), old.most))
 
 
 def with_measurement(

@@ -63,6 +63,11 @@ class Memory:
     curvature: float = 0.0
     recently: float = 0.0
     measured_at: int = 0
+    loss: float = 0.0  # before the last step
+    fall: float = 0.0
+    end_slope: float = 0.0
+    of_all: float = 0.0  # that steps promised
+    most: float = 1.0
     num_errors: int = 0
     error: Numbers = field(default_factory=dict)
     square: Numbers = field(default_factory=dict)
@@ -71,9 +76,10 @@ class Memory:
     tested_at: int = 0
 
     def raw_fraction(self) -> float:
-        if not self.measurements:
-            return 1.0
-        return min(max(self.signal / max(self.predicted, 0.1), -1.0), 1.0)
+        measured = 1.0
+        if self.measurements:
+            measured = self.signal / max(self.predicted, 0.1)
+        return max(min(measured, self.most, 1.0), -1.0)
 
     def fraction(self) -> float:
         return max(self.raw_fraction(), 0.0)
@@ -81,7 +87,7 @@ class Memory:
     def aim(self) -> float:
         """What the curvature over the promise should be."""
         phi = self.fraction()
-        return (0.5 + 1.3 * phi) * max(phi, 0.1)
+        return (0.5 + 1.1 * phi) * max(phi, 0.1)
 
 
 def inner(x: Tree, y: Tree, names: Iterable[str]) -> float:
@@ -112,6 +118,18 @@ def clip(memory: Memory, grads: Tree, b2: float) -> tuple[float, float]:
     if k >= 6 and size > limit:
         scale, size = limit / size, limit
     return scale, average if k == 1 else 0.9 * average + 0.1 * size
+
+
+def bound(memory: Memory, fall: float, end_slope: float, promised: float) -> None:
+    """What phi can be at most, since over all steps d adds up to the fall of the loss."""
+    memory.fall = 0.9 * memory.fall + 0.1 * fall
+    memory.end_slope = 0.9 * memory.end_slope + 0.1 * end_slope
+    memory.of_all = 0.9 * memory.of_all + 0.1 * promised
+    memory.most = 1.0
+    if memory.of_all > 0:
+        error = 0.25 * memory.deviation  # two and a half times a tenth
+        signal = 2 * (memory.fall + error) + memory.end_slope
+        memory.most = max(min(signal / memory.of_all, 1.0), 0.0)
 
 
 def measure(
@@ -173,16 +191,17 @@ def begin_groups(
 ) -> Numbers:
     """Step sizes for groups that have none: see `with_new_groups`."""
     if not any(size > 0 for size in sizes.values()):
-        sizes = dict(roots)
-    known = [x for x in sizes if sizes[x] > 0 and slopes[x] > 0]
-    promises = sorted(sizes[x] * slopes[x] for x in known)
-    if known:
-        usual = promises[(len(known) - 1) // 2]
-        largest = max(sizes[x] for x in known)
-    else:
-        usual, largest = abs(loss) or 1.0, np.inf
+        sizes = {x: root if slopes[x] >= 0 else 0.0 for x, root in roots.items()}
+    promises = sorted(sizes[x] * slopes[x] for x in sizes if sizes[x] * slopes[x] > 0)
+    largest = max(sizes.values())
+
+    def begun(slope: float) -> float:
+        if promises:
+            return min(promises[(len(promises) - 1) // 2] / slope, largest)
+        return largest or (abs(loss) or 1.0) / slope
+
     return {
-        x: min(usual / slopes[x], largest) if size <= 0 and slopes[x] > 0 else size
+        x: begun(slopes[x]) if size <= 0 and slopes[x] > 0 else size
         for x, size in sizes.items()
     }
 
@@ -298,6 +317,9 @@ def one_step(
     has_moved = any(size != 0 for size in last.values())
     counts = bool(is_good and has_moved)
     measures = counts and scale >= 1
+    if measures:
+        fall, end_slope = memory.loss - loss, sum(end_slopes.values())
+        bound(memory, fall, end_slope, promised)
     measure_now = measures and is_due_since(memory.measured_at, k)
     excess = loss - memory.average
     is_bad = not np.isfinite(loss) or (not is_good and memory.stood_still)
@@ -346,6 +368,7 @@ def one_step(
         shorter = 0.7 * min(k - 1, 10) / min(k, 10)
         memory.sizes = {x: shorter * size for x, size in memory.sizes.items()}
         memory.moved_by = dict.fromkeys(groups, 0.0)
+        memory.tested_at = 0
     elif is_good:
         is_first = not any(size > 0 for size in memory.sizes.values())
         roots = {}
@@ -357,15 +380,14 @@ def one_step(
         def scaled(factor: float) -> Numbers:
             return {x: factor * size for x, size in sizes.items()}
 
-        if is_first and any(sizes[x] * slopes[x] > 0 for x in groups):
-            factor, _ = bracket(
-                lambda factor: loss_after(scaled(factor), along),
-                loss,
-                sum(sizes[x] * slopes[x] for x in groups),
-            )
+        if is_first:
+            whole, factor = sum(sizes[x] * slopes[x] for x in groups), 0.0
+            if tested := bool(whole > 0):
+                factor, _ = bracket(
+                    lambda factor: loss_after(scaled(factor), along), loss, whole
+                )
+                memory.tested_at = k
             sizes = scaled(factor)
-        elif is_first:
-            sizes = scaled(0.0)
         phi = memory.fraction()
         multiple = schedule(k, phi, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
@@ -373,7 +395,7 @@ def one_step(
             shorter = 0.1 * loss / (phi * (1 - phi) * promise)
             multiple, promise = shorter * multiple, shorter * promise
         factor, there, accepted = 1.0, loss, True
-        if is_due_since(memory.tested_at, k) and promise != 0:
+        if not is_first and is_due_since(memory.tested_at, k) and promise != 0:
             tested = True
             factor, there, accepted, _ = backtrack(
                 lambda factor: loss_after(scaled(factor * multiple), along),
@@ -389,6 +411,7 @@ def one_step(
                 updates[name] = applied[labels[name]] * along[name]
         memory.sizes = scaled(max(factor, 0.5) if promise > 0 else 1.0)
         memory.moved_by, memory.multiple, memory.direction = applied, multiple, along
+        memory.loss = loss
         memory.promised = {x: scale * applied[x] * slopes[x] for x in groups}
         memory.mu, memory.nu, memory.count = mu, nu, k
         memory.gradient_size = gradient_size
