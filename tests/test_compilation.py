@@ -46,8 +46,8 @@ def test_the_program_does_not_grow_with_the_number_of_groups():
     assert lines[8] <= 1.02 * lines[2]
 
 
-def test_the_program_has_one_loop_for_the_groups_and_one_for_the_whole_step():
-    assert step_text(8).count("stablehlo.while") == 2
+def test_the_program_has_one_loop():
+    assert step_text(8).count("stablehlo.while") == 1
 
 
 @pytest.mark.filterwarnings("ignore:update is called outside jax.jit:UserWarning")

@@ -116,14 +116,15 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
     for dtype, expected in [(jnp.bfloat16, True), (jnp.float32, False)]:
         params = jnp.ones(2)
         tx = armijo_adam()
-        _, state = jax.jit(tx.update, static_argnames="value_fn")(
+        updates, _ = jax.jit(tx.update, static_argnames="value_fn")(
             jnp.full(2, 1e-3),
             tx.init(params),
             params,
             value=jnp.asarray(100, dtype),
             value_fn=rises(dtype),
         )
-        assert bool(armijo_info(state).applied_step_size[0] > 0) is expected
+        # In float32 what passes is a step too short to move anything.
+        assert bool(jnp.all(params + updates != params)) is expected
 
 
 def test_trap_10_the_label_function_sees_params_in_init_and_in_update():

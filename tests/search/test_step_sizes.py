@@ -189,7 +189,9 @@ def test_error_is_that_of_the_step_without_the_schedule() -> None:
     slopes, curvatures = jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])
     found = []
     for multiple in (1.0, 0.5):
-        move = Move(jnp.ones(2), multiple * slopes, jnp.asarray(multiple))
+        move = Move(
+            jnp.ones(2), multiple * slopes, jnp.asarray(multiple), jnp.ones(())
+        )
         end_slope = multiple**2 * curvatures - multiple * slopes  # s = C - S
         found.append(error_of(move, signal, end_slope, move.multiple) / multiple)
     expected = KAPPA_EXACT * slopes - curvatures
