@@ -131,4 +131,4 @@ def add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
 def show_shapes(*arguments: Any) -> None:
     """Shows the shapes that stand behind attributes, as in ``# f[G]``."""
     lines: list[str] = arguments[-1]
-    lines[:] = [re.sub(r"\s+# (\w+\[.*\])$", r" ``\1``", line) for line in lines]
+    lines[:] = [re.sub(r"(^\s+| )\s*# (\w+\[.*\])$", r"\1``\2``", x) for x in lines]

@@ -13,7 +13,8 @@ import numpy as np
 from canvas import BLUE, GREEN, GREY, IMAGES, RED, new_figure, save
 from problem import along, init_params, load_batches, loss_fn
 
-from optax_armijo import Backtracking, armijo_adam, one_group
+from optax_armijo import armijo_adam, armijo_info, one_group
+from optax_armijo.search.trials import C_FIRST
 
 
 def main(folder: Path = IMAGES) -> None:
@@ -25,32 +26,31 @@ def main(folder: Path = IMAGES) -> None:
 def draw_search(axes: Any) -> None:
     """The first step of a run: it climbs until a trial fails, then bisects."""
     x, y = (batches[0] for batches in load_batches())
-    params, c = init_params(), 0.6
+    params, c = init_params(), C_FIRST
     trials: list[Any] = []
 
     def recorded(trial: Any) -> jax.Array:
         jax.debug.callback(trials.append, trial)
         return loss_fn(trial, x, y)
 
-    search = Backtracking(c=c, loss_fraction=None)
-    tx = armijo_adam(one_group, linesearch=search)
+    tx = armijo_adam(one_group)
 
     @jax.jit
     def first_step(params: Any) -> Any:
         value, grads = jax.value_and_grad(loss_fn)(params, x, y)
         opt_state = tx.init(params)
         more: Any = {"value": value, "value_fn": recorded}
-        updates, _ = tx.update(grads, opt_state, params, **more)
-        return value, grads, updates
+        _, opt_state = tx.update(grads, opt_state, params, **more)
+        return value, grads, armijo_info(opt_state)
 
-    value, grads, updates = first_step(params)
+    value, grads, info = first_step(params)
     jax.effects_barrier()
 
     # Adam's first direction is the gradient's sign, nearly.
     direction = jax.tree.map(lambda g: -g / (jnp.abs(g) + 1e-8), grads)
     slope = -float(dot(grads, direction))
     sizes = sorted(step_size(params, trial, direction) for trial in trials)
-    kept = step_size(params, jax.tree.map(jnp.add, params, updates), direction)
+    found = float(info.step_size[0])  # a tenth of it is applied, by the warm-up
 
     grid = np.linspace(0.0, 1.1 * max(sizes), 200)
     start = float(value)
@@ -64,8 +64,7 @@ def draw_search(axes: Any) -> None:
         axes.plot(size, height, "o", color=GREEN if passes else RED, markersize=7)
     axes.plot([], [], "o", color=GREEN, label="trial that passes")
     axes.plot([], [], "o", color=RED, label="trial that fails")
-    axes.axvline(kept, color=GREEN, linewidth=0.8)
-    axes.set_ylim(bottom=0.0, top=1.15 * start)
+    axes.axvline(found, color=GREEN, linewidth=0.8, label="step size found")
     axes.set_title("one batch: the first step of a run")
     axes.set_xlabel("step size along the direction")
     axes.set_ylabel("loss")
