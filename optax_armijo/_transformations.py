@@ -42,7 +42,7 @@ def armijo_adam(
     along it, with :math:`s = \langle g'(w + u), u \rangle`. The *signal fraction*
     :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step
     sizes grow while :math:`C < \kappa S`, and shrink while it is above, with
-    :math:`\kappa = .5 + 1.3 \varphi`: without noise almost to where a step stops
+    :math:`\kappa = .5 + 1.1 \varphi`: without noise almost to where a step stops
     decreasing the loss, and in noise to half of the best step. Each group follows its
     own part of :math:`\kappa S - C`.
 

@@ -48,8 +48,7 @@ def average_iterates(
     removes the noise of the last mini-batches, for which one otherwise needs a decaying
     step size, and so the number of steps in advance. The price is one more copy of the
     params that move: leaves that the search in `tx` labels `FROZEN` have no average.
-    Its moments tell which those are. `sls` and `scale_by_armijo` with
-    ``undo_steps=False`` have none, and so averages of all leaves.
+    Its moments tell which those are. `sls` has none, and so averages of all leaves.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
