@@ -27,7 +27,7 @@ from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
 LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
-UP, DOWN = 0.15, 0.25  # most that a step changes the logarithm of all step sizes by,
+UP, DOWN = 0.1, 0.25  # most that a step changes the logarithm of all step sizes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
@@ -197,9 +197,10 @@ def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> ja
     """What a step is multiplied by, f[], so that phi (1 - phi) p <= LARGEST_NOISE f.
 
     A single mini-batch may promise several times its loss, where large steps ruin a
-    pretrained network. Without noise nothing is shortened, nor where hardly any promise
-    is true, nor a loss below zero.
+    pretrained network. Without noise nothing is shortened, nor a loss below zero. Where
+    hardly any promise is true, none is above the loss.
     """
+    fraction = jnp.maximum(fraction, LEAST_FRACTION)
     noise, most = fraction * (1 - fraction) * promised, LARGEST_NOISE * value
     return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)
 

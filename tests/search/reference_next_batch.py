@@ -178,7 +178,7 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
     is_short = memory.curvature < memory.aim() * memory.recently
     is_short = is_short and memory.measurements >= 2
     if t[ALL] > 0:
-        of_all = t[ALL] * min(0.15, 6 / k) if k > 10 else 0.0
+        of_all = t[ALL] * min(0.1, 6 / k) if k > 10 else 0.0
     else:
         of_all = 0.0 if is_short else t[ALL] * min(0.25, 6 / k)
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}
@@ -391,8 +391,9 @@ def one_step(
         phi = memory.fraction()
         multiple = schedule(k, phi, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
-        if loss > 0 and phi * (1 - phi) * promise > 0.1 * loss:
-            shorter = 0.1 * loss / (phi * (1 - phi) * promise)
+        noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * promise
+        if loss > 0 and noise > 0.1 * loss:
+            shorter = 0.1 * loss / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor, there, accepted = 1.0, loss, True
         if not is_first and is_due_since(memory.tested_at, k) and promise != 0:
