@@ -28,6 +28,7 @@ from optax_armijo.search.step_sizes import (
     KNOWN,
     KNOWN_WELL,
     LARGEST_NOISE,
+    LEAST_FRACTION,
     LEAP,
     LEAST_FRACTION,
     OUTLIER,
@@ -42,6 +43,7 @@ from optax_armijo.search.step_sizes import (
     error_of,
     shortening,
     with_error,
+    with_fall,
     with_measurement,
     with_unit,
 )
@@ -189,9 +191,7 @@ def test_error_is_that_of_the_step_without_the_schedule() -> None:
     slopes, curvatures = jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])
     found = []
     for multiple in (1.0, 0.5):
-        move = Move(
-            jnp.ones(2), multiple * slopes, jnp.asarray(multiple), jnp.ones(())
-        )
+        move = Move(jnp.ones(2), multiple * slopes, jnp.asarray(multiple), jnp.ones(()))
         end_slope = multiple**2 * curvatures - multiple * slopes  # s = C - S
         found.append(error_of(move, signal, end_slope, move.multiple) / multiple)
     expected = KAPPA_EXACT * slopes - curvatures
@@ -271,13 +271,14 @@ def test_schedule_falls_as_far_as_noise_demands() -> None:
 
 def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
     """phi (1 - phi) p is a tenth of the loss at most, where that is positive."""
-    for promised, fraction, value in [(40.0, 0.5, 1.0), (3.0, 0.2, 2.0)]:
+    for promised, fraction, value in [(40.0, 0.5, 1.0), (3.0, 0.2, 2.0), (9.0, 0, 3.0)]:
         args = map(jnp.asarray, (promised, fraction, value))
         kept = float(shortening(*args)) * promised
-        assert fraction * (1 - fraction) * kept == pytest.approx(LARGEST_NOISE * value)
+        # Where no promise is true, none is above the loss.
+        phi = max(fraction, LEAST_FRACTION)
+        assert phi * (1 - phi) * kept == pytest.approx(LARGEST_NOISE * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
-        (40.0, 0.0, 1.0),
         (40.0, 0.5, -1.0),
         (40.0, 0.5, 0.0),
         (0.3, 0.5, 1.0),
@@ -345,3 +346,33 @@ def test_it_takes_less_than_one_evaluation_a_step(noise: float) -> None:
     _, states = run(rng.normal(0, noise, (400, 6)).astype(np.float32))
     counts = np.diff([0, *(int(state.total_evaluations) for state in states)])
     assert counts[29:].sum() < 60 and optax.tree.norm(states[-1].step_size) > 0
+
+
+def bounded(fall: float, end_slope: float, predicted: float, deviation: float) -> float:
+    """The bound of phi after 50 such steps."""
+    signal = statistics(0, signal=0.0, predicted=0.0)
+    numbers = (fall, end_slope, predicted, deviation)
+    names = ("fall", "end_slope", "predicted", "deviation")
+    args: Any = {name: jnp.asarray(x) for name, x in zip(names, numbers, strict=True)}
+    for _ in range(50):
+        signal = with_fall(signal, jnp.asarray(True), **args)
+    return float(signal.most)
+
+
+def test_a_loss_that_does_not_fall_bounds_the_signal_fraction() -> None:
+    """Over all steps d adds up to the fall of the loss: sum S = 2 sum d + sum s."""
+    assert bounded(0.7, -0.6, 1.0, 0.0) == pytest.approx(0.8, rel=1e-3)
+    assert bounded(0.0, 0.3, 1.0, 0.0) == pytest.approx(0.3, rel=1e-3)
+    assert bounded(-1.0, 0.3, 1.0, 0.0) == 0
+    assert bounded(1.0, 1.0, 1.0, 0.0) == 1
+    # In noise that is above what steps promise the losses say nothing.
+    assert bounded(0.0, 0.0, 1.0, 4.0) == 1
+    # Nor do steps uphill.
+    assert bounded(-1.0, 0.0, -1.0, 0.0) == 1
+
+
+def test_a_step_that_does_not_count_leaves_the_bound() -> None:
+    signal = statistics(0, signal=0.0, predicted=0.0)
+    args: Any = dict.fromkeys(("end_slope", "predicted", "deviation"), jnp.asarray(1.0))
+    same = with_fall(signal, jnp.asarray(False), fall=jnp.asarray(-9.0), **args)
+    chex.assert_trees_all_equal(same, signal)
