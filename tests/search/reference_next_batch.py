@@ -121,7 +121,7 @@ def clip(memory: Memory, grads: Tree, b2: float) -> tuple[float, float]:
 
 
 def bound(memory: Memory, fall: float, end_slope: float, promised: float) -> None:
-    """What phi can be at most, since over all steps d adds up to the fall of the loss."""
+    """What phi can be at most: over all steps d adds up to the fall of the loss."""
     memory.fall = 0.9 * memory.fall + 0.1 * fall
     memory.end_slope = 0.9 * memory.end_slope + 0.1 * end_slope
     memory.of_all = 0.9 * memory.of_all + 0.1 * promised

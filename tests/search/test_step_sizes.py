@@ -28,7 +28,6 @@ from optax_armijo.search.step_sizes import (
     KNOWN,
     KNOWN_WELL,
     LARGEST_NOISE,
-    LEAST_FRACTION,
     LEAP,
     LEAST_FRACTION,
     OUTLIER,
