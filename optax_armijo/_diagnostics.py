@@ -15,6 +15,7 @@ from optax_armijo._state import (
 )
 
 KINDS = (PublishedState, ArmijoState)
+SUSPICIOUS_ERROR = 0.02  # of value_fn, relative: more than rounding in bfloat16
 
 
 class ArmijoInfo(NamedTuple):
@@ -46,6 +47,12 @@ class ArmijoInfo(NamedTuple):
       signal_fraction: phi, within 0 and 1: how much of what steps promise on their own
         mini-batch is true on the next; 1 as long as nothing is known, NaN for a
         published method, which does not measure it.  # f[]
+      is_finite: whether the loss and the group's gradient were.  # bool[G]
+      value_error: relative difference of ``value_fn(params)`` and ``value``, from 0 to
+        2, as found before the first step, and again where no trial passed. More than
+        rounding means that ``value_fn`` is not the function of ``value``: of another
+        mini-batch or dropout key, summed and not averaged, scaled. 0 for a published
+        method, which does not look.  # f[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
@@ -60,6 +67,8 @@ class ArmijoInfo(NamedTuple):
     predicted_decrease: jax.Array
     actual_decrease: jax.Array
     step_factor: jax.Array
+    is_finite: jax.Array
+    value_error: jax.Array
     signal_fraction: jax.Array
     num_evaluations: jax.Array
     total_evaluations: jax.Array
@@ -141,8 +150,8 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
       >>> info = armijo_info(state)
       >>> info.labels, info.searched.tolist(), info.accepted.tolist()
       (('first', 'last'), [True, True], [True, True])
-      >>> bool(jnp.all(info.actual_decrease >= 0.5 * info.predicted_decrease))
-      True
+      >>> bool(jnp.all(info.predicted_decrease > 0)), float(info.value_error)
+      (True, 0.0)
       >>> print(str(info).splitlines()[0].split()[:4])
       ['group', 'step', 'size', 'applied']
     """
@@ -155,11 +164,12 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
         )
     (state,) = states
     is_published = isinstance(state, PublishedState)
-    unknown = jnp.full_like(state.last.step_factor, jnp.nan)
+    one = jnp.ones_like(state.last.step_factor)
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
-        signal_fraction=unknown if is_published else state.signal.fraction,
+        signal_fraction=jnp.nan * one if is_published else state.signal.fraction,
+        value_error=0 * one if is_published else state.value_error,
         total_trials=state.total_trials,
         total_evaluations=state.total_evaluations,
         **state.last._asdict(),
@@ -192,7 +202,33 @@ def _table(info: ArmijoInfo) -> str:
         f"{int(info.num_evaluations)} loss evaluations besides the gradient's, "
         f"{int(info.total_evaluations)} in total"
     )
-    return "\n".join([*lines, foot])
+    return "\n".join([*lines, foot, *_remarks(info)])
+
+
+def _remarks(info: ArmijoInfo) -> list[str]:
+    """Says why nothing moved, and what looks like a mistake."""
+    found, error = [], float(info.value_error)
+    if error > SUSPICIOUS_ERROR:
+        found.append(
+            f"value_fn(params) differs from value by {100 * error:.0f}%: value_fn must "
+            "be the function of value, of the same mini-batch and dropout key, with the "
+            "same reduction and scale"
+        )
+    applied, searched = map(np.asarray, (info.applied_step_size, info.searched))
+    is_finite = np.asarray(info.is_finite)
+    if np.any(applied < 0):
+        found.append(
+            "the step before was undone: the loss after it was not finite, or far "
+            "above the losses before"
+        )
+    elif not np.any(is_finite):
+        found.append("nothing moved: the loss or all of its gradient is not finite")
+    elif not np.all(is_finite):
+        bad = [x for x, ok in zip(info.labels, is_finite, strict=True) if not ok]
+        found.append(f"nothing moved: the gradient of {', '.join(bad)} is not finite")
+    elif np.any(searched) and not np.any(applied):
+        found.append("nothing moved: no trial decreased the loss enough")
+    return found
 
 
 def _columns(info: ArmijoInfo) -> dict[str, list[str]]:

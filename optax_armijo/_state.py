@@ -24,6 +24,7 @@ class LastStep(NamedTuple):
       predicted_decrease: applied step size times slope; 0 if unmoved.  # f[G]
       actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
       step_factor: by what its test shortened the whole step, else 1.  # f[]
+      is_finite: whether the loss and the group's gradient were.  # bool[G]
       num_evaluations: loss evaluations of all searches.  # i32[]
     """
 
@@ -34,6 +35,7 @@ class LastStep(NamedTuple):
     predicted_decrease: jax.Array
     actual_decrease: jax.Array
     step_factor: jax.Array
+    is_finite: jax.Array
     num_evaluations: jax.Array
 
 
@@ -146,6 +148,7 @@ class ArmijoState(NamedTuple):
       errors: of the step sizes.
       losses: average and deviation of the losses so far.
       tested_at: k at the last test on a step's own mini-batch.  # i32[]
+      value_error: as in `ArmijoInfo`.  # f[]
       total_trials: evaluations so far that moved the group.  # i32[G]
       total_evaluations: evaluations so far, besides the gradient's.  # i32[]
       last: facts about the last step.
@@ -161,6 +164,7 @@ class ArmijoState(NamedTuple):
     errors: StepSizeErrors
     losses: LossStatistics
     tested_at: jax.Array
+    value_error: jax.Array
     total_trials: jax.Array
     total_evaluations: jax.Array
     last: LastStep
@@ -217,6 +221,7 @@ def no_step(num_groups: int, dtype: Any) -> LastStep:
         predicted_decrease=zeros(dtype),
         actual_decrease=zeros(dtype),
         step_factor=jnp.ones((), dtype),
+        is_finite=jnp.ones(num_groups, jnp.bool_),
         num_evaluations=jnp.zeros((), jnp.int32),
     )
 

@@ -31,11 +31,11 @@ class TrainState(train_state.TrainState):
       ...   return state.apply_gradients(
       ...       grads=grads, value=loss, value_fn=loss_fn), loss
       >>> losses = []
-      >>> for _ in range(20):
+      >>> for _ in range(40):
       ...   state, loss = step(state, x, jnp.arange(4.0)[:, None])
       ...   losses.append(float(loss))
       >>> losses[-1] < 0.1 * losses[0], int(state.step)
-      (True, 20)
+      (True, 40)
     """
 
     def apply_gradients(

@@ -135,6 +135,7 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
     by_group = [name for name in info._fields[1:] if getattr(info, name).ndim]
     alone = {
         "step_factor",
+        "value_error",
         "signal_fraction",
         "num_evaluations",
         "total_evaluations",
@@ -200,3 +201,64 @@ def test_labels_survive_unicode_and_vmap():
     params = network_params()
     state = armijo_adam(labels).init(params)
     assert set(armijo_info(state).labels) == set(labels.values())
+
+
+def remarks_on(loss_fn, value_fn, num_steps=1, params=None):
+    """The info of the last step, and what it says below its table."""
+    params = network_params() if params is None else params
+    tx = armijo_adam(LABELS if "head" in params else None)
+    state = init(tx, params)
+    for step in range(num_steps):
+        value, grads = jax.value_and_grad(loss_fn)(params, step)
+        updates, state = jax.jit(tx.update, static_argnames="value_fn")(
+            grads, state, params, value=value, value_fn=lambda p: value_fn(p, 0)
+        )
+        params = optax.apply_updates(params, updates)
+    info = armijo_info(state)
+    return info, " ".join(str(info).splitlines()[-1:])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (lambda params, step: 4 * network_loss(params, step), 0.75),
+        (lambda params, step: network_loss(params, step) / 8, 0.875),
+        (lambda params, step: network_loss(params, step + 1), 0.02),
+        (lambda params, step: -network_loss(params, step), 2.0),
+    ],
+)
+def test_a_value_fn_that_is_not_that_of_value_is_named(wrong, error):
+    info, remark = remarks_on(network_loss, wrong)
+    assert info.value_error >= error - 1e-5
+    assert "value_fn(params) differs from value by" in remark
+
+
+def test_the_value_fn_of_value_is_found_right():
+    info, remark = remarks_on(network_loss, network_loss)
+    assert info.value_error < 1e-6
+    assert "differs" not in remark
+
+
+def test_a_value_fn_that_goes_wrong_later_is_found_when_no_trial_passes():
+    """It is the function of the first mini-batch, as if it were not passed anew."""
+    info, _ = remarks_on(
+        lambda params, step: network_loss(params, 0) / (1 + step) ** 4,
+        network_loss,
+        num_steps=2,
+    )
+    assert info.value_error > 0.5 and not info.accepted.any()
+    assert np.all(info.applied_step_size == 0)
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    def loss_fn(params, step):
+        del step
+        return jnp.linalg.norm(params["zeros"]) + jnp.sum(params["ones"] ** 2)
+
+    params = {"zeros": jnp.zeros(3), "ones": jnp.ones(3)}
+    info, remark = remarks_on(loss_fn, loss_fn, params=params)
+    assert info.is_finite.tolist() == [True, False]
+    assert remark == "nothing moved: the gradient of zeros is not finite"
+    infinite = lambda params, step: jnp.inf * loss_fn(params, step)  # noqa: E731
+    _, remark = remarks_on(infinite, infinite, params=params)
+    assert remark == "nothing moved: the loss or all of its gradient is not finite"

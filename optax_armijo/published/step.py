@@ -360,6 +360,7 @@ def take_step(
                 predicted_decrease=predicted,
                 actual_decrease=jnp.where(accepted, part, 0),
                 step_factor=jnp.ones((), dtype),
+                is_finite=jnp.isfinite(batch.value) & jnp.isfinite(slope),
                 num_evaluations=num_evaluations,
             ),
         ),

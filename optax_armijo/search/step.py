@@ -108,16 +108,18 @@ def take_step(
     test = jax.lax.cond(
         tests,
         lambda: tested(
-            problem, along, jnp.where(is_first, 1, multiple) * sizes, is_first
+            problem,
+            along,
+            jnp.where(is_first, 1, multiple) * sizes,
+            is_first,
+            state.value_error,
         ),
-        lambda: untested(problem),
+        lambda: untested(problem, state.value_error),
     )
     found = jnp.where(tests | ~is_first, test.passed, 0)
     sizes = jnp.where(is_first, found, 1) * sizes
-    # Where no trial passes, the last one is applied if it does not raise the loss.
-    factor = jnp.where(is_first, 1, test.factor)
-    moves = is_good & ((found > 0) | (~is_first & (test.loss <= value)))
-    applied = jnp.where(moves, factor, 0) * multiple * sizes
+    factor = jnp.where(is_first, 1, found)
+    applied = jnp.where(is_good, factor, 0) * multiple * sizes
 
     # One mini-batch may shorten its own step at will, but step sizes by half at most.
     # Where momentum ascends, its test says nothing about them.
@@ -148,6 +150,7 @@ def take_step(
         losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
         # The step after one that was undone is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
+        value_error=test.value_error,
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
@@ -160,6 +163,7 @@ def take_step(
                 passes & ~is_first, _shares(by_group, value - test.loss), 0
             ),
             step_factor=factor,
+            is_finite=jnp.isfinite(value) & jnp.isfinite(slope),
             num_evaluations=num_evaluations,
         ),
     )

@@ -314,6 +314,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         ),
         losses=LossStatistics(average=zeros(dtype), deviation=zeros(dtype)),
         tested_at=count(),
+        value_error=zeros(dtype),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=count(),
         last=no_step(num_groups, dtype),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optax_armijo._numerics import divide
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
@@ -23,11 +24,12 @@ class Trials(NamedTuple):
     """The carry of the loop of trials, and what it found.
 
     Attributes:
-      factor: of the step that is evaluated next; that was, once it is over.  # f[]
+      factor: of the step that is evaluated next.  # f[]
       passed: the largest that passed, else 0.  # f[]
       failed: the smallest that failed, else +inf.  # f[]
       loss: at the last one; that before the step where there was none.  # f[]
       num_trials: evaluations.  # i32[]
+      value_error: as in `ArmijoInfo`.  # f[]
     """
 
     factor: jax.Array
@@ -35,16 +37,21 @@ class Trials(NamedTuple):
     failed: jax.Array
     loss: jax.Array
     num_trials: jax.Array
+    value_error: jax.Array
 
 
-def untested(problem: Problem) -> Trials:
+def untested(problem: Problem, value_error: jax.Array) -> Trials:
     """A step that is made as it is."""
-    one = jnp.ones_like(problem.value)
-    return Trials(one, one, jnp.inf * one, problem.value, jnp.zeros((), jnp.int32))
+    one, none = jnp.ones_like(problem.value), jnp.zeros((), jnp.int32)
+    return Trials(one, one, jnp.inf * one, problem.value, none, value_error)
 
 
 def tested(
-    problem: Problem, along: Leaves, sizes: jax.Array, is_first: jax.Array
+    problem: Problem,
+    along: Leaves,
+    sizes: jax.Array,
+    is_first: jax.Array,
+    value_error: jax.Array,
 ) -> Trials:
     """Tries a step: the first of a run is bracketed, a later one backtracks.
 
@@ -53,38 +60,57 @@ def tested(
     `C_LATER`. Where its momentum ascends on this mini-batch, the loss may rise by
     (2 - c) times what the slope says. A step that leaves the loss exactly as it was
     passes, since it may have been rounded away.
+
+    Before the first step, and where all trials fail, a step of 0 is evaluated as well:
+    its loss is that of the params, if ``value_fn`` is the function of ``value``.
     """
     predicted = jnp.sum(sizes * problem.slopes(along))
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
     required = predicted - (1 - c) * jnp.abs(predicted)
 
     def body(at: Trials) -> Trials:
-        after_pass = jnp.where(at.failed < jnp.inf, _middle(at), UP_LADDER * at.passed)
-        shorter = at.factor * jnp.where(is_first, DOWN_LADDER, HALF)
-        factor = jnp.where(at.passed > 0, after_pass, shorter)
-        factor = jnp.where(at.num_trials > 0, factor, at.factor)
-        loss = problem.loss_after(factor * sizes, along)
-        passes = problem.value - loss >= factor * required - problem.tolerance
+        loss, is_check = problem.loss_after(at.factor * sizes, along), at.factor == 0
+        passes = problem.value - loss >= at.factor * required - problem.tolerance
         passes |= ~is_first & (loss == problem.value)
+        passed = jnp.where(passes, jnp.maximum(at.passed, at.factor), at.passed)
+        fails = ~passes & ~is_check
+        failed = jnp.where(fails, jnp.minimum(at.failed, at.factor), at.failed)
+        longer = jnp.where(
+            failed < jnp.inf, _middle(passed, failed), UP_LADDER * passed
+        )
+        shorter = at.factor * jnp.where(is_first, DOWN_LADDER, HALF)
+        factor = jnp.where(
+            passed > 0, longer, jnp.where(is_check, FIRST_TRIAL, shorter)
+        )
+        num_trials = at.num_trials + 1
+        has_failed = ~is_first & (num_trials >= MOST_HALVINGS)
+        error = _relative_difference(loss, problem.value)
         return Trials(
-            factor=factor,
-            passed=jnp.where(passes, jnp.maximum(at.passed, factor), at.passed),
-            failed=jnp.where(passes, at.failed, jnp.minimum(at.failed, factor)),
+            factor=jnp.where(has_failed, 0, factor).astype(loss.dtype),
+            passed=passed,
+            failed=failed,
             loss=loss,
-            num_trials=at.num_trials + 1,
+            num_trials=num_trials,
+            value_error=jnp.where(is_check, error, at.value_error),
         )
 
     def goes_on(at: Trials) -> jax.Array:
         is_found = (at.passed > 0) & (~is_first | (at.failed <= NARROW * at.passed))
-        most = jnp.where(is_first, MOST_TRIALS, MOST_HALVINGS)
+        most = 1 + jnp.where(is_first, MOST_TRIALS, MOST_HALVINGS)
         return ~is_found & (at.num_trials < most)
 
-    start = untested(problem)
+    start = untested(problem, value_error)
     zero = jnp.zeros_like(start.factor)
-    first = jnp.where(is_first, FIRST_TRIAL, start.factor).astype(zero.dtype)
-    start = start._replace(factor=first, passed=zero)
-    return jax.lax.while_loop(goes_on, body, start)
+    first = jnp.where(is_first, zero, start.factor)
+    return jax.lax.while_loop(goes_on, body, start._replace(factor=first, passed=zero))
 
 
-def _middle(at: Trials) -> jax.Array:
-    return jnp.sqrt(at.passed) * jnp.sqrt(at.failed)
+def _middle(passed: jax.Array, failed: jax.Array) -> jax.Array:
+    return jnp.sqrt(passed) * jnp.sqrt(failed)
+
+
+def _relative_difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``|x - y|`` over the larger of their sizes: from 0 to 2; 2 if x is infinite."""
+    largest = jnp.maximum(jnp.abs(x), jnp.abs(y))
+    ratio = divide(jnp.abs(x - y), largest, 0)
+    return jnp.where(jnp.isfinite(x), ratio, 2).astype(y.dtype)

@@ -209,6 +209,7 @@ def begin_groups(
 def bracket(loss_at: Callable[[float], float], loss: float, promised: float) -> Any:
     """The largest factor that passes with c = .8, or 0; and how many were tried."""
     tolerance = 4 * np.finfo(float).eps * abs(loss)
+    loss_at(0.0)  # which is the loss, if the function is that of the value
     trial, passed, failed, number = 0.01, 0.0, np.inf, 0
     while number < 20 and not (passed > 0 and failed <= 2.1 * passed):
         number += 1
@@ -235,7 +236,8 @@ def backtrack(loss_at: Callable[[float], float], loss: float, promised: float) -
         there = loss_at(factor)
         if there == loss or loss - there >= factor * required - tolerance:
             return factor, there, True, number
-    return factor, there, False, 10
+    loss_at(0.0)
+    return 0.0, there, False, 10
 
 
 def schedule(k: int, fraction: float, num_steps: int | None) -> float:
@@ -395,17 +397,16 @@ def one_step(
         if loss > 0 and noise > 0.1 * loss:
             shorter = 0.1 * loss / noise
             multiple, promise = shorter * multiple, shorter * promise
-        factor, there, accepted = 1.0, loss, True
+        factor = 1.0
         if not is_first and is_due_since(memory.tested_at, k) and promise != 0:
             tested = True
-            factor, there, accepted, _ = backtrack(
+            factor, _, _, _ = backtrack(
                 lambda factor: loss_after(scaled(factor * multiple), along),
                 loss,
                 promise,
             )
             memory.tested_at = k
-        if accepted or there <= loss:
-            applied = scaled(factor * multiple)
+        applied = scaled(factor * multiple)
         event = "moved" if any(applied.values()) else "still"
         for name in params:
             if applied[labels[name]] != 0:
