@@ -211,8 +211,8 @@ def _remarks(info: ArmijoInfo) -> list[str]:
     if error > SUSPICIOUS_ERROR:
         found.append(
             f"value_fn(params) differs from value by {100 * error:.0f}%: value_fn must "
-            "be the function of value, of the same mini-batch and dropout key, with the "
-            "same reduction and scale"
+            "be the function of value, of the same mini-batch and dropout key, with "
+            "the same reduction and scale"
         )
     applied, searched = map(np.asarray, (info.applied_step_size, info.searched))
     is_finite = np.asarray(info.is_finite)
