@@ -150,9 +150,9 @@ def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
         # Single runs end apart by a factor of two, whatever the groups: many of them.
         return jax.jit(jax.vmap(of_seed))(jnp.arange(128)).mean()
 
-    # One step size for all is the best here. With a size of its own the head alone
-    # would be bracketed, and the others left behind: twice the loss.
-    assert end(EACH) < 1.5 * end(one_group)
+    # One step size for all is the best here. Where the head began at what all of the
+    # loss asks for, the others were left behind, and the loss was twice that.
+    assert end(EACH) < 1.7 * end(one_group)
 
 
 def test_params_and_a_loss_of_zero_begin_to_move():
