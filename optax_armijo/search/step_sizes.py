@@ -27,10 +27,9 @@ from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
 LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
-UP, UP_FAST, DOWN = 0.05, 0.15, 0.25  # most that their logarithm changes by,
+UP, DOWN = 0.05, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-MUCH_TOO_SHORT = 1 / 3  # of the C that is aimed at, below which they grow fast
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 10  # the first full step
@@ -168,8 +167,8 @@ def change_of(
 
     All grow or shrink by the t-statistic of the sum of z, and each one relative to
     their mean by that of its own. phi p + s is a noisy curvature, the measured one
-    hardly: no step is shortened that it finds too short. One that it finds much too
-    short grows faster, and one that is far too short at once.
+    hardly: no step is shortened that it finds too short, and one that it finds far too
+    short grows at once.
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -184,10 +183,7 @@ def change_of(
     is_far_too_short = signal.number >= KNOWN_WELL
     is_far_too_short &= signal.curvature < FAR_TOO_SHORT * promised
     steps = k.astype(dtype)
-    is_much_too_short = signal.number >= KNOWN_WELL
-    is_much_too_short &= signal.curvature < MUCH_TOO_SHORT * aim(signal) * promised
-    up = jnp.where(is_much_too_short, UP_FAST, UP)
-    up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(up, FADING / steps), 0)
+    up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
