@@ -181,7 +181,8 @@ def change_of(
     is_short = signal.number >= KNOWN
     is_short &= signal.curvature < aim(signal) * promised
     is_far_too_short = signal.number >= KNOWN_WELL
-    is_far_too_short &= signal.curvature < FAR_TOO_SHORT * promised
+    # Far below zero it is noise, as that of a network that knows its rows by heart.
+    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * promised
     steps = k.astype(dtype)
     up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))

@@ -171,7 +171,7 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         square = memory.square[name] / (1 - 0.9**number)
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
-    far_too_short = memory.curvature < 0.02 * memory.recently
+    far_too_short = abs(memory.curvature) < 0.02 * memory.recently
     if memory.measurements >= 4 and far_too_short and k > 10:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)
