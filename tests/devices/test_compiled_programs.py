@@ -39,8 +39,8 @@ def test_the_search_adds_scalars_to_adam_and_its_own_forward_passes(name, place)
     adam, armijo = of_step(optax.adam(1e-3)), of_step(tx)
     assert adam["all-reduce", (8, 8)] > 0  # the gradient's, so that they are seen
     num_groups = len(armijo_info(tx.init(params)).labels)
-    # That before the last step, the first bracket and the test.
-    forward = Counter({kind: 3 * n for kind, n in forward.items()})
+    # That before the last step, and that of the trials.
+    forward = Counter({kind: 2 * n for kind, n in forward.items()})
     added = armijo - adam - forward
     assert set(added) <= {("all-reduce", ()), ("all-reduce", (num_groups,))}, added
     # Sums over each leaf, where leaves are split: two slopes, which also tell whether

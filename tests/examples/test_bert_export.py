@@ -45,4 +45,4 @@ def test_the_step_of_berts_fine_tuning_is_exported_for_accelerators():
     state = params, jax.eval_shape(tx.init, params)
     key = jax.eval_shape(lambda: jax.random.key(0))
     result = exported(step, *state, empty_batch(), key)
-    assert_for_accelerators(result, num_loops=2)
+    assert_for_accelerators(result, num_loops=1)
