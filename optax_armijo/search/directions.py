@@ -52,7 +52,9 @@ def debias(moment: Leaves, decay: Scalar, count: jax.Array) -> list[jax.Array]:
     def bias(dtype: Any) -> jax.Array:
         return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
 
-    return [x / bias(x.dtype) for x in moment]
+    # Once for each dtype, not for each leaf: the program is smaller.
+    biases = {dtype: bias(dtype) for dtype in dict.fromkeys(x.dtype for x in moment)}
+    return [x / biases[x.dtype] for x in moment]
 
 
 def inverse_root(moment: Leaves, eps: Scalar) -> list[jax.Array]:
