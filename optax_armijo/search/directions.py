@@ -4,7 +4,7 @@ Both have the same methods; what they return has one array a trainable leaf.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -48,13 +48,9 @@ def update_moment(old: Leaves, grads: Leaves, decay: Scalar, order: int) -> Leav
 
 def debias(moment: Leaves, decay: Scalar, count: jax.Array) -> list[jax.Array]:
     """Divides a moment by ``1 - decay ** count``."""
-
-    def bias(dtype: Any) -> jax.Array:
-        return 1 - jnp.asarray(decay, dtype) ** count.astype(dtype)
-
-    # Once for each dtype, not for each leaf: the program is smaller.
-    biases = {dtype: bias(dtype) for dtype in dict.fromkeys(x.dtype for x in moment)}
-    return [x / biases[x.dtype] for x in moment]
+    dtype = search_dtype(moment)  # strict promotion allows no power of an integer
+    decay, count = jnp.asarray(decay, dtype), count.astype(dtype)
+    return optax.tree_utils.tree_bias_correction(list(moment), decay, count)
 
 
 def inverse_root(moment: Leaves, eps: Scalar) -> list[jax.Array]:
