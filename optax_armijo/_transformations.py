@@ -53,9 +53,9 @@ def armijo_adam(
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
-    twentieth of a positive loss. A step is undone, and step sizes shrink to .7, if the loss
-    after it is not finite or six mean deviations above its average, and the step is to
-    blame.
+    twentieth of a positive loss. A step is undone, and step sizes shrink to .7, if the
+    loss after it is not finite or six mean deviations above its average, and the step
+    is to blame.
 
     The page `Formulas </armijo_adam>`_ has all of it.
 
