@@ -53,7 +53,7 @@ def armijo_adam(
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
-    tenth of a positive loss. A step is undone, and step sizes shrink to .7, if the loss
+    twentieth of a positive loss. A step is undone, and step sizes shrink to .7, if the loss
     after it is not finite or six mean deviations above its average, and the step is to
     blame.
 
@@ -67,7 +67,7 @@ def armijo_adam(
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
       num_steps: how many updates the run has, at least 1, if that is known. Then
-        :math:`\tau_k = x^{1 - \varphi}` falls to zero, where x falls from 1 to 0 over
+        :math:`\tau_k = x^{1 - \varphi^2}` falls to zero, where x falls from 1 to 0 over
         the run: what has no noise needs no decay. With None there is none, and the
         average of the iterates (`average_iterates`) is what to keep.
       b1: decay rate of the first moment, in [0, 1). A step is undone exactly where b1,

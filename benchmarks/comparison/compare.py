@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -80,7 +81,7 @@ def make_all(missing: Callable[[], list[Job]], jobs: int) -> None:
         cores.put(core % (os.cpu_count() or 1))
     shown = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
     with (
-        ProcessPoolExecutor(jobs, context, keep_one_core, (cores,)) as pool,
+        ProcessPoolExecutor(jobs, context, start_worker, (cores,)) as pool,
         Progress(*shown) as progress,
     ):
         bar, done, pending = progress.add_task("runs"), 0, {}
@@ -97,10 +98,19 @@ def make_all(missing: Callable[[], list[Job]], jobs: int) -> None:
                 done += 1
 
 
-def keep_one_core(cores: "multiprocessing.Queue[int]") -> None:
+def start_worker(cores: "multiprocessing.Queue[int]") -> None:
     """Binds a worker to a core, so that runs do not slow each other down."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cores.get()})
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Ends this worker when the command is killed; else it would go on unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def make_and_append(job: Job) -> str:

@@ -201,7 +201,7 @@ def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> ja
 
     It rises in the first steps, since Adam's first directions are little more than the
     signs of one gradient. Where the length of the run is known, it falls to zero over
-    the rest: by x ** (1 - phi), since what has no noise needs no decay.
+    the rest: by x ** (1 - phi²), since what has no noise needs no decay.
     """
     steps = k.astype(fraction.dtype)
     rising = jnp.minimum(steps / WARM_UP_STEPS, 1)
@@ -209,7 +209,7 @@ def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> ja
         return rising
     length = jnp.asarray(num_steps, steps.dtype)
     left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
-    return jnp.minimum(rising, jnp.clip(left, 0, 1) ** (1 - fraction))
+    return jnp.minimum(rising, jnp.clip(left, 0, 1) ** (1 - jnp.square(fraction)))
 
 
 def _shares(predicted: jax.Array, decrease: jax.Array) -> jax.Array:

@@ -38,7 +38,7 @@ CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
 FALL_ERRORS = 2.5  # mean deviations of the loss, that its average fall may be off by
 OUTLIER = 3.0  # times the spread of z, to which z is limited
-LARGEST_NOISE = 0.1  # of the loss, that a step may promise
+LARGEST_NOISE = 0.05  # of the loss, that a step may promise
 
 
 def with_unit(
@@ -199,7 +199,7 @@ def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> ja
 
     A single mini-batch may promise several times its loss, where large steps ruin a
     pretrained network. Without noise nothing is shortened, nor a loss below zero. Where
-    hardly any promise is true, none is above the loss.
+    hardly any promise is true, none is above .6 of the loss.
     """
     fraction = jnp.maximum(fraction, LEAST_FRACTION)
     noise, most = fraction * (1 - fraction) * promised, LARGEST_NOISE * value

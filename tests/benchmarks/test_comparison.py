@@ -3,6 +3,9 @@
 import doctest
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,19 @@ def load_report():
 
 
 report = load_report()
+
+KILLED = f"""
+import multiprocessing, os, signal, sys
+sys.path.insert(0, {str(Path(compare.__file__).parent)!r})
+if __name__ == "__main__":
+    import compare
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    cores.put(0)
+    pool = compare.ProcessPoolExecutor(1, context, compare.start_worker, (cores,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def toy_task(name="toy", setup=None):
@@ -564,3 +580,13 @@ def test_what_the_repository_shows_is_what_its_records_say():
     assert report.updated_readme(emptied) == text
     for path, page in report.pages().items():
         assert (protocol.RESULTS / path).read_text() == page
+
+
+def test_workers_end_when_the_command_is_killed(tmp_path):
+    # They went on for hours before, and slowed whatever ran beside them.
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script)]
+    # The worker holds the output open, so that this returns when it has ended.
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == -signal.SIGKILL and int(result.stdout) > 0

@@ -245,7 +245,7 @@ def schedule(k: int, fraction: float, num_steps: int | None) -> float:
     if num_steps is None:
         return rising
     left = min(max((num_steps - k + 1) / max(1, num_steps - 10), 0.0), 1.0)
-    return min(rising, left ** (1 - fraction))
+    return min(rising, left ** (1 - fraction**2))
 
 
 def run(
@@ -394,8 +394,8 @@ def one_step(
         multiple = schedule(k, phi, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
         noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * promise
-        if loss > 0 and noise > 0.1 * loss:
-            shorter = 0.1 * loss / noise
+        if loss > 0 and noise > 0.05 * loss:
+            shorter = 0.05 * loss / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor = 1.0
         if not is_first and is_due_since(memory.tested_at, k) and promise != 0:
