@@ -27,7 +27,7 @@ from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
 LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
-UP, DOWN = 0.05, 0.25  # most that their logarithm changes by,
+UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)

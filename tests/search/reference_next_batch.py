@@ -178,7 +178,7 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
     is_short = memory.curvature < memory.aim() * memory.recently
     is_short = is_short and memory.measurements >= 2
     if t[ALL] > 0:
-        of_all = t[ALL] * min(0.05, 6 / k) if k > 10 else 0.0
+        of_all = t[ALL] * min(0.1, 6 / k) if k > 10 else 0.0
     else:
         of_all = 0.0 if is_short else t[ALL] * min(0.25, 6 / k)
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}

@@ -230,11 +230,11 @@ def test_zeros_whose_first_gradient_is_small_by_chance_hold_nobody_up():
         return jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
 
     params = {"kernel": jnp.ones(3), "bias": jnp.array(0.0)}
-    _, losses, infos = run(loss_fn, params, 120)
-    _, one, ones = run(loss_fn, params, 120, one_group)
+    _, losses, infos = run(loss_fn, params, 60)
+    _, one, ones = run(loss_fn, params, 60, one_group)
     assert infos[0].labels == ("bias", "kernel")
     assert infos[0].step_size[1] > 0.5 * ones[0].step_size[0]
-    assert losses[-1] < 2 * one[-1] + 1e-4 * losses[0]
+    assert losses[-1] < 2 * one[-1] + 1e-3 * losses[0]
 
 
 def test_few_evaluations_and_ever_fewer():
@@ -426,7 +426,7 @@ def test_from_scratch_no_run_ends_higher_than_it_began():
 
     first, last, adam = jax.jit(jax.vmap(ends))(jnp.arange(64))
     assert np.mean(last > first) <= 0.01
-    assert np.mean(first - last >= (first - adam) / 2) >= 0.95
+    assert np.mean(first - last >= (first - adam) / 2) >= 0.98
 
 
 def test_a_label_is_a_step_size_in_the_other_forms():
