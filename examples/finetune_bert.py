@@ -72,7 +72,7 @@ def settings_of(options: argparse.Namespace) -> Record:
 
 def make_optimizer(options: argparse.Namespace, num_steps: int) -> tuple[Any, Any]:
     """Returns the optimizer, and its schedule or None."""
-    tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups]), None
+    tx, schedule = optax_armijo.armijo_adam(GROUPS[options.groups], num_steps), None
     if options.optimizer == "adamw":
         # The common schedule: warm-up over a tenth of the steps, then a cosine to 0.
         # Neither the first nor the last step is wasted on a learning rate of 0.

@@ -65,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> float:
     job = prepare(options)
     model, searches = job.model, options.optimizer == "armijo_adam"
     add_adapters(model, options.rank, nnx.Rngs(options.seed))
-    tx = optax_armijo.armijo_adam()
+    num_steps = options.epochs * job.steps_per_epoch
+    tx = optax_armijo.armijo_adam(num_steps=num_steps)
     if not searches:
-        tx = lora_plus(options.learning_rate, options.epochs * job.steps_per_epoch)
+        tx = lora_plus(options.learning_rate, num_steps)
     optimizer = nnx.Optimizer(model, tx, wrt=TRAINED)
 
     trained, whole = size_of(nnx.state(model, TRAINED)), size_of(nnx.state(model))

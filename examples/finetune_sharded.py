@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
 
     graphdef, params = nnx.split(job.model, nnx.Param)
     params = place(mesh, params, is_split=not options.whole_params)
-    tx = optax_armijo.armijo_adam()
+    tx = optax_armijo.armijo_adam(num_steps=options.epochs * job.steps_per_epoch)
     opt_state = tx.init(params)  # lies where params do
     step = optax_armijo.make_train_step(
         lambda params, *batch: mean_loss(nnx.merge(graphdef, params), *batch), tx
