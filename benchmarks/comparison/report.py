@@ -7,6 +7,7 @@ of the repository the tables between markers.
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -476,12 +477,15 @@ def pages() -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     make_parser(__doc__).parse_args(argv)
-    (protocol.RESULTS / "tasks").mkdir(exist_ok=True)
+    folder = protocol.RESULTS / "tasks"
+    # Of pages of tasks whose records are gone nothing is to stay.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     for path, text in pages().items():
         (protocol.RESULTS / path).write_text(text)
     draw_profile().savefig(protocol.RESULTS / "profile.png", dpi=110)
     for task in (task for name in LISTS for task in recorded(name)):
-        draw_task(task).savefig(protocol.RESULTS / "tasks" / f"{task}.png", dpi=70)
+        draw_task(task).savefig(folder / f"{task}.png", dpi=70)
     README.write_text(updated_readme(README.read_text()))
 
 
