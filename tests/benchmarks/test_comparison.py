@@ -529,7 +529,11 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
     readme.write_text(text.format("development") + text.format("test"))
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
+    old = results / "tasks" / "gone.md"
+    old.parent.mkdir(exist_ok=True)
+    old.write_text("of a task whose records are gone")
     report.main([])
+    assert not old.exists()
     page, top = ((results / x).read_text() for x in ("README.md", "top.md"))
     assert page == report.page() and "No runs on the test tasks so far." in page
     for name in ("toy", "toy-b"):
