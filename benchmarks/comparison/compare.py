@@ -99,7 +99,7 @@ def make_all(missing: Callable[[], list[Job]], jobs: int) -> None:
 
 
 def start_worker(cores: "multiprocessing.Queue[int]") -> None:
-    """Binds a worker to a core, so that runs do not slow each other down."""
+    """Binds a worker to a core, for even timings, and ends it with the command."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cores.get()})
     threading.Thread(target=end_with_parent, daemon=True).start()
