@@ -307,7 +307,7 @@ def test_one_rate_for_all_tasks_is_none_at_which_a_run_diverged(toy):
 
 def test_some_methods_run_on_some_kinds_of_task_alone(toy):
     def tasks_of(method):
-        some = [*LISTS["test"], "oscillator"]
+        some = [*LISTS["test"], "oscillator", "compartments"]
         return {x.task for x in wanted(some, [method], seeds=[0])}
 
     assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments"}
