@@ -1,5 +1,6 @@
 """`armijo_info`: what the line search did, read from anywhere in a state."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,9 @@ from optax_armijo._state import (
 )
 
 KINDS = (PublishedState, ArmijoState)
-SUSPICIOUS_ERROR = 0.02  # of value_fn, relative: more than rounding in bfloat16
+SUSPICIOUS_VALUE_ERROR = 0.02  # relative: more than rounding in bfloat16
+SUSPICIOUS_SLOPE_ERROR = 0.5  # relative: more than curvature in the smallest trial
+MANY_STILL = 50  # steps
 
 
 class ArmijoInfo(NamedTuple):
@@ -53,6 +56,12 @@ class ArmijoInfo(NamedTuple):
         rounding means that ``value_fn`` is not the function of ``value``: of another
         mini-batch or dropout key, summed and not averaged, scaled. 0 for a published
         method, which does not look.  # f[]
+      slope_error: relative difference of the decrease of the loss in a trial and of
+        what `grad` promises for it, from 0 to 2 (ascent), found with `value_error`.
+        More than a half means that ``grad`` is not the gradient of ``value_fn``:
+        clipped, scaled, of the opposite sign. 0 where rounding hides it and for a
+        published method.  # f[]
+      num_still: steps since params moved; 0 for a published method.  # i32[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
@@ -69,6 +78,8 @@ class ArmijoInfo(NamedTuple):
     step_factor: jax.Array
     is_finite: jax.Array
     value_error: jax.Array
+    slope_error: jax.Array
+    num_still: jax.Array
     signal_fraction: jax.Array
     num_evaluations: jax.Array
     total_evaluations: jax.Array
@@ -87,7 +98,8 @@ class ArmijoInfo(NamedTuple):
         """Returns all fields as a flat dict of numbers, for loggers.
 
         A field of the whole step has its own name, a group's has its label behind it:
-        ``"applied_step_size/layer_1"``. This waits for the device.
+        ``"applied_step_size/layer_1"``. This waits for the device, and warns of what
+        looks like a mistake, as the table does.
 
         Raises:
           TypeError: inside ``jit``.
@@ -110,6 +122,8 @@ class ArmijoInfo(NamedTuple):
                 f"({len(labels)},); got one of shape {self.step_size.shape}. Take one "
                 "step out: jax.tree.map(lambda x: x[i], info)"
             )
+        for mistake in _mistakes(self):
+            warnings.warn(mistake, stacklevel=2)
         numbers: dict[str, float] = {}
         for name, values in jax.device_get(self)._asdict().items():
             if np.ndim(values) == 0:
@@ -165,11 +179,14 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     (state,) = states
     is_published = isinstance(state, PublishedState)
     one = jnp.ones_like(state.last.step_factor)
+    zero, none = 0 * one, jnp.zeros(one.shape, jnp.int32)
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
         signal_fraction=jnp.nan * one if is_published else state.signal.fraction,
-        value_error=0 * one if is_published else state.value_error,
+        value_error=zero if is_published else state.input_errors.value,
+        slope_error=zero if is_published else state.input_errors.slope,
+        num_still=none if is_published else state.num_still,
         total_trials=state.total_trials,
         total_evaluations=state.total_evaluations,
         **state.last._asdict(),
@@ -202,18 +219,36 @@ def _table(info: ArmijoInfo) -> str:
         f"{int(info.num_evaluations)} loss evaluations besides the gradient's, "
         f"{int(info.total_evaluations)} in total"
     )
-    return "\n".join([*lines, foot, *_remarks(info)])
+    return "\n".join([*lines, foot, *_mistakes(info), *_remarks(info)])
+
+
+def _mistakes(info: ArmijoInfo) -> list[str]:
+    """Says what looks like a mistake in the call of ``update``."""
+    found = []
+    value_error, slope_error = float(info.value_error), float(info.slope_error)
+    if value_error > SUSPICIOUS_VALUE_ERROR:
+        found.append(
+            f"value_fn(params) differs from value by {100 * value_error:.0f}%: "
+            "value_fn must be the function of value, of the same mini-batch and "
+            "dropout key, with the same reduction and scale"
+        )
+    elif slope_error > SUSPICIOUS_SLOPE_ERROR:
+        found.append(
+            "the decrease of the loss differs from what its gradient promises by "
+            f"{100 * slope_error:.0f}%: grad must be the gradient of value_fn, before "
+            "clipping, scaling and averaging. In a chain pass it: grad=grads"
+        )
+    if int(info.num_still) >= MANY_STILL:
+        found.append(
+            f"the params have not moved for {MANY_STILL} steps or more: is the loss at "
+            "a minimum, its gradient zero, not finite, or below the range of its dtype?"
+        )
+    return found
 
 
 def _remarks(info: ArmijoInfo) -> list[str]:
-    """Says why nothing moved, and what looks like a mistake."""
-    found, error = [], float(info.value_error)
-    if error > SUSPICIOUS_ERROR:
-        found.append(
-            f"value_fn(params) differs from value by {100 * error:.0f}%: value_fn must "
-            "be the function of value, of the same mini-batch and dropout key, with "
-            "the same reduction and scale"
-        )
+    """Says why nothing moved."""
+    found = []
     applied, searched = map(np.asarray, (info.applied_step_size, info.searched))
     is_finite = np.asarray(info.is_finite)
     if np.any(applied < 0):

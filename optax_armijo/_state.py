@@ -39,6 +39,20 @@ class LastStep(NamedTuple):
     num_evaluations: jax.Array
 
 
+class InputErrors(NamedTuple):
+    """How far value, gradient and ``value_fn`` contradict each other.
+
+    Found before the first step, and again where no trial passed.
+
+    Attributes:
+      value: as in `ArmijoInfo.value_error`.  # f[]
+      slope: as in `ArmijoInfo.slope_error`.  # f[]
+    """
+
+    value: jax.Array
+    slope: jax.Array
+
+
 class LossStatistics(NamedTuple):
     """What is known of the losses so far, those of bad batches left out.
 
@@ -148,7 +162,8 @@ class ArmijoState(NamedTuple):
       errors: of the step sizes.
       losses: average and deviation of the losses so far.
       tested_at: k at the last test on a step's own mini-batch.  # i32[]
-      value_error: as in `ArmijoInfo`.  # f[]
+      num_still: steps since params moved.  # i32[]
+      input_errors: contradictions of what ``update`` was given.
       total_trials: evaluations so far that moved the group.  # i32[G]
       total_evaluations: evaluations so far, besides the gradient's.  # i32[]
       last: facts about the last step.
@@ -164,7 +179,8 @@ class ArmijoState(NamedTuple):
     errors: StepSizeErrors
     losses: LossStatistics
     tested_at: jax.Array
-    value_error: jax.Array
+    num_still: jax.Array
+    input_errors: InputErrors
     total_trials: jax.Array
     total_evaluations: jax.Array
     last: LastStep

@@ -14,6 +14,7 @@ from optax_armijo import (
     ArmijoState,
     armijo_adam,
     armijo_info,
+    make_train_step,
     one_group,
     scale_by_armijo,
 )
@@ -136,6 +137,8 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
     alone = {
         "step_factor",
         "value_error",
+        "slope_error",
+        "num_still",
         "signal_fraction",
         "num_evaluations",
         "total_evaluations",
@@ -262,3 +265,89 @@ def test_a_gradient_that_is_not_finite_is_named():
     infinite = lambda params, step: jnp.inf * loss_fn(params, step)  # noqa: E731
     _, remark = remarks_on(infinite, infinite, params=params)
     assert remark == "nothing moved: the loss or all of its gradient is not finite"
+
+
+CLIPPED = lambda grads: optax.tree.scale(0.01, grads)  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        (CLIPPED, 0.97),
+        (lambda grads: optax.tree.scale(100.0, grads), 0.97),
+        (lambda grads: optax.tree.scale(-1.0, grads), 1.8),
+    ],
+)
+def test_a_gradient_that_is_not_that_of_value_is_named(changed, error):
+    tx = armijo_adam(LABELS)
+    params = network_params()
+    value, grads = jax.value_and_grad(network_loss)(params, 0)
+    _, state = jax.jit(tx.update, static_argnames="value_fn")(
+        changed(grads),
+        tx.init(params),
+        params,
+        value=value,
+        value_fn=lambda params: network_loss(params, 0),
+    )
+    info = armijo_info(state)
+    assert info.slope_error > error and info.value_error < 1e-6
+    assert "grad must be the gradient of value_fn" in str(info)
+    with pytest.warns(UserWarning, match="grad must be the gradient"):
+        info.to_dict()
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_clipping_before_the_search_is_named_where_grad_is_not_passed(passes):
+    params = network_params()
+    value, grads = jax.value_and_grad(network_loss)(params, 0)
+    tx = optax.chain(optax.stateless(lambda g, p: CLIPPED(g)), armijo_adam(LABELS))
+    _, state = jax.jit(tx.update, static_argnames="value_fn")(
+        grads,
+        tx.init(params),
+        params,
+        value=value,
+        value_fn=lambda params: network_loss(params, 0),
+        grad=grads if passes else None,
+    )
+    assert ("In a chain pass it: grad=grads" in str(armijo_info(state))) is not passes
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        network_loss,
+        lambda params, step: jnp.exp(20 * network_loss(params, step)),
+        lambda params, step: sum(jnp.sum(jnp.abs(p)) for p in jax.tree.leaves(params)),
+        lambda params, step: sum(jnp.sum(p**8) for p in jax.tree.leaves(params)),
+    ],
+)
+def test_the_gradient_of_a_curved_loss_is_found_right(loss_fn):
+    info, _ = remarks_on(loss_fn, lambda params, step: loss_fn(params, 0))
+    assert info.slope_error < 0.25
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e36])
+def test_a_run_that_does_not_move_says_so(factor):
+    """A loss that is constant, or outside the range in which Adam can square it."""
+    tx = armijo_adam(LABELS)
+    step = make_train_step(lambda p: factor * network_loss(p, 0), tx)
+    params = network_params()
+    opt_state = tx.init(params)
+    for k in range(1, 51):
+        params, opt_state, metrics = step(params, opt_state)
+        assert metrics.info.num_still == k
+        if k >= 49:
+            says = "the params have not moved for 50 steps" in str(metrics.info)
+            assert says == (k == 50)
+
+
+def test_steps_since_params_moved_are_counted_from_the_last_move():
+    tx = armijo_adam(LABELS)
+    step = make_train_step(lambda p, factor: factor * network_loss(p, 0), tx)
+    params = network_params()
+    opt_state = tx.init(params)
+    counts = []
+    for factor in (1.0, 1.0, jnp.nan, jnp.nan, 1.0):
+        params, opt_state, metrics = step(params, opt_state, factor)
+        counts.append(int(metrics.info.num_still))
+    assert counts == [0, 0, 1, 2, 0]

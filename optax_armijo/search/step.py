@@ -112,9 +112,9 @@ def take_step(
             along,
             jnp.where(is_first, 1, multiple) * sizes,
             is_first,
-            state.value_error,
+            state.input_errors,
         ),
-        lambda: untested(problem, state.value_error),
+        lambda: untested(problem, state.input_errors),
     )
     found = jnp.where(tests | ~is_first, test.passed, 0)
     sizes = jnp.where(is_first, found, 1) * sizes
@@ -150,7 +150,8 @@ def take_step(
         losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
         # The step after one that was undone is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
-        value_error=test.value_error,
+        num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
+        input_errors=test.errors,
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(

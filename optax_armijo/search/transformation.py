@@ -12,6 +12,7 @@ from optax_armijo._checks import check_range
 from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._state import (
     ArmijoState,
+    InputErrors,
     LossStatistics,
     Move,
     SignalStatistics,
@@ -314,7 +315,8 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         ),
         losses=LossStatistics(average=zeros(dtype), deviation=zeros(dtype)),
         tested_at=count(),
-        value_error=zeros(dtype),
+        num_still=count(),
+        input_errors=InputErrors(value=zeros(dtype), slope=zeros(dtype)),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=count(),
         last=no_step(num_groups, dtype),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_armijo._numerics import divide
+from optax_armijo._state import InputErrors
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
@@ -18,6 +19,7 @@ FIRST_TRIAL = 0.01  # times the root mean square of the params
 UP_LADDER, DOWN_LADDER = 4.0, 1 / 16
 NARROW = 2.1  # the last trial is at 2 times another, but for rounding
 MOST_TRIALS = 20
+MEASURABLE = 16.0  # roundings of the loss, from which its decrease can be compared
 
 
 class Trials(NamedTuple):
@@ -29,7 +31,7 @@ class Trials(NamedTuple):
       failed: the smallest that failed, else +inf.  # f[]
       loss: at the last one; that before the step where there was none.  # f[]
       num_trials: evaluations.  # i32[]
-      value_error: as in `ArmijoInfo`.  # f[]
+      errors: of the inputs, as far as trials tell.
     """
 
     factor: jax.Array
@@ -37,13 +39,13 @@ class Trials(NamedTuple):
     failed: jax.Array
     loss: jax.Array
     num_trials: jax.Array
-    value_error: jax.Array
+    errors: InputErrors
 
 
-def untested(problem: Problem, value_error: jax.Array) -> Trials:
+def untested(problem: Problem, errors: InputErrors) -> Trials:
     """A step that is made as it is."""
     one, none = jnp.ones_like(problem.value), jnp.zeros((), jnp.int32)
-    return Trials(one, one, jnp.inf * one, problem.value, none, value_error)
+    return Trials(one, one, jnp.inf * one, problem.value, none, errors)
 
 
 def tested(
@@ -51,7 +53,7 @@ def tested(
     along: Leaves,
     sizes: jax.Array,
     is_first: jax.Array,
-    value_error: jax.Array,
+    errors: InputErrors,
 ) -> Trials:
     """Tries a step: the first of a run is bracketed, a later one backtracks.
 
@@ -62,7 +64,9 @@ def tested(
     passes, since it may have been rounded away.
 
     Before the first step, and where all trials fail, a step of 0 is evaluated as well:
-    its loss is that of the params, if ``value_fn`` is the function of ``value``.
+    its loss is that of the params, if ``value_fn`` is the function of ``value``. And
+    the smallest trial, if rounding does not hide its decrease, decreases the loss as
+    the slope says, if ``grad`` is the gradient of ``value``.
     """
     predicted = jnp.sum(sizes * problem.slopes(along))
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
@@ -70,7 +74,8 @@ def tested(
 
     def body(at: Trials) -> Trials:
         loss, is_check = problem.loss_after(at.factor * sizes, along), at.factor == 0
-        passes = problem.value - loss >= at.factor * required - problem.tolerance
+        decrease, promised = problem.value - loss, at.factor * predicted
+        passes = decrease >= at.factor * required - problem.tolerance
         passes |= ~is_first & (loss == problem.value)
         passed = jnp.where(passes, jnp.maximum(at.passed, at.factor), at.passed)
         fails = ~passes & ~is_check
@@ -84,14 +89,22 @@ def tested(
         )
         num_trials = at.num_trials + 1
         has_failed = ~is_first & (num_trials >= MOST_HALVINGS)
-        error = _relative_difference(loss, problem.value)
+        # Trials shrink until one passes, and those after it are longer.
+        measures = (at.passed == 0) & (
+            jnp.abs(promised) > MEASURABLE * problem.tolerance
+        )
+        value_error = _relative_difference(loss, problem.value)
+        slope_error = _relative_difference(decrease, promised)
         return Trials(
             factor=jnp.where(has_failed, 0, factor).astype(loss.dtype),
             passed=passed,
             failed=failed,
             loss=loss,
             num_trials=num_trials,
-            value_error=jnp.where(is_check, error, at.value_error),
+            errors=InputErrors(
+                value=jnp.where(is_check, value_error, at.errors.value),
+                slope=jnp.where(measures, slope_error, at.errors.slope),
+            ),
         )
 
     def goes_on(at: Trials) -> jax.Array:
@@ -99,10 +112,14 @@ def tested(
         most = 1 + jnp.where(is_first, MOST_TRIALS, MOST_HALVINGS)
         return ~is_found & (at.num_trials < most)
 
-    start = untested(problem, value_error)
+    start = untested(problem, errors)
     zero = jnp.zeros_like(start.factor)
     first = jnp.where(is_first, zero, start.factor)
-    return jax.lax.while_loop(goes_on, body, start._replace(factor=first, passed=zero))
+    end = jax.lax.while_loop(goes_on, body, start._replace(factor=first, passed=zero))
+    # A later step that passes may be far from what the slope says: it is curved.
+    says = is_first | (end.passed == 0)
+    slope = jnp.where(says, end.errors.slope, errors.slope)
+    return end._replace(errors=end.errors._replace(slope=slope))
 
 
 def _middle(passed: jax.Array, failed: jax.Array) -> jax.Array:
