@@ -91,10 +91,17 @@ class Entrant(NamedTuple):
 
 
 def all_entrants(task: str) -> list[Entrant]:
-    """Returns every method and iterate of a task, each learning rate by itself."""
+    """Returns every method and iterate of a task, each learning rate by itself.
+
+    Where the default has run, only its seeds count, for all: means over other seeds are
+    of other initial params, rows and orders.
+    """
     runs: dict[str, dict[int, Record]] = {}
-    for record in read(task):
-        runs.setdefault(record["method"], {})[record["seed"]] = record
+    records = read(task)
+    seeds = {x["seed"] for x in records if x["method"] == DEFAULT}
+    for record in records:
+        if not seeds or record["seed"] in seeds:
+            runs.setdefault(record["method"], {})[record["seed"]] = record
     return [
         Entrant(task, method, iterate, runs[method], *described(task, method))
         for method in runs

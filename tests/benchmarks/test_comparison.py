@@ -496,6 +496,18 @@ def test_gaps_are_paired_by_seed_to_the_best_of_those_on_both_seeds(results):
     assert found["adamw"].gaps["toy"].size == 0
 
 
+def test_only_seeds_of_the_default_count(results):
+    for method, score in (("armijo_adam", 0.8), ("salsa", 0.7)):
+        protocol.append(
+            Job("toy-c", method, 0), record(method, 0, score, average=None)
+        )
+    protocol.append(Job("toy-c", "salsa", 1), record("salsa", 1, 0.99))
+    found = {x.method: x for x in profiles(["toy-c"], "loss", "last")}
+    assert found["armijo_adam"].gaps["toy-c"].size == 0
+    assert found["salsa"].gaps["toy-c"].size == pytest.approx(np.log(0.3 / 0.2))
+    assert {*standings.entrants("toy-c")[-1].runs} == {0}
+
+
 def test_one_rate_for_all_tasks_is_a_row_of_the_profile(results):
     for task in ("toy", "toy-b"):
         rates = {5e-4: 0.1, 1e-3: 0.5, 2e-3: 0.3}
