@@ -75,7 +75,7 @@ FOREIGN = {
 
 
 class TestNumPyAndPythonParams:
-    """Point 7: taken as ``optax.adam`` takes them, with no compilation more."""
+    """Taken as ``optax.adam`` takes them, with no compilation more."""
 
     @pytest.mark.parametrize(
         ("name", "kind"),
@@ -156,7 +156,7 @@ EVERY_FORM = FORMS | {
 
 @pytest.mark.parametrize("name", EVERY_FORM)
 def test_the_flags_that_stop_at_nan_and_infinity_let_a_healthy_run_pass(name):
-    """Point 8b: nothing unknown stands in the state as NaN or infinity."""
+    """Nothing unknown stands in the state as NaN or infinity."""
     tx, params = EVERY_FORM[name](), network_params()
     before = network_loss(params)
     with jax.debug_nans(True), jax.debug_infs(True):
@@ -195,7 +195,7 @@ def network_step(tx, loss_fn=network_loss, **extra_args):
 
 @each_form
 class TestNothingToTrain:
-    """Point 8: no-ops, as with ``optax.adam``."""
+    """No-ops, as with ``optax.adam``."""
 
     @pytest.mark.parametrize("tree", [{}, {"a": None}], ids=str)
     def test_a_tree_without_leaves(self, name, tree):

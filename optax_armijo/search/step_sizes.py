@@ -32,7 +32,7 @@ FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
-WARM_UP_STEPS = 10  # the first full step
+WARM_UP_STEPS = 20  # the first full step
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
@@ -195,14 +195,16 @@ def change_of(
 
 
 def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> jax.Array:
-    """What a step is multiplied by, f[], so that phi (1 - phi) p <= LARGEST_NOISE f.
+    """What a step is multiplied by, f[], so that phi (1 - phi) |p| <= LARGEST_NOISE f.
 
     A single mini-batch may promise several times its loss, where large steps ruin a
     pretrained network. Without noise nothing is shortened, nor a loss below zero. Where
-    hardly any promise is true, none is above .6 of the loss.
+    hardly any promise is true, none is above .6 of the loss. Steps uphill are shortened
+    alike, or they would be the longest.
     """
     fraction = jnp.maximum(fraction, LEAST_FRACTION)
-    noise, most = fraction * (1 - fraction) * promised, LARGEST_NOISE * value
+    noise = fraction * (1 - fraction) * jnp.abs(promised)
+    most = LARGEST_NOISE * value
     return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)
 
 

@@ -498,9 +498,7 @@ def test_gaps_are_paired_by_seed_to_the_best_of_those_on_both_seeds(results):
 
 def test_only_seeds_of_the_default_count(results):
     for method, score in (("armijo_adam", 0.8), ("salsa", 0.7)):
-        protocol.append(
-            Job("toy-c", method, 0), record(method, 0, score, average=None)
-        )
+        protocol.append(Job("toy-c", method, 0), record(method, 0, score, average=None))
     protocol.append(Job("toy-c", "salsa", 1), record("salsa", 1, 0.99))
     found = {x.method: x for x in profiles(["toy-c"], "loss", "last")}
     assert found["armijo_adam"].gaps["toy-c"].size == 0

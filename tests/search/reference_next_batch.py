@@ -172,13 +172,13 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     far_too_short = abs(memory.curvature) < 0.02 * memory.recently
-    if memory.measurements >= 4 and far_too_short and k > 10:
+    if memory.measurements >= 4 and far_too_short and k > 20:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < memory.aim() * memory.recently
     is_short = is_short and memory.measurements >= 2
     if t[ALL] > 0:
-        of_all = t[ALL] * min(0.1, 6 / k) if k > 10 else 0.0
+        of_all = t[ALL] * min(0.1, 6 / k) if k > 20 else 0.0
     else:
         of_all = 0.0 if is_short else t[ALL] * min(0.25, 6 / k)
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}
@@ -241,10 +241,10 @@ def backtrack(loss_at: Callable[[float], float], loss: float, promised: float) -
 
 
 def schedule(k: int, fraction: float, num_steps: int | None) -> float:
-    rising = min(k / 10, 1.0)
+    rising = min(k / 20, 1.0)
     if num_steps is None:
         return rising
-    left = min(max((num_steps - k + 1) / max(1, num_steps - 10), 0.0), 1.0)
+    left = min(max((num_steps - k + 1) / max(1, num_steps - 20), 0.0), 1.0)
     return min(rising, left ** (1 - fraction**2))
 
 
@@ -350,7 +350,7 @@ def one_step(
     # Were step sizes too short or too long?
     sizes = dict(memory.sizes)
     if counts:
-        multiple = memory.multiple if k > 11 else 1.0
+        multiple = memory.multiple if k > 21 else 1.0
         errors = {ALL: 0.0}
         for x in groups:
             curvature = memory.raw_fraction() * memory.promised[x] + end_slopes[x]
@@ -367,7 +367,7 @@ def one_step(
         for name in params:
             updates[name] = -last[labels[name]] * memory.direction[name]
         # The warm-up goes on, but the next step is shorter than this one was.
-        shorter = 0.7 * min(k - 1, 10) / min(k, 10)
+        shorter = 0.7 * min(k - 1, 20) / min(k, 20)
         memory.sizes = {x: shorter * size for x, size in memory.sizes.items()}
         memory.moved_by = dict.fromkeys(groups, 0.0)
         memory.tested_at = 0
@@ -393,7 +393,7 @@ def one_step(
         phi = memory.fraction()
         multiple = schedule(k, phi, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
-        noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * promise
+        noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
         if loss > 0 and noise > 0.05 * loss:
             shorter = 0.05 * loss / noise
             multiple, promise = shorter * multiple, shorter * promise

@@ -164,7 +164,7 @@ def test_params_and_a_loss_of_zero_begin_to_move():
 
     params, losses, infos = run(loss_fn, {"w": jnp.zeros(2)}, 120)
     np.testing.assert_allclose(params["w"], 3.0, rtol=0.05)
-    assert losses[0] == 0 and max(int(x.num_evaluations) for x in infos[2:]) <= 4
+    assert losses[0] == 0 and max(int(x.num_evaluations) for x in infos[2:]) <= 5
 
 
 def test_a_loss_of_minus_infinity_is_no_better_one():
@@ -401,7 +401,7 @@ def test_a_run_in_bfloat16_does_not_begin_below_what_its_params_can_hold():
 
 
 def test_from_scratch_no_run_ends_higher_than_it_began():
-    """Point 2: what is recommended there, beside the best Adam of four rates."""
+    """Beside the best Adam of four rates."""
 
     def ends(seed):
         loss_fn, params = noisy_regression(seed)

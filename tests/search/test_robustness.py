@@ -95,7 +95,8 @@ def test_a_second_bad_gradient_in_a_row_takes_the_last_step_back(name):
     back = jax.tree.map(jnp.negative, good.updates)
     assert_trees_all_close(again.updates, back, rtol=1e-4, atol=1e-7)
     old, new = armijo_info(bad.state).step_size, armijo_info(again.state).step_size
-    np.testing.assert_allclose(new, SHORTENED * old, rtol=1e-6)
+    warmed = BAD / (BAD + 1)  # the part that the warm-up applies does not grow
+    np.testing.assert_allclose(new, SHORTENED * warmed * old, rtol=1e-6)
     assert np.any(after.updates["head"]["w"] != 0)
 
 
