@@ -33,7 +33,7 @@ def armijo_adam(
 
     **First step.** They begin in proportion to the root mean square of the params of
     each group. A common factor is bracketed by Armijo's test on the mini-batch, with
-    c = .8. In the first ten steps :math:`\tau_k = k / 10`.
+    c = .8. In the first twenty steps :math:`\tau_k = k / 20`.
 
     **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u
     \rangle` on its own mini-batch. The next one, with the loss :math:`f'`, measures

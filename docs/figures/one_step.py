@@ -50,7 +50,7 @@ def draw_search(axes: Any) -> None:
     direction = jax.tree.map(lambda g: -g / (jnp.abs(g) + 1e-8), grads)
     slope = -float(dot(grads, direction))
     sizes = sorted(step_size(params, trial, direction) for trial in trials)
-    found = float(info.step_size[0])  # a tenth of it is applied, by the warm-up
+    found = float(info.step_size[0])  # a twentieth of it is applied, by the warm-up
 
     grid = np.linspace(0.0, 1.1 * max(sizes), 200)
     start = float(value)
