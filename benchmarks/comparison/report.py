@@ -3,7 +3,7 @@
 ``python benchmarks/comparison/report.py`` writes to ``benchmarks/results/comparison/``
 the profile with its figure (``README.md``, ``profile.png``), the tables by kind of task
 (``by_kind.md``) and a page and a figure for each task (``tasks/``), and into the README
-of the repository the tables between markers.
+of the repository a short table between markers.
 """
 
 import re
@@ -54,9 +54,10 @@ from standings import (  # noqa: E402
 from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
-TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(\n<!-- end of table -->)", re.S)
+TABLE = re.compile(r"(<!-- profile -->\n).*?(\n<!-- end of profile -->)", re.S)
 NUM_DRAWN = 6  # methods in a task's figure
 NUM_WORST = 5  # tasks that are named
+NUM_RIVALS = 2  # in the table of the README
 FEWEST_TASKS = 4  # of a row in the table of differences
 FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
@@ -454,16 +455,52 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 
 def updated_readme(text: str) -> str:
-    """Returns the README with the tables between its markers made anew."""
-    return TABLE.sub(lambda x: x[1] + short_summary(x[2]) + x[3], text)
+    """Returns the README with the table between its markers made anew."""
+    return TABLE.sub(lambda x: x[1] + short_summary() + x[2], text)
 
 
-def short_summary(name: str) -> str:
-    """Returns the first columns of the table of the profile of a list."""
-    lines = summary(name).splitlines()
-    return "\n".join(
-        "|".join(line.split("|")[:8]) + "|" if line.startswith("|") else line
-        for line in lines
+def short_summary() -> str:
+    """Returns a table of ours, the best rivals that ran everywhere, and hindsight.
+
+    Best by the mean gap over the test tasks. The smallest gaps of those that know
+    nothing in hindsight are in bold.
+    """
+    lists = [name for name in reversed(LISTS) if recorded(name)]
+    found = {x: profiles(recorded(x), "loss", "last") for x in lists}
+    by_name = {x: {p.method: p for p in found[x]} for x in lists}
+
+    def ran(method: str) -> bool:
+        """Whether a method ran on all tasks."""
+        return all(
+            method in by_name[x] and len(by_name[x][method].gaps) == len(recorded(x))
+            for x in lists
+        )
+
+    order = [x.method for x in found[lists[0]] if ran(x.method)]
+    ours = [x for x in order if x.startswith(DEFAULT)]
+    rivals = [x for x in order if x not in (*ours, *HINDSIGHT)][:NUM_RIVALS]
+    untuned = [x for x in order if x in ours or x in rivals]
+    measures = {"mean gap": np.mean, "worst": np.max}
+    gaps = {
+        (x, f"{name} tasks: {measure}"): float(value(by_name[name][x].sizes()))
+        for x in order
+        for name in lists
+        for measure, value in measures.items()
+    }
+
+    def cell(method: str, column: str) -> str:
+        is_least = gaps[method, column] == min(gaps[x, column] for x in untuned)
+        text = f"{gaps[method, column]:.2f}"
+        return f"**{text}**" if is_least and method in untuned else text
+
+    note = ", best rate of a sweep on each task"
+    columns = list(dict.fromkeys(column for _, column in gaps))
+    return table(
+        [
+            {"method": name_on_tasks(x)[1] + note * (x in HINDSIGHT)}
+            | {column: cell(x, column) for column in columns}
+            for x in (*untuned, *(x for x in order if x == "adamw"))
+        ]
     )
 
 

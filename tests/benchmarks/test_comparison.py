@@ -535,8 +535,7 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
     results, monkeypatch
 ):
     readme = results / "top.md"
-    text = "a\n<!-- table: {0} -->\nold\n<!-- end of table -->\n"
-    readme.write_text(text.format("development") + text.format("test"))
+    readme.write_text("a\n<!-- profile -->\nold\n<!-- end of profile -->\nb\n")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     old = results / "tasks" / "gone.md"
@@ -555,8 +554,13 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
         and "(by_kind.md)" in page
         and (results / "by_kind.md").exists()
     )
-    assert "old" not in top and "No runs on the test tasks so far." in top
+    assert "old" not in top and top.endswith("\nb\n")
     assert report.updated_readme(top) == top
+    (ours,) = rows(top, "`armijo_adam()`")
+    assert ours[1:] == ["**0.36**", "**0.71**"]
+    assert (
+        rows(top, "SaLSA") and not rows(top, "schedule-free") and not rows(top, "AdamW")
+    )
 
 
 def test_a_kind_has_a_table_of_the_methods_that_ran_on_all_of_its_tasks(results):
@@ -589,8 +593,8 @@ def test_differences_are_paired_by_seed_and_averaged_over_tasks(results, monkeyp
 
 def test_what_the_repository_shows_is_what_its_records_say():
     text = report.README.read_text()
-    assert [x[1] for x in report.TABLE.findall(text)] == ["test"]
-    emptied = report.TABLE.sub(r"\1\3", text)
+    assert len(report.TABLE.findall(text)) == 1
+    emptied = report.TABLE.sub(r"\1\2", text)
     assert report.updated_readme(emptied) == text
     for path, page in report.pages().items():
         assert (protocol.RESULTS / path).read_text() == page
