@@ -172,7 +172,7 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     far_too_short = abs(memory.curvature) < 0.02 * memory.recently
-    if memory.measurements >= 4 and far_too_short and k > 20:
+    if memory.measurements >= 4 and far_too_short and k > 10:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < memory.aim() * memory.recently
