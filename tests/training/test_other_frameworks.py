@@ -11,7 +11,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(32, 4)), jnp.float32)
 Y = jnp.sin(X[:, :1]) + X[:, 1:2] ** 2
 
 
-def losses(step, tx, params, num_steps=25):
+def losses(step, tx, params, num_steps=40):
     opt_state, history, metrics = tx.init(params), [], None
     for _ in range(num_steps):
         params, opt_state, metrics = step(params, opt_state, X, Y)
