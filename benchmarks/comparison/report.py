@@ -92,11 +92,12 @@ MEASURED = """\
 
 - **Gaps.** The best in hindsight of a task is the method, rate and iterate with the
   smallest mean of log(loss) over the first two seeds; a gap is the mean difference to
-  it over the seeds of both. A method with more seeds than the best may have a gap below
-  zero. A run that diverged, or whose loss is more than 22,000 times the best, has a gap
-  of 10. *`armijo_adam()` there* is the mean gap of the default on the tasks that the
-  method has run on. Gaps in accuracy or dB are best score - score, with the best chosen
-  by the score, and at most 1 and 43.4 dB.
+  it over the seeds of both. Seeds that the default has not run count for no method. A
+  method with more seeds than the best may have a gap below zero. A run that diverged,
+  or whose loss is more than 22,000 times the best, has a gap of 10. *`armijo_adam()`
+  there* is the mean gap of the default on the tasks that the method has run on. Gaps in
+  accuracy or dB are best score - score, with the best chosen by the score, and at most
+  1 and 43.4 dB.
 - **Nothing set.** Ours, the line searches, Prodigy, D-Adaptation, schedule-free AdamW,
   MoMo-Adam, ScheduleFree+ and L-BFGS run at their documented defaults; where the name
   says so, with a cosine or a warm-up over the run. *One AdamW for everything* has one

@@ -17,6 +17,7 @@ from optax_armijo._types import Scalar
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
+    FIRST_STEPS,
     WARM_UP_STEPS,
     change_of,
     error_of,
@@ -31,7 +32,6 @@ from optax_armijo.search.trials import HALF, tested, untested
 
 TESTED_EVERY = MEASURED_EVERY = 1.2  # growth of k between two tests, or measurements
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
-SUSPECT_FROM = 10  # the deviation of fewer losses says little
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
 SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone
 
@@ -60,7 +60,7 @@ def take_step(
     # If the loss is far above those before, was the last step the cause?
     excess = value - state.losses.average
     far = FAR * state.losses.deviation + problem.tolerance
-    is_far = (k > SUSPECT_FROM) & (excess > far)
+    is_far = (k > FIRST_STEPS) & (excess > far)
     # A finite loss whose gradient is not may come of this batch alone: not so twice.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)

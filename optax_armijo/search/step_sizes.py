@@ -31,7 +31,7 @@ UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
-LEAPS_FROM = 10  # steps
+FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
@@ -191,7 +191,7 @@ def change_of(
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
     change = of_all + own - jnp.mean(own)
     # In the very first steps a curvature near 0 is noise.
-    leaps = is_far_too_short & (k > LEAPS_FROM) & (signal.measured_at == k)
+    leaps = is_far_too_short & (k > FIRST_STEPS) & (signal.measured_at == k)
     return jnp.where(leaps, LEAP, change)
 
 

@@ -19,7 +19,7 @@ FIRST_TRIAL = 0.01  # times the root mean square of the params
 UP_LADDER, DOWN_LADDER = 4.0, 1 / 16
 NARROW = 2.1  # the last trial is at 2 times another, but for rounding
 MOST_TRIALS = 20
-MEASURABLE = 16.0  # roundings of the loss, from which its decrease can be compared
+MEASURABLE = 16.0  # times its rounding error, from which a decrease is compared
 
 
 class Trials(NamedTuple):
@@ -64,9 +64,9 @@ def tested(
     passes, since it may have been rounded away.
 
     Before the first step, and where all trials fail, a step of 0 is evaluated as well:
-    its loss is that of the params, if ``value_fn`` is the function of ``value``. And
-    the smallest trial, if rounding does not hide its decrease, decreases the loss as
-    the slope says, if ``grad`` is the gradient of ``value``.
+    its loss is that of the params, if ``value_fn`` is the function of ``value``. The
+    smallest trial whose decrease is more than rounding decreases the loss by what the
+    slope predicts, if ``grad`` is the gradient of ``value``.
     """
     predicted = jnp.sum(sizes * problem.slopes(along))
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
