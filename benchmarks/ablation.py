@@ -1,0 +1,254 @@
+"""What each mechanism of the search is good for: runs without it, one at a time.
+
+Run ``python benchmarks/ablation.py``. Each row is the search with one mechanism off:
+the mean change of the log loss of the last iterate, paired by task and seed, on
+development tasks with little noise and with much, where the length of the run is known;
+how many runs end at more than e times the loss; and the float32 runs of the fuzz.
+``--record NAME`` keeps the figures in ``benchmarks/results/NAME.json``, and the table
+beside it.
+"""
+
+import argparse
+import contextlib
+import importlib
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from cli import make_parser, positive, seeds, some_of  # noqa: E402
+from provenance import RESULTS, environment, write_result  # noqa: E402
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
+from tasks import DEVELOPMENT, make_task  # noqa: E402
+
+import optax_armijo as oa  # noqa: E402
+from optax_armijo.search import step, step_sizes  # noqa: E402
+
+LITTLE = ("digits-500", "regression-clean", "oscillator", "decay")
+MUCH = (
+    *("regression-fresh-noise", "regression-outliers", "residual-heavy-tails"),
+    *("compartments", "regression-bad-batches"),
+)
+HUGE, NEVER = 1e30, 10**9
+MOST = 3.0  # change of a log loss that counts, so that no single run rules the mean
+FULL = "all of it"
+
+
+class Ablation(NamedTuple):
+    """A mechanism and how it is switched off.
+
+    Attributes:
+      name: what is missing, or what there is in its place.
+      changes: new values of names of modules of `optax_armijo.search`.
+    """
+
+    name: str
+    changes: dict[str, Any]
+
+
+def _by_a_line(k: jax.Array, fraction: jax.Array, num_steps: Any) -> jax.Array:
+    return SCHEDULE(k, jnp.zeros_like(fraction), num_steps)
+
+
+def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax.Array:
+    del multiple
+    return ERROR_OF(move, signal, end_slope, 1)
+
+
+SCHEDULE, ERROR_OF = step._schedule, step_sizes.error_of
+ABLATIONS = (
+    Ablation(FULL, {}),
+    Ablation("a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}),
+    Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}),
+    Ablation("measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}),
+    Ablation("the bound of phi by the fall", {"step_sizes.FALL_ERRORS": HUGE}),
+    Ablation("units", {"step.with_unit": lambda old, *_: old}),
+    Ablation("phi in the aim: C = p", {"step_sizes.aim": lambda signal: 1.0}),
+    Ablation("kappa: 1", {"step_sizes.KAPPA_NOISE": 1, "step_sizes.KAPPA_EXACT": 1}),
+    Ablation("the bound of the noise", {"step.shortening": lambda p, phi, f: 1.0}),
+    Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}),
+    Ablation("z without the schedule", {"step.error_of": _with_schedule}),
+    Ablation("groups' own changes", {"step_sizes.OWN": 0}),
+    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}),
+    Ablation("the last word of measured curvature", {"step_sizes.KNOWN": NEVER}),
+    Ablation("the limit of outliers of z", {"step_sizes.OUTLIER": HUGE}),
+    Ablation("averages of z: ten steps", {"step_sizes.Z_DECAY": 0.9}),
+    Ablation(
+        "changes that fade with k",
+        {"step_sizes.FADING": math.inf, "step_sizes.OWN_FADING": math.inf},
+    ),
+    Ablation("steps undone on finite losses", {"step.FAR": HUGE}),
+    Ablation("half of a step at least is kept", {"step.HALF": 0}),
+    Ablation("clipping", {"clipping.CLIP": HUGE}),
+    Ablation("the least phi", {"step_sizes.LEAST_FRACTION": 0}),
+)
+KNOWN = {ablation.name: ablation for ablation in ABLATIONS}
+
+
+@contextlib.contextmanager
+def without(ablation: Ablation) -> Iterator[None]:
+    """Switches a mechanism off, for functions that are traced within."""
+    old = []
+    for path, value in ablation.changes.items():
+        module_name, name = path.split(".")
+        module = importlib.import_module(f"optax_armijo.search.{module_name}")
+        old.append((module, name, getattr(module, name)))
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in old:
+            setattr(module, name, value)
+
+
+def train(name: str, task_name: str, seeds: Sequence[int]) -> list[list[float]]:
+    """Returns log losses of validation rows, [seeds, (last iterate, average)]."""
+    from run import all_batches, strong
+
+    task = make_task(task_name)
+    tx = oa.armijo_adam(num_steps=task.num_epochs * task.steps_per_epoch)
+    tx, found = oa.average_iterates(tx), []
+    with without(KNOWN[name]):
+        step_fn = oa.make_train_step(task.loss_fn, tx)
+        for seed in seeds:
+            params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
+            opt_state = jax.jit(tx.init)(params)
+            for k, batch in enumerate(all_batches(task, seed)):
+                params, opt_state, _ = step_fn(
+                    params, opt_state, batch, jax.random.fold_in(key, k)
+                )
+            ends = params, oa.averaged_params(opt_state, params)
+            losses = [task.evaluate(end)["loss"] for end in ends]
+            found.append(
+                [math.log(x) if math.isfinite(x) else math.inf for x in losses]
+            )
+    return found
+
+
+def fuzzed(name: str, seeds: int) -> dict[str, list[int]]:
+    """Returns by form how many runs are within a factor of two of Adam, of how many;
+    and how many end higher than they began."""
+    import fuzz
+
+    options = argparse.Namespace(
+        kinds=list(fuzz.KINDS), seeds=seeds, steps=500, batch_size=16
+    )
+    float32 = fuzz.PRECISIONS["float32"]
+    adams = fuzz.program(lambda rate: optax.adam(rate), float32, options)
+    best = fuzz.decreases(fuzz.best_of([adams(x) for x in fuzz.ADAM_RATES])).clip(0)
+    counts = {}
+    with without(KNOWN[name]):
+        for form in ("armijo_adam", "num_steps"):
+            tx = fuzz.FORMS[form](options.steps)
+            ends = fuzz.program(lambda _: tx, float32, options)(0)  # noqa: B023
+            found = fuzz.decreases(ends)
+            is_near = found >= best / fuzz.FACTOR
+            counts[form] = [int(x) for x in (is_near.sum(), is_near.size)]
+            counts[form].append(int(np.sum(found < 0)))
+    return counts
+
+
+def work(name: str, task_name: str, seeds: Sequence[int]) -> Any:
+    """A job of a worker: runs on a task, or of the fuzz where the task is ``fuzz``."""
+    return fuzzed(name, 16) if task_name == "fuzz" else train(name, task_name, seeds)
+
+
+def summary(found: dict[str, dict[str, Any]], name: str, tasks: Sequence[str]) -> str:
+    """The change of the log loss of the last iterate, with its standard error."""
+    pairs = [
+        np.subtract(found[name][task], found[FULL][task])[:, 0]
+        for task in tasks
+        if task in found[name]
+    ]
+    if not pairs:
+        return "–"
+    change = np.nan_to_num(np.concatenate(pairs), nan=MOST).clip(-MOST, MOST)
+    error = np.std(change, ddof=1) / np.sqrt(change.size) if change.size > 1 else np.nan
+    return f"{np.mean(change):+.2f} ± {error:.2f}"
+
+
+def num_worse(found: dict[str, dict[str, Any]], name: str) -> int:
+    """Runs that end at more than e times the loss."""
+    tasks = [task for task in found[name] if task != "fuzz"]
+    pairs = [np.subtract(found[name][task], found[FULL][task]) for task in tasks]
+    return int(sum(np.sum(~(pair[:, 0] <= 1)) for pair in pairs))
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table, a row a mechanism."""
+    tasks = [task for task in found[FULL] if task != "fuzz"]
+    others = [task for task in tasks if task not in LITTLE + MUCH]
+    columns = {"little noise": LITTLE, "much noise": MUCH, "other tasks": others}
+    columns = {key: xs for key, xs in columns.items() if {*xs} & {*tasks}}
+    heads = ["without", *columns, "more than e times"]
+    has_fuzz = "fuzz" in found[FULL]
+    heads += ["fuzz", "with `num_steps`"] if has_fuzz else []
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, of_tasks in found.items():
+        cells = [name, *(summary(found, name, xs) for xs in columns.values())]
+        cells.append(str(num_worse(found, name)))
+        if has_fuzz:
+            for near, _, higher in of_tasks["fuzz"].values():
+                cells.append(f"{near}" + f", {higher} higher" * (higher > 0))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser, names = make_parser(__doc__), list(KNOWN)
+    tasks = [*LITTLE, *MUCH, "fuzz"]
+    add = parser.add_argument
+    text = "development tasks, and fuzz; default: nine that take seconds, and fuzz"
+    known = some_of([*DEVELOPMENT, "fuzz"])
+    add("--tasks", type=known, default=tasks, metavar="A,B", help=text)
+    text = "mechanisms that are switched off; default: each"
+    add("--without", type=some_of(names), default=names, metavar="A,B", help=text)
+    add("--seeds", type=seeds, default=[0, 1, 2], metavar="0,1")
+    text = "runs at once, default: one a core"
+    add("--jobs", type=positive, default=os.cpu_count(), help=text)
+    text = "keep them in results/NAME.json and NAME.md; default ablation"
+    add("--record", nargs="?", const="ablation", metavar="NAME", help=text)
+    options = parser.parse_args(argv)
+    mechanisms = list(dict.fromkeys([FULL, *options.without]))
+    found: dict[str, dict[str, Any]] = {name: {} for name in mechanisms}
+    shown = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
+    context, start = multiprocessing.get_context("spawn"), time.perf_counter()
+    with (
+        ProcessPoolExecutor(options.jobs, context) as pool,
+        Progress(*shown) as progress,
+    ):
+        jobs = {
+            pool.submit(work, name, task, options.seeds): (name, task)
+            for task in options.tasks
+            for name in mechanisms
+        }
+        bar = progress.add_task("runs", total=len(jobs))
+        for future in as_completed(jobs):
+            name, task = jobs[future]
+            found[name][task] = future.result()
+            progress.advance(bar)
+    print(table(found))
+    if options.record:
+        minutes = round((time.perf_counter() - start) / 60, 1)
+        made = environment(vars(options)) | {"minutes": minutes}
+        path = RESULTS / f"{options.record}.json"
+        write_result(path, made | {"log_losses": found})
+        path.with_suffix(".md").write_text(table(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
