@@ -66,7 +66,7 @@ def _by_a_line(k: jax.Array, fraction: jax.Array, num_steps: Any) -> jax.Array:
 
 def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax.Array:
     del multiple
-    return ERROR_OF(move, signal, end_slope, 1)
+    return ERROR_OF(move, signal, end_slope, jnp.ones(()))
 
 
 SCHEDULE, ERROR_OF = step._schedule, step_sizes.error_of

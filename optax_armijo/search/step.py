@@ -112,6 +112,7 @@ def take_step(
             problem,
             along,
             jnp.where(is_first, 1, multiple) * sizes,
+            slope,
             is_first,
             state.input_errors,
         ),

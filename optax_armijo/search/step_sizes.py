@@ -220,9 +220,11 @@ def with_new_groups(
     largest where no other descends. Where there is no other at all, that decrease is
     all of the loss, or 1 where it is zero.
     """
-    grouping = problem.grouping
-    leaves = grouping.trainable(problem.params)
-    root = root_mean_squares(grouping, leaves, sizes.dtype)
+    root = jax.lax.cond(
+        is_first,
+        lambda: root_mean_squares(problem.grouping, problem.params, sizes.dtype),
+        lambda: jnp.zeros_like(sizes),
+    )
     overflows = ~jnp.isfinite(root)
     root = jnp.where(overflows, 0, root)
     sizes = jnp.where(is_first, jnp.where(slope >= 0, root, 0), sizes)
@@ -240,8 +242,9 @@ def with_new_groups(
     return jnp.where(wants, new, sizes).astype(sizes.dtype)
 
 
-def root_mean_squares(grouping: Grouping, leaves: Leaves, dtype: Any) -> jax.Array:
+def root_mean_squares(grouping: Grouping, params: Any, dtype: Any) -> jax.Array:
     """The groups' root mean squares, dtype[G]; infinity where squares overflow."""
+    leaves = grouping.trainable(params)
     common = search_dtype(leaves)
     squares = [jnp.square(x.astype(common)) for x in leaves]
     number = jnp.asarray(_num_params(grouping, squares), dtype)

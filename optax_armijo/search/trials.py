@@ -52,6 +52,7 @@ def tested(
     problem: Problem,
     along: Leaves,
     sizes: jax.Array,
+    slope: jax.Array,
     is_first: jax.Array,
     errors: InputErrors,
 ) -> Trials:
@@ -68,7 +69,7 @@ def tested(
     smallest trial whose decrease is more than rounding decreases the loss by what the
     slope predicts, if ``grad`` is the gradient of ``value``.
     """
-    predicted = jnp.sum(sizes * problem.slopes(along))
+    predicted = jnp.sum(sizes * slope)
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
     required = predicted - (1 - c) * jnp.abs(predicted)
 
