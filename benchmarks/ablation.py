@@ -54,10 +54,12 @@ class Ablation(NamedTuple):
     Attributes:
       name: what is missing, or what there is in its place.
       changes: new values of names of modules of `optax_armijo.search`.
+      takes: constants, numbers of the state, and lines, where it can be counted.
     """
 
     name: str
     changes: dict[str, Any]
+    takes: tuple[int, int, int] | None = None
 
 
 def _by_a_line(k: jax.Array, fraction: jax.Array, num_steps: Any) -> jax.Array:
@@ -72,29 +74,42 @@ def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax
 SCHEDULE, ERROR_OF = step._schedule, step_sizes.error_of
 ABLATIONS = (
     Ablation(FULL, {}),
-    Ablation("a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}),
-    Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}),
-    Ablation("measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}),
-    Ablation("the bound of phi by the fall", {"step_sizes.FALL_ERRORS": HUGE}),
-    Ablation("units", {"step.with_unit": lambda old, *_: old}),
-    Ablation("phi in the aim: C = p", {"step_sizes.aim": lambda signal: 1.0}),
-    Ablation("kappa: 1", {"step_sizes.KAPPA_NOISE": 1, "step_sizes.KAPPA_EXACT": 1}),
-    Ablation("the bound of the noise", {"step.shortening": lambda p, phi, f: 1.0}),
-    Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}),
-    Ablation("z without the schedule", {"step.error_of": _with_schedule}),
-    Ablation("groups' own changes", {"step_sizes.OWN": 0}),
-    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}),
-    Ablation("the last word of measured curvature", {"step_sizes.KNOWN": NEVER}),
-    Ablation("the limit of outliers of z", {"step_sizes.OUTLIER": HUGE}),
-    Ablation("averages of z: ten steps", {"step_sizes.Z_DECAY": 0.9}),
+    Ablation(
+        "a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}, (1, 0, 3)
+    ),
+    Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}, (4, 1, 20)),
+    Ablation(
+        "measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}, (4, 6, 45)
+    ),
+    Ablation(
+        "the bound of phi by the fall", {"step_sizes.FALL_ERRORS": HUGE}, (2, 4, 25)
+    ),
+    Ablation("units", {"step.with_unit": lambda old, *_: old}, (1, 2, 12)),
+    Ablation("phi in the aim: C = p", {"step_sizes.aim": lambda _: 1.0}, (1, 0, 4)),
+    Ablation(
+        "kappa: 1",
+        {"step_sizes.KAPPA_NOISE": 1, "step_sizes.KAPPA_EXACT": 1},
+        (2, 0, 2),
+    ),
+    Ablation("the bound of the noise", {"step.shortening": lambda *_: 1.0}, (1, 0, 13)),
+    Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}, (0, 0, 1)),
+    Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 3)),
+    Ablation("groups' own changes", {"step_sizes.OWN": 0}, (2, 0, 3)),
+    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (4, 0, 6)),
+    Ablation(
+        "the last word of measured curvature", {"step_sizes.KNOWN": NEVER}, (1, 0, 4)
+    ),
+    Ablation("the limit of outliers of z", {"step_sizes.OUTLIER": HUGE}, (1, 0, 3)),
+    Ablation("averages of z over two steps: ten", {"step_sizes.Z_DECAY": 0.9}),
     Ablation(
         "changes that fade with k",
         {"step_sizes.FADING": math.inf, "step_sizes.OWN_FADING": math.inf},
+        (2, 0, 2),
     ),
-    Ablation("steps undone on finite losses", {"step.FAR": HUGE}),
-    Ablation("half of a step at least is kept", {"step.HALF": 0}),
-    Ablation("clipping", {"clipping.CLIP": HUGE}),
-    Ablation("the least phi", {"step_sizes.LEAST_FRACTION": 0}),
+    Ablation("steps undone on finite losses", {"step.FAR": HUGE}, (3, 2, 20)),
+    Ablation("half of a step at least is kept", {"step.HALF": 0}, (0, 0, 2)),
+    Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 40)),
+    Ablation("the least phi", {"step_sizes.LEAST_FRACTION": 0}, (1, 0, 2)),
 )
 KNOWN = {ablation.name: ablation for ablation in ABLATIONS}
 
@@ -194,12 +209,14 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     others = [task for task in tasks if task not in LITTLE + MUCH]
     columns = {"little noise": LITTLE, "much noise": MUCH, "other tasks": others}
     columns = {key: xs for key, xs in columns.items() if {*xs} & {*tasks}}
-    heads = ["without", *columns, "more than e times"]
+    heads = ["without", "takes", *columns, "more than e times"]
     has_fuzz = "fuzz" in found[FULL]
     heads += ["fuzz", "with `num_steps`"] if has_fuzz else []
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, of_tasks in found.items():
-        cells = [name, *(summary(found, name, xs) for xs in columns.values())]
+        takes = KNOWN[name].takes
+        cells = [name, ", ".join(map(str, takes)) if takes else "–"]
+        cells += [summary(found, name, xs) for xs in columns.values()]
         cells.append(str(num_worse(found, name)))
         if has_fuzz:
             for near, _, higher in of_tasks["fuzz"].values():
