@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from methods import SHARED, SWEPT  # noqa: E402
+from methods import METHODS, SHARED, SWEPT  # noqa: E402
 from protocol import (  # noqa: E402
     ITERATES,
     SIGNS,
@@ -54,10 +54,18 @@ from standings import (  # noqa: E402
 from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, family_of  # noqa: E402
 
 README = ROOT / "README.md"
-TABLE = re.compile(r"(<!-- profile -->\n).*?(\n<!-- end of profile -->)", re.S)
+TABLE = "(<!-- {0} -->\n).*?(\n<!-- end of {0} -->)"  # in the README
 NUM_DRAWN = 6  # methods in a task's figure
 NUM_WORST = 5  # tasks that are named
 NUM_RIVALS = 2  # in the table of the README
+# In its table of texts.
+ON_TEXTS = (
+    f"{DEFAULT}-num_steps",
+    DEFAULT,
+    "adamw@1e-04",
+    "prodigy_cosine",
+    "salsa",
+)
 FEWEST_TASKS = 4  # of a row in the table of differences
 FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
@@ -456,8 +464,29 @@ def mean_and_error(entrant: Entrant) -> tuple[float, float]:
 
 
 def updated_readme(text: str) -> str:
-    """Returns the README with the table between its markers made anew."""
-    return TABLE.sub(lambda x: x[1] + short_summary() + x[2], text)
+    """Returns the README with the tables between its markers made anew."""
+    for name, made in (("profile", short_summary()), ("texts", texts())):
+        table_of = re.compile(TABLE.format(name), re.S)
+        text = table_of.sub(lambda x, made=made: x[1] + made + x[2], text)
+    return text
+
+
+def texts() -> str:
+    """Returns means over all texts of 500 rows that the methods of a table ran on."""
+    kind = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
+    found = {t: {(x.method, x.iterate): x for x in all_entrants(t)} for t in kind}
+    tasks = [t for t in kind if all((x, "last") in found[t] for x in ON_TEXTS)]
+    rows = []
+    for method in ON_TEXTS:
+        kind, _, rate = method.partition("@")
+        title = METHODS[kind].title if kind in METHODS else f"{SWEPT[kind]}, {rate}"
+        row = {"method": title}
+        for iterate, prefix in (("last", ""), ("average", "average: ")):
+            some = [found[task][method, iterate] for task in tasks]
+            row[f"{prefix}accuracy"] = mean_over_tasks(some, "score")
+            row[f"{prefix}log loss"] = mean_over_tasks(some, "loss")
+        rows.append(row)
+    return f"{table(rows)}\n\nMeans over {len(tasks)} tasks: {', '.join(tasks)}."
 
 
 def short_summary() -> str:
