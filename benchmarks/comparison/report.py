@@ -57,6 +57,7 @@ README = ROOT / "README.md"
 TABLE = "(<!-- {0} -->\n).*?(\n<!-- end of {0} -->)"  # in the README
 NUM_DRAWN = 6  # methods in a task's figure
 NUM_WORST = 5  # tasks that are named
+IN_HINDSIGHT = ", best of a sweep on each task"
 NUM_RIVALS = 2  # in the table of the README
 # In its table of texts.
 ON_TEXTS = (
@@ -201,7 +202,7 @@ def profile_row(
     costs = [x.cost for x in last.gaps.values()]
     there = np.mean([ours.gaps[x].size for x in last.gaps])
     title = f"**{last.title}**" if last.method == DEFAULT else last.title
-    hindsight = ", best of a sweep on each task" * (last.method in HINDSIGHT)
+    hindsight = IN_HINDSIGHT * (last.method in HINDSIGHT)
     return {
         "method": title + hindsight,
         "tasks": f"{len(last.gaps)}{of}",
@@ -523,11 +524,10 @@ def short_summary() -> str:
         text = f"{gaps[method, column]:.2f}"
         return f"**{text}**" if is_least and method in untuned else text
 
-    note = ", best rate of a sweep on each task"
     columns = list(dict.fromkeys(column for _, column in gaps))
     return table(
         [
-            {"method": name_on_tasks(x)[1] + note * (x in HINDSIGHT)}
+            {"method": name_on_tasks(x)[1] + IN_HINDSIGHT * (x in HINDSIGHT)}
             | {column: cell(x, column) for column in columns}
             for x in (*untuned, *(x for x in order if x == "adamw"))
         ]

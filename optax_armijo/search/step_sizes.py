@@ -216,9 +216,9 @@ def with_new_groups(
 
     A group waits while its direction ascends. One without a step size since its params
     or its gradients were zero gets that with the predicted decrease of the median
-    group, but no more than the largest, unless the squares of its params overflow; the
-    largest where no other descends. Where there is no other at all, that decrease is
-    all of the loss, or 1 where it is zero.
+    group, but no more than the largest, unless, at first, the squares of its params
+    overflow; the largest where no other descends. Where there is no other at all, that
+    decrease is all of the loss, or 1 where it is zero.
     """
     root = jax.lax.cond(
         is_first,
