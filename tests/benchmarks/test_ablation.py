@@ -1,6 +1,7 @@
 """The ablations: what they switch off, and their table."""
 
 import importlib
+import json
 
 import ablation
 import numpy as np
@@ -48,3 +49,9 @@ def test_bad_input_is_one_line_and_status_2(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         ablation.main(option)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_table_in_the_repository_is_that_of_its_record():
+    record = json.loads((ablation.RESULTS / "ablation.json").read_text())
+    text = (ablation.RESULTS / "ablation.md").read_text()
+    assert ablation.table(record["log_losses"]) == text
