@@ -477,6 +477,8 @@ def texts() -> str:
     kind = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
     found = {t: {(x.method, x.iterate): x for x in all_entrants(t)} for t in kind}
     tasks = [t for t in kind if all((x, "last") in found[t] for x in ON_TEXTS)]
+    if not tasks:
+        return "No runs so far."
     rows = []
     for method in ON_TEXTS:
         kind, _, rate = method.partition("@")

@@ -536,7 +536,8 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
     results, monkeypatch
 ):
     readme = results / "top.md"
-    readme.write_text("a\n<!-- profile -->\nold\n<!-- end of profile -->\nb\n")
+    table = "<!-- {0} -->\nold\n<!-- end of {0} -->\n"
+    readme.write_text(f"a\n{table.format('profile')}{table.format('texts')}b\n")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     old = results / "tasks" / "gone.md"
@@ -590,6 +591,20 @@ def test_differences_are_paired_by_seed_and_averaged_over_tasks(results, monkeyp
     assert not rows(report.differences(), "schedule-free")  # it ran on toy alone
     monkeypatch.setattr(report, "TUNING", "nothing")
     assert report.differences() == "None so far."
+
+
+def test_texts_are_averaged_where_all_methods_of_the_table_ran(results, monkeypatch):
+    monkeypatch.setattr(report, "TUNING", NOISE)
+    assert report.texts() == "No runs so far."
+    add("armijo_adam-num_steps", (0.9, 0.7), average={"score": 0.95, "loss": 0.1})
+    add("prodigy_cosine", (0.5, 0.5))
+    sweep("adamw", {1e-4: 0.6})
+    text = report.texts()
+    assert text.endswith("Means over 1 tasks: toy.")  # SaLSA alone ran on toy-b
+    (ours,) = rows(text, "`armijo_adam(num_steps=...)`")
+    assert ours[1:3] == ["0.800 ± 0.100", "0.2000 ± 0.1000"]
+    assert ours[3:] == ["0.950 ± 0.000", "0.1000 ± 0.0000"]
+    assert rows(text, "AdamW, warm-up and cosine, 1e-04")[0][1] == "0.600 ± 0.000"
 
 
 def test_what_the_repository_shows_is_what_its_records_say():
