@@ -31,11 +31,11 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from cli import make_parser, positive, seeds, some_of  # noqa: E402
+from methods import METHODS  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
 from tasks import DEVELOPMENT, make_task  # noqa: E402
 
-import optax_armijo as oa  # noqa: E402
 from optax_armijo.search import step, step_sizes  # noqa: E402
 
 LITTLE = ("digits-500", "regression-clean", "oscillator", "decay")
@@ -132,35 +132,26 @@ def without(ablation: Ablation) -> Iterator[None]:
 
 def train(name: str, task_name: str, seeds: Sequence[int]) -> list[list[float]]:
     """Returns log losses of validation rows, [seeds, (last iterate, average)]."""
-    from run import all_batches, strong
+    import run
 
-    task = make_task(task_name)
-    tx = oa.armijo_adam(num_steps=task.num_epochs * task.steps_per_epoch)
-    tx, found = oa.average_iterates(tx), []
+    task, method, found = make_task(task_name), METHODS["armijo_adam-num_steps"], []
     with without(KNOWN[name]):
-        step_fn = oa.make_train_step(task.loss_fn, tx)
         for seed in seeds:
-            params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
-            opt_state = jax.jit(tx.init)(params)
-            for k, batch in enumerate(all_batches(task, seed)):
-                params, opt_state, _ = step_fn(
-                    params, opt_state, batch, jax.random.fold_in(key, k)
-                )
-            ends = params, oa.averaged_params(opt_state, params)
-            losses = [task.evaluate(end)["loss"] for end in ends]
-            found.append(
-                [math.log(x) if math.isfinite(x) else math.inf for x in losses]
-            )
+            ends = run.train(task, method, seed, price=0.0)["scores"]["end"]
+            losses = [ends[iterate]["loss"] for iterate in ("last", "average")]
+            found.append([math.inf if x is None else math.log(x) for x in losses])
     return found
 
 
-def fuzzed(name: str, seeds: int) -> dict[str, list[int]]:
-    """Returns by form how many runs are within a factor of two of Adam, of how many;
-    and how many end higher than they began."""
+def fuzzed(name: str) -> dict[str, list[int]]:
+    """Returns counts of runs by form: near Adam, all, and those that ended higher.
+
+    Near is within a factor of two of the decrease of the best Adam.
+    """
     import fuzz
 
     options = argparse.Namespace(
-        kinds=list(fuzz.KINDS), seeds=seeds, steps=500, batch_size=16
+        kinds=list(fuzz.KINDS), seeds=16, steps=500, batch_size=16
     )
     float32 = fuzz.PRECISIONS["float32"]
     adams = fuzz.program(lambda rate: optax.adam(rate), float32, options)
@@ -179,7 +170,7 @@ def fuzzed(name: str, seeds: int) -> dict[str, list[int]]:
 
 def work(name: str, task_name: str, seeds: Sequence[int]) -> Any:
     """A job of a worker: runs on a task, or of the fuzz where the task is ``fuzz``."""
-    return fuzzed(name, 16) if task_name == "fuzz" else train(name, task_name, seeds)
+    return fuzzed(name) if task_name == "fuzz" else train(name, task_name, seeds)
 
 
 def summary(found: dict[str, dict[str, Any]], name: str, tasks: Sequence[str]) -> str:
