@@ -474,9 +474,9 @@ def updated_readme(text: str) -> str:
 
 def texts() -> str:
     """Returns means over all texts of 500 rows that the methods of a table ran on."""
-    kind = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
-    found = {t: {(x.method, x.iterate): x for x in all_entrants(t)} for t in kind}
-    tasks = [t for t in kind if all((x, "last") in found[t] for x in ON_TEXTS)]
+    tasks = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
+    found = {t: {(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks}
+    tasks = [t for t in tasks if all((x, "last") in found[t] for x in ON_TEXTS)]
     if not tasks:
         return "No runs so far."
     rows = []
