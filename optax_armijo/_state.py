@@ -153,9 +153,9 @@ class ArmijoState(NamedTuple):
       num_steps: updates so far, bad batches included.  # i32[]
       adam: moments; its count k is that of the good batches. `scale_by_armijo` has no
         moments: it keeps the last direction in the place of ``mu``.
-      gradient_size: exponential moving average of the root mean square of the gradient
-        over the root of its second moment, after clipping; 1 at first, and throughout
-        for `scale_by_armijo`.  # f[]
+      gradient_size: exponential moving average of the norm of the gradient relative to
+        its second moments, after clipping; 1 at first, and throughout for
+        `scale_by_armijo`.  # f[]
       step_size: of each group, without the schedule; 0 before the first.  # f[G]
       move: the last step.
       signal: what the next mini-batches said of steps.

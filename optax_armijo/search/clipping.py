@@ -13,9 +13,8 @@ from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, debias
 
 # One spoilt mini-batch would turn Adam's direction for ten steps, and fill its second
-# moments for a thousand. The limit is relative to an average of the gradients' own
-# sizes: those of texts are 100 to 500 throughout, since the second moments of rare
-# words are young, and an absolute limit would hold back all of their gradients.
+# moments for a thousand. Squares are summed before they are compared with second
+# moments: those of rare words are young, so that the mean of the ratios is their share.
 CLIP = 2.0  # times that average: the largest size that enters the moments
 CLIP_FROM = 6  # the first step that clips: second moments of fewer batches say little
 SIZE_DECAY = 0.9  # of the average
@@ -24,18 +23,17 @@ SIZE_DECAY = 0.9  # of the average
 def relative_size(
     grouping: Grouping, grads: Leaves, old: optax.ScaleByAdamState, b2: Scalar
 ) -> jax.Array:
-    """The root mean square of the gradient over the root of its second moment, f[].
+    """The gradient's norm relative to its second moments, f[].
 
-    The moment is that of the batches before. An entry without one counts as 0.
+    Of each group the sum of the squares over that of the second moments of the batches
+    before, debiased, or 0 where these are 0; the root of the mean over groups.
     """
-    nu = debias(grouping.trainable(old.nu), b2, jnp.maximum(jnp.asarray(old.count), 1))
-    dtype = search_dtype([*grads, *nu])
-    squares = [
-        divide(jnp.square(g.astype(dtype)), v.astype(dtype), 0)
-        for g, v in zip(grads, nu, strict=True)
-    ]
-    number = max(sum(g.size for g in grads), 1)
-    mean = jnp.sum(grouping.sum(squares)) / float(number)
+    moments = grouping.trainable(old.nu)
+    dtype = search_dtype([*grads, *moments])
+    squares = grouping.sum([jnp.square(g.astype(dtype)) for g in grads])
+    sums = grouping.sum([v.astype(dtype) for v in moments])
+    [sums] = debias([sums], b2, jnp.maximum(jnp.asarray(old.count), 1))
+    mean = jnp.mean(divide(squares, sums, 0))
     root = jnp.sqrt(jnp.where(mean > 0, mean, 1))  # it has no slope at zero
     return jnp.where(mean > 0, root, mean)
 

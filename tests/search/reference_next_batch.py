@@ -98,20 +98,22 @@ def finite(loss: float) -> float:
     return float(loss) if np.isfinite(loss) else np.inf
 
 
-def is_due_since(at: int, k: int) -> bool:
-    """Whether k has grown by a fifth; in float32, as that rounds."""
-    return bool(np.float32(k) >= np.float32(1.2) * np.float32(at))
+def is_due_since(at: int, k: int, growth: float) -> bool:
+    """Whether k has grown by as much; in float32, as that rounds."""
+    return bool(np.float32(k) >= np.float32(growth) * np.float32(at))
 
 
-def clip(memory: Memory, grads: Tree, b2: float) -> tuple[float, float]:
+def clip(
+    memory: Memory, grads: Tree, leaves: dict[str, list[str]], b2: float
+) -> tuple[float, float]:
     """The scale of the gradient, and the average of sizes with this one in it."""
-    k, total, number = memory.count + 1, 0.0, 0
-    for name, grad in grads.items():
-        moment = memory.nu[name] / (1 - b2 ** max(memory.count, 1))
-        known = moment > 0
-        total += float(np.sum(grad[known] ** 2 / moment[known]))
-        number += grad.size
-    size, average = np.sqrt(total / number), memory.gradient_size
+    k, ratios = memory.count + 1, []
+    for names in leaves.values():
+        moment = sum(float(np.sum(memory.nu[name])) for name in names)
+        moment /= 1 - b2 ** max(memory.count, 1)
+        square = sum(float(np.sum(grads[name] ** 2)) for name in names)
+        ratios.append(square / moment if moment > 0 else 0.0)
+    size, average = np.sqrt(np.mean(ratios)), memory.gradient_size
     if not np.isfinite(size):
         return 1.0, average
     limit, scale = 2 * max(average, 1.0), 1.0
@@ -300,7 +302,7 @@ def one_step(
 
     # Adam's direction.
     k = memory.count + 1
-    scale, gradient_size = clip(memory, grads, b2)
+    scale, gradient_size = clip(memory, grads, leaves, b2)
     mu, nu, along = {}, {}, {}
     for name, grad in grads.items():
         mu[name] = b1 * memory.mu[name] + (1 - b1) * scale * grad
@@ -322,7 +324,7 @@ def one_step(
     if measures:
         fall, end_slope = memory.loss - loss, sum(end_slopes.values())
         bound(memory, fall, end_slope, promised)
-    measure_now = measures and is_due_since(memory.measured_at, k)
+    measure_now = measures and is_due_since(memory.measured_at, k, 1.05)
     excess = loss - memory.average
     is_bad = not np.isfinite(loss) or (not is_good and memory.stood_still)
     rounding = 4 * np.finfo(float).eps * abs(loss)
@@ -398,7 +400,7 @@ def one_step(
             shorter = 0.05 * loss / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor = 1.0
-        if not is_first and is_due_since(memory.tested_at, k) and promise != 0:
+        if not is_first and is_due_since(memory.tested_at, k, 1.2) and promise != 0:
             tested = True
             factor, _, _, _ = backtrack(
                 lambda factor: loss_after(scaled(factor * multiple), along),

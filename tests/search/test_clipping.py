@@ -35,12 +35,15 @@ def states_of(grads, dtype="float32"):
     The step sizes are too small to change the loss, which is 1, in any digit.
     """
     tx = armijo_adam()
-    grads = jnp.asarray(grads, dtype)
-    params = jnp.zeros_like(grads[0])
+    grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), grads)
+    params = jax.tree.map(lambda x: jnp.zeros_like(x[0]), grads)
 
     def body(state, grad):
         def value_fn(params):
-            return 1 + jnp.sum((grad * params).astype(jnp.float32))
+            products = jax.tree.map(jnp.multiply, grad, params)
+            return 1 + sum(
+                jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(products)
+            )
 
         value = value_fn(params)
         state = state._replace(step_size=jnp.full_like(state.step_size, 1e-12))
@@ -52,9 +55,10 @@ def states_of(grads, dtype="float32"):
     return jax.device_get(states)
 
 
-def scales(grads, states):
+def scales(grads, states, part=lambda tree: tree):
     """By what the gradients were multiplied before they entered the first moment."""
-    mu = np.concatenate([np.zeros_like(states.adam.mu[:1]), states.adam.mu])
+    mu = part(states.adam.mu)
+    mu = np.concatenate([np.zeros_like(mu[:1]), mu])
     entered = (mu[1:] - 0.9 * mu[:-1]) / 0.1
     return np.sum(entered * grads, axis=1) / np.sum(grads**2, axis=1)
 
@@ -122,9 +126,28 @@ def test_sparse_gradients_whose_second_moments_are_young_are_taken_whole():
         grads[step, rows] = rng.normal(size=(len(rows), size))
     grads = grads.reshape(NUM_STEPS, -1)
     states = states_of(grads)
-    # An absolute limit of 2 would take a tenth of each gradient or less.
-    assert np.all(states.gradient_size[30:] > 20)
+    # In the mean of the ratios of single entries it would be above 20.
+    assert np.all(np.abs(np.log(states.gradient_size)) < np.log(1.5))
     np.testing.assert_allclose(scales(grads, states)[30:], 1, rtol=1e-4)
+
+
+def test_a_rare_word_among_usual_ones_is_taken_whole():
+    """Its ratio is a million, which clipped whole mini-batches of text to a tenth."""
+    grads = usual_gradients()
+    grads[:, 0] *= 1e-3
+    grads[SPOILT, 0] = 1
+    np.testing.assert_allclose(scales(grads, states_of(grads)), 1, rtol=1e-4)
+
+
+def test_a_group_of_small_gradients_counts_as_much_as_any_other():
+    grads = usual_gradients()
+    grads[:, 100:] *= 1e-4
+    grads[SPOILT, 100:] *= 100
+    found = scales(grads, states_of(grads))
+    np.testing.assert_allclose(found[SPOILT], 1, rtol=1e-4)
+    parts = {"large": grads[:, :100], "small": grads[:, 100:]}
+    found = scales(grads[:, 100:], states_of(parts), lambda tree: tree["small"])
+    assert found[SPOILT] < 0.1
 
 
 def test_a_size_that_overflows_clips_nothing_and_is_forgotten():

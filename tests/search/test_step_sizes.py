@@ -347,11 +347,11 @@ def test_a_step_into_overflow_is_undone() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_it_takes_less_than_one_evaluation_a_step(noise: float) -> None:
-    """Two whenever k has grown by a fifth: some 30 in the steps 30 to 400."""
+    """Measurements and tests thin out: some 60 in the steps 30 to 400."""
     rng = np.random.default_rng(0)
     _, states = run(rng.normal(0, noise, (400, 6)).astype(np.float32))
     counts = np.diff([0, *(int(state.total_evaluations) for state in states)])
-    assert counts[29:].sum() < 60 and optax.tree.norm(states[-1].step_size) > 0
+    assert counts[29:].sum() < 80 and optax.tree.norm(states[-1].step_size) > 0
 
 
 def bounded(fall: float, end_slope: float, predicted: float, deviation: float) -> float:
