@@ -132,7 +132,7 @@ def test_sparse_gradients_whose_second_moments_are_young_are_taken_whole():
 
 
 def test_a_rare_word_among_usual_ones_is_taken_whole():
-    """Its ratio is a million, which would divide the whole gradient by ten."""
+    """Its ratio is a million: a mean over entries would divide all of it by 35."""
     grads = usual_gradients()
     grads[:, 0] *= 1e-3
     grads[SPOILT, 0] = 1
