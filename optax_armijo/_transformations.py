@@ -48,8 +48,9 @@ def armijo_adam(
 
     **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
-    Tests and measurements cost an evaluation of the loss each. They are made whenever k
-    has grown by a fifth, or by a twentieth, so ever more rarely.
+    Each test and each measurement costs an evaluation of the loss. Tests are made
+    whenever k has grown by a fifth, measurements whenever it has grown by a twentieth,
+    so both ever more rarely.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a

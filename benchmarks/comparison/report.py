@@ -85,7 +85,7 @@ losses and squared errors.
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
 was chosen with their results at hand: {", ".join(LOOKED_AT)}. Results of the other test
-tasks that are no texts were seen while the present default was made, and not chosen by.
+tasks were seen while the present default was made, and not chosen by.
 
 ![Gaps of each method, a dot a task](profile.png)
 """

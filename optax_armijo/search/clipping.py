@@ -15,7 +15,7 @@ from optax_armijo.search.directions import Leaves, debias
 # One spoilt mini-batch would turn Adam's direction for ten steps, and fill its second
 # moments for a thousand. Squares are summed before they are compared with second
 # moments: those of rare words are young, and would rule a mean of ratios.
-CLIP = 2.0  # times that average: the largest size that enters the moments
+CLIP = 2.0  # times the average size so far: the largest that enters the moments
 CLIP_FROM = 6  # the first step that clips: second moments of fewer batches say little
 SIZE_DECAY = 0.9  # of the average
 

@@ -30,7 +30,7 @@ from optax_armijo.search.step_sizes import (
 )
 from optax_armijo.search.trials import HALF, tested, untested
 
-TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05  # growth of k between two of them
+TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05  # growth of k from one to the next
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
 SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone

@@ -232,3 +232,21 @@ def test_the_guide_to_precision_says_what_was_measured():
         rows = record["rows"][names.get((params, compute), params)]
         (row,) = (row for row in rows if row[0] == "armijo_adam")
         assert numbers == [row[within], row[still]]
+
+
+def test_the_page_on_cost_counts_evaluations_as_the_search_makes_them():
+    from optax_armijo.search.step import MEASURED_EVERY, TESTED_EVERY, _is_due
+
+    rows = re.findall(r"\| ([\d,]+) \| (\d+) \|", (ROOT / "docs/speed.md").read_text())
+    claimed = {int(k.replace(",", "")): int(number) for k, number in rows}
+    assert len(claimed) == 4
+
+    def body(at, k):
+        growths = MEASURED_EVERY, TESTED_EVERY
+        due = [_is_due(k, x, growth) for x, growth in zip(at, growths, strict=True)]
+        return [jnp.where(d, k, x) for d, x in zip(due, at, strict=True)], sum(due)
+
+    start = [jnp.asarray(0), jnp.asarray(1)]  # the first step is tested, by its bracket
+    _, counts = jax.lax.scan(body, start, jnp.arange(2, 1 + max(claimed)))
+    totals = jnp.cumsum(counts)
+    assert {k: int(totals[k - 2]) for k in claimed} == claimed

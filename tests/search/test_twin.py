@@ -282,7 +282,7 @@ def test_noisy_regression(labels, options, x64):
     default = follow_twin(labels, {}, regression(), least_squares)
     assert (steps[-1].loss != default[-1].loss) == bool(options)
     assert steps[-1].loss < 0.5 * steps[0].loss
-    assert any(0 < step.fraction < 1 for step in steps)
+    assert any(0 < step.fraction < 1 for step in steps) and steps[-1].fraction < 1
 
 
 @pytest.mark.parametrize("num_steps", [None, NUM_STEPS])
