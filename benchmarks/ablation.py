@@ -71,7 +71,17 @@ def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax
     return ERROR_OF(move, signal, end_slope, jnp.ones(()))
 
 
+def _by_size(
+    problem: Any, sizes: jax.Array, slope: jax.Array, is_first: jax.Array
+) -> jax.Array:
+    found = NEW_GROUPS(problem, sizes, slope, is_first)
+    root = step_sizes.root_mean_squares(problem.grouping, problem.params, found.dtype)
+    by_size = is_first & (root > 0) & jnp.isfinite(root) & (slope > 0)
+    return jnp.where(by_size, root, found)
+
+
 SCHEDULE, ERROR_OF = step._schedule, step_sizes.error_of
+NEW_GROUPS = step.with_new_groups
 ABLATIONS = (
     Ablation(FULL, {}),
     Ablation(
@@ -94,7 +104,12 @@ ABLATIONS = (
     ),
     Ablation("the bound of the noise", {"step.shortening": lambda *_: 1.0}, (1, 0, 13)),
     Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}, (0, 0, 1)),
-    Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 3)),
+    Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 6)),
+    Ablation(
+        "longer first steps of small params",
+        {"step.with_new_groups": _by_size},
+        (0, 0, 4),
+    ),
     Ablation("groups' own changes", {"step_sizes.OWN": 0}, (2, 0, 3)),
     Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (4, 0, 6)),
     Ablation(

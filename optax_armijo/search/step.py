@@ -90,11 +90,13 @@ def take_step(
         k=k,
     )
 
-    # Were the step sizes too short or too long? z is that of the step without the
-    # schedule, but with the warm-up.
-    multiple = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
-    error = error_of(move, signal, end_slope, multiple)
-    errors = with_error(state.errors, counts, error)
+    # Were the step sizes too short or too long? z is that of the step without schedule
+    # and warm-up; but the sum is that with the warm-up, since the noise of a twentieth
+    # of a step says little about a whole one.
+    warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
+    error_of_all = jnp.sum(error_of(move, signal, end_slope, warmed))
+    error = error_of(move, signal, end_slope, move.multiple)
+    errors = with_error(state.errors, counts, error_of_all, error)
     change = jnp.where(counts, change_of(errors, signal, k), 0)
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)

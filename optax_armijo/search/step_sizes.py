@@ -34,6 +34,7 @@ FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP
 FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
+LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
@@ -133,17 +134,17 @@ def error_of(
       move: the last step.
       signal: what is known of phi.
       end_slope: s, the slope along the step at its end.  # f[G]
-      multiple: what the schedule multiplied it by: z is that of the step without.
+      multiple: what shortened the step: z is that of the step without.  # f[]
     """
     curvature = signal.raw_fraction * move.predicted + end_slope  # C = S + s
     return aim(signal) * move.predicted - curvature / multiple
 
 
 def with_error(
-    old: StepSizeErrors, counts: jax.Array, error: jax.Array
+    old: StepSizeErrors, counts: jax.Array, error_of_all: jax.Array, error: jax.Array
 ) -> StepSizeErrors:
     """The averages with z of another step, which is limited if it is an outlier."""
-    error = jnp.concatenate([jnp.sum(error)[None], error])
+    error = jnp.concatenate([error_of_all[None], error])
     dtype = error.dtype
     count = jnp.maximum(old.number, 1).astype(dtype)
     bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count
@@ -214,6 +215,10 @@ def with_new_groups(
 ) -> jax.Array:
     """Step sizes in proportion to the params at first, [G].
 
+    One that would promise less than the median group is lifted to the same predicted
+    decrease, by `LARGEST_LIFT` at most: so is a new head of small params, which would
+    hold up what lies below it, and the scale of its params still does not matter.
+
     A group waits while its direction ascends. One without a step size since its params
     or its gradients were zero gets that with the predicted decrease of the median
     group, but no more than the largest, unless, at first, the squares of its params
@@ -239,6 +244,8 @@ def with_new_groups(
     new = jnp.where((num_known > 0) | (largest <= 0), divide(median, slope, 0), largest)
     largest = jnp.where(largest > 0, largest, jnp.finfo(sizes.dtype).max)
     new = jnp.where(overflows, new, jnp.minimum(new, largest))
+    lift = jnp.clip(divide(median, sizes * slope, 1), 1, LARGEST_LIFT)
+    sizes = jnp.where(is_first & knows, lift * sizes, sizes)
     return jnp.where(wants, new, sizes).astype(sizes.dtype)
 
 

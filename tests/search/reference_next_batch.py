@@ -192,7 +192,8 @@ def begin_groups(
     sizes: Numbers, slopes: Numbers, roots: Numbers, loss: float
 ) -> Numbers:
     """Step sizes for groups that have none: see `with_new_groups`."""
-    if not any(size > 0 for size in sizes.values()):
+    is_first = not any(size > 0 for size in sizes.values())
+    if is_first:
         sizes = {x: root if slopes[x] >= 0 else 0.0 for x, root in roots.items()}
     promises = sorted(sizes[x] * slopes[x] for x in sizes if sizes[x] * slopes[x] > 0)
     largest = max(sizes.values())
@@ -202,10 +203,17 @@ def begin_groups(
             return min(promises[(len(promises) - 1) // 2] / slope, largest)
         return largest or (abs(loss) or 1.0) / slope
 
-    return {
-        x: begun(slopes[x]) if size <= 0 and slopes[x] > 0 else size
-        for x, size in sizes.items()
-    }
+    def lifted(size: float, slope: float) -> float:
+        promise = promises[(len(promises) - 1) // 2]
+        return min(max(promise / (size * slope), 1.0), 3.0) * size
+
+    found = dict(sizes)
+    for x, size in sizes.items():
+        if size <= 0 and slopes[x] > 0:
+            found[x] = begun(slopes[x])
+        elif is_first and size * slopes[x] > 0:
+            found[x] = lifted(size, slopes[x])
+    return found
 
 
 def bracket(loss_at: Callable[[float], float], loss: float, promised: float) -> Any:
@@ -352,12 +360,13 @@ def one_step(
     # Were step sizes too short or too long?
     sizes = dict(memory.sizes)
     if counts:
-        multiple = memory.multiple if k > 21 else 1.0
+        warmed = memory.multiple if k > 21 else 1.0
         errors = {ALL: 0.0}
         for x in groups:
             curvature = memory.raw_fraction() * memory.promised[x] + end_slopes[x]
-            errors[x] = memory.aim() * memory.promised[x] - curvature / multiple
-            errors[ALL] += errors[x]
+            aimed_at = memory.aim() * memory.promised[x]
+            errors[x] = aimed_at - curvature / memory.multiple
+            errors[ALL] += aimed_at - curvature / warmed
         average_errors(memory, errors)
         change = changes(memory, groups, k)
         sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}

@@ -185,7 +185,7 @@ def test_the_aim_is_half_the_best_step_in_noise_and_almost_twice_it_without() ->
 
 
 def test_error_is_that_of_the_step_without_the_schedule() -> None:
-    """Where the schedule halves a step, its p is halved and its C quartered."""
+    """Where warm-up or schedule halve a step, its p is halved and its C quartered."""
     signal = statistics(5, signal=1.0, predicted=1.0)
     slopes, curvatures = jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])
     found = []
@@ -201,12 +201,14 @@ def test_an_outlier_counts_for_three_times_the_spread() -> None:
     bias = 1 - Z_SPREAD_DECAY**20
     errors = errors_of(jnp.zeros(3))._replace(square=jnp.full(3, bias))
     limited, whole = (
-        with_error(errors, YES, jnp.array([x, 0.0])).mean[0] for x in (100.0, OUTLIER)
+        with_error(errors, YES, jnp.asarray(x), jnp.array([x, 0.0])).mean[:2]
+        for x in (100.0, OUTLIER)
     )
-    assert limited == pytest.approx(whole)
-    same = with_error(errors, YES, jnp.full(2, jnp.nan))
+    chex.assert_trees_all_close(limited, whole)
+    same = with_error(errors, YES, jnp.asarray(jnp.nan), jnp.full(2, jnp.nan))
     chex.assert_tree_all_finite(same)
-    chex.assert_trees_all_equal(with_error(errors, ~YES, jnp.ones(2)), errors)
+    still = with_error(errors, ~YES, jnp.ones(()), jnp.ones(2))
+    chex.assert_trees_all_equal(still, errors)
 
 
 def test_step_sizes_grow_while_steps_are_too_short() -> None:
