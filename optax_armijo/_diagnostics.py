@@ -61,6 +61,8 @@ class ArmijoInfo(NamedTuple):
         More than a half means that ``grad`` is not the gradient of ``value_fn``:
         clipped, scaled, of the opposite sign. 0 where rounding hides it and for a
         published method.  # f[]
+      labels_error: whether ``update`` has other labels than those that the state was
+        made with; False for a published method, which does not look.  # bool[]
       num_still: steps since params moved; 0 for a published method.  # i32[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
@@ -79,6 +81,7 @@ class ArmijoInfo(NamedTuple):
     is_finite: jax.Array
     value_error: jax.Array
     slope_error: jax.Array
+    labels_error: jax.Array
     num_still: jax.Array
     signal_fraction: jax.Array
     num_evaluations: jax.Array
@@ -180,12 +183,14 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     is_published = isinstance(state, PublishedState)
     one = jnp.ones_like(state.last.step_factor)
     zero, none = 0 * one, jnp.zeros(one.shape, jnp.int32)
+    right = jnp.zeros(one.shape, jnp.bool_)
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
         signal_fraction=jnp.nan * one if is_published else state.signal.fraction,
         value_error=zero if is_published else state.input_errors.value,
         slope_error=zero if is_published else state.input_errors.slope,
+        labels_error=right if is_published else state.input_errors.labels,
         num_still=none if is_published else state.num_still,
         total_trials=state.total_trials,
         total_evaluations=state.total_evaluations,
@@ -237,6 +242,11 @@ def _mistakes(info: ArmijoInfo) -> list[str]:
             "the decrease of the loss differs from what its gradient promises by "
             f"{100 * slope_error:.0f}%: grad must be the gradient of value_fn, before "
             "clipping, scaling and averaging. In a chain pass it: grad=grads"
+        )
+    if bool(info.labels_error):
+        found.append(
+            "update has other labels than the state: groups have the step sizes of "
+            "others. Call init again, or use the labels that the state was made with"
         )
     if int(info.num_still) >= MANY_STILL:
         found.append(

@@ -40,17 +40,20 @@ class LastStep(NamedTuple):
 
 
 class InputErrors(NamedTuple):
-    """How far value, gradient and ``value_fn`` contradict each other.
+    """How far what ``update`` is given contradicts itself, or the state.
 
-    Found before the first step, and again where no trial passed.
+    Of value and slope it is found before the first step, and again where no trial
+    passed.
 
     Attributes:
       value: as in `ArmijoInfo.value_error`.  # f[]
       slope: as in `ArmijoInfo.slope_error`.  # f[]
+      labels: as in `ArmijoInfo.labels_error`.  # bool[]
     """
 
     value: jax.Array
     slope: jax.Array
+    labels: jax.Array
 
 
 class LossStatistics(NamedTuple):
@@ -150,6 +153,7 @@ class ArmijoState(NamedTuple):
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
+      checksum: of the labels and of which leaf is in which group; constant.  # u32[]
       num_steps: updates so far, bad batches included.  # i32[]
       adam: moments; its count k is that of the good batches. `scale_by_armijo` has no
         moments: it keeps the last direction in the place of ``mu``.
@@ -170,6 +174,7 @@ class ArmijoState(NamedTuple):
     """
 
     label_codes: jax.Array
+    checksum: jax.Array
     num_steps: jax.Array
     adam: optax.ScaleByAdamState
     gradient_size: jax.Array

@@ -32,7 +32,8 @@ def armijo_adam(
     :math:`l` are found.
 
     **First step.** They begin in proportion to the root mean square of the params of
-    each group. A common factor is bracketed by Armijo's test on the mini-batch, with
+    each group, up to three times as long where a group would promise less than the
+    median one. A common factor is bracketed by Armijo's test on the mini-batch, with
     c = .8. In the first twenty steps :math:`\tau_k = k / 20`.
 
     **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u

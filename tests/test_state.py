@@ -138,6 +138,7 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
         "step_factor",
         "value_error",
         "slope_error",
+        "labels_error",
         "num_still",
         "signal_fraction",
         "num_evaluations",
@@ -310,6 +311,19 @@ def test_clipping_before_the_search_is_named_where_grad_is_not_passed(passes):
         grad=grads if passes else None,
     )
     assert ("In a chain pass it: grad=grads" in str(armijo_info(state))) is not passes
+
+
+def test_labels_that_are_swapped_inside_jit_are_named():
+    """Their number and width are right, and more is not known while it is traced."""
+    params = {"ab": jnp.ones(2), "cd": jnp.ones(3)}
+    loss_fn = lambda params: sum(jnp.sum(x**2) for x in params.values())  # noqa: E731
+    grads, state = jax.grad(loss_fn)(params), armijo_adam().init(params)
+    for names in ("ab", "cd"), ("xy", "cd"), ("cd", "ab"):
+        labels = dict(zip(params, names, strict=True))
+        update = jax.jit(armijo_adam(labels).update, static_argnames="value_fn")
+        _, after = update(grads, state, params, value=loss_fn(params), value_fn=loss_fn)
+        is_named = "other labels than the state" in str(armijo_info(after))
+        assert is_named == (labels != {"ab": "ab", "cd": "cd"})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From the user's labels to a static grouping of the leaves."""
 
 import functools
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -68,6 +69,12 @@ class Grouping(NamedTuple):
     @property
     def num_groups(self) -> int:
         return len(self.labels)
+
+    @property
+    def checksum(self) -> np.uint32:
+        """Of the labels and of which leaf is in which group."""
+        groups = [member and member.groups for member in self.members]
+        return np.uint32(zlib.crc32(repr((self.labels, groups)).encode()))
 
     @property
     def moving(self) -> tuple[Member, ...]:

@@ -144,6 +144,7 @@ def take_step(
     passes = tests & (test.passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
+        checksum=state.checksum,
         num_steps=increment(state.num_steps),
         adam=adam,
         gradient_size=jnp.where(is_good, moments.gradient_size, state.gradient_size),
@@ -155,7 +156,9 @@ def take_step(
         # The step after one that was undone is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
         num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
-        input_errors=test.errors,
+        input_errors=test.errors._replace(
+            labels=state.checksum != problem.grouping.checksum
+        ),
         total_trials=state.total_trials + num_trials,
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(

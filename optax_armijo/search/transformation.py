@@ -284,6 +284,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
 
     return ArmijoState(
         label_codes=jnp.array(encode_labels(grouping.labels)),
+        checksum=jnp.array(grouping.checksum),
         num_steps=count(),
         adam=optax.ScaleByAdamState(count(), (), ()),
         gradient_size=jnp.ones((), dtype),
@@ -316,7 +317,9 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         losses=LossStatistics(average=zeros(dtype), deviation=zeros(dtype)),
         tested_at=count(),
         num_still=count(),
-        input_errors=InputErrors(value=zeros(dtype), slope=zeros(dtype)),
+        input_errors=InputErrors(
+            value=zeros(dtype), slope=zeros(dtype), labels=zeros(jnp.bool_)
+        ),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=count(),
         last=no_step(num_groups, dtype),

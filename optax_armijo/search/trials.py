@@ -102,7 +102,7 @@ def tested(
             failed=failed,
             loss=loss,
             num_trials=num_trials,
-            errors=InputErrors(
+            errors=at.errors._replace(
                 value=jnp.where(is_check, value_error, at.errors.value),
                 slope=jnp.where(measures, slope_error, at.errors.slope),
             ),

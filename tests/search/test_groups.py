@@ -19,6 +19,7 @@ from optax_armijo import (
 )
 from optax_armijo.labels.grouping import group_leaves, sorting_key
 from optax_armijo.search.problem import Problem
+from optax_armijo.search.step_sizes import LARGEST_LIFT
 
 EACH = lambda params: {name: name for name in params}  # noqa: E731
 
@@ -119,6 +120,36 @@ def test_the_scale_of_a_group_does_not_matter():
     losses, small, large = jax.jit(jax.vmap(losses_at))(2.0 ** jnp.array([0, -10, 10]))
     np.testing.assert_allclose(small, losses, rtol=1e-3)
     np.testing.assert_allclose(large, losses, rtol=1e-3)
+
+
+def test_a_group_that_promises_little_at_first_is_lifted():
+    """To the predicted decrease of the median group, by `LARGEST_LIFT` at most."""
+    slopes = {"head": 1e-3, "first": 0.4, "second": 1.0, "third": 2.0, "fourth": 2.0}
+
+    def downhill(params, batch):
+        del batch
+        return 100 - sum(slope * params[name][0] for name, slope in slopes.items())
+
+    params = {name: jnp.ones(1) for name in slopes}
+    _, _, [info] = run(downhill, params, 1)
+    sizes = dict(zip(info.labels, info.step_size / info.step_size.min(), strict=True))
+    expected = {"head": LARGEST_LIFT, "first": 2.5, "second": 1, "third": 1}
+    assert sizes == pytest.approx(expected | {"fourth": 1}, rel=1e-4)
+
+
+def test_groups_part_in_the_warm_up():
+    """By what whole steps would be: a twentieth of one is too short in all groups."""
+
+    def loss_fn(params, batch):
+        del batch
+        steep, flat = params["steep"] - 1, params["flat"] - 100
+        return jnp.mean(steep**2) + jnp.mean(flat**2) / 100
+
+    params = {"steep": jnp.full(8, 2.0), "flat": jnp.full(8, 2.0)}
+    _, _, infos = run(loss_fn, params, 20)
+    first, last = (x.step_size[0] / x.step_size[1] for x in (infos[0], infos[-1]))
+    assert infos[0].labels == ("flat", "steep")
+    assert last > 3 * first  # 2.4 by steps as they were made
 
 
 def test_step_sizes_grow_alike_in_1_4_and_16_groups():
