@@ -87,8 +87,8 @@ class Move(NamedTuple):
 class SignalStatistics(NamedTuple):
     """Averages over the steps whose loss was evaluated on the next mini-batch.
 
-    S, p and C are in units of what steps promised at the time. In a run p falls by
-    orders of magnitude, so that the first measurements would rule for good.
+    S, p and C are in units of what steps promised at the time: p falls by orders of
+    magnitude in a run, so that the first measurements would dominate their averages.
 
     Attributes:
       unit: average of |p| over all steps, divided by `weight`.  # f[]

@@ -16,9 +16,8 @@ def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
     """Returns keys, indices and attribute names on the way to each leaf, and the leaf.
 
     Flax keeps a leaf in a box, an ``nnx.Variable`` or a Linen ``Partitioned``, whose
-    attribute ``value`` says nothing about the leaf and is left out. That it is a box's,
-    and not that of a dataclass of the user's, its type alone can tell: the keys that
-    JAX gives for the two are the same.
+    attribute ``value`` says nothing about the leaf and is left out. Only its type tells
+    a box from a dataclass of the user's: JAX gives both the same keys.
     """
     boxes = _box_types()
 
@@ -53,7 +52,7 @@ def is_hole(node: Any) -> bool:
 
 
 def _box_types() -> tuple[type, ...]:
-    """Returns Flax's boxes; who has a tree with one in it has imported its module."""
+    """Returns Flax's box types; a tree that holds one has imported its module."""
     places = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
     loaded = [(sys.modules.get(module), name) for module, name in places]
     return tuple(getattr(module, name) for module, name in loaded if module)

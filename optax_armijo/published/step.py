@@ -76,7 +76,7 @@ class Polyak(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A published method; what is not given is a joint search in every step.
+    """A published method. By default it searches all groups jointly, in every step.
 
     Attributes:
       adam: the direction; None for the gradient.
@@ -123,9 +123,9 @@ def published(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation that follows a method.
 
-    What never costs a published trajectory is the same in all of them: a batch that is
-    not finite or a search that finds nothing moves no param, and after the latter the
-    next search brackets.
+    All methods share two safeguards, which leave published trajectories as they are: a
+    batch that is not finite and a search that finds nothing move no param, and after a
+    failed search the next one brackets.
 
     Raises:
       ValueError: a number outside its range.
@@ -228,8 +228,8 @@ def take_step(
     dtype, smoothing = state.step_size.dtype, method.smoothing
     needs_descent = smoothing is None or not smoothing.allows_ascent
 
-    # Where trials go, and what loss and gradient say of it. The slopes are summed once
-    # a step, which is all that the search adds to what devices send.
+    # The direction of the trials and its slopes, whose sums are all that the search
+    # adds to what devices send.
     mixed = update_moments(grouping, method.adam, moments, batch.updates)
     direction = trial_direction(
         grouping, method.adam, mixed, batch, needs_descent=needs_descent
@@ -239,7 +239,7 @@ def take_step(
     is_good = on_its_own(is_good)
     moments = tree_where(is_good, mixed, moments)
     slope = slope.astype(dtype)
-    # The loss of a bad batch is not to be learned from, though it be finite.
+    # Averages must not learn from the loss of a bad batch, even if it is finite.
     value = jnp.where(is_good, batch.value.astype(dtype), jnp.nan)
     averages = state.averages
     if method.averaging is not None:
@@ -247,17 +247,17 @@ def take_step(
             is_good, averages.after(method.averaging, value), averages
         )
 
-    # Whose turn it is, where the search begins, and by what the others move.
+    # Which groups are searched, where the search begins, and how far the others move.
     descends = slope > 0
     if not needs_descent:
-        # What is looked for from nothing must lead down all the same.
+        # A group that must be bracketed still needs a descent direction.
         descends |= state.bracketed
     searchable = is_good & descends  # [G]
     group, on_turn, turn = _choose(method, state)
     searched = searchable & on_turn  # [G]
     grown = jnp.asarray(method.increase_factor, dtype) * state.step_size
     begin = _begin(method, state, value, jnp.sum(jnp.where(searchable, slope, 0)))
-    # What is to be bracketed begins where it is.
+    # A bracket begins at the present step size.
     brackets = jnp.any(searched & ~state.bracketed)
     begin = jnp.where(brackets, state.step_size, begin)  # [G]
     # No group moves before its first search.
@@ -265,8 +265,8 @@ def take_step(
     at_rest = jnp.minimum(jnp.where(is_moved, grown, 0), MAX_STEP_SIZE)
     along = step_direction(grouping, method.adam, moments, direction, searched)
 
-    # Trials depart from where the decay, by the step sizes of the step before, or the
-    # groups before the one in turn have moved params.
+    # Trials start where weight decay, by the last step sizes, has moved the params, or
+    # where the moves of the groups before the one in turn have.
     ahead = decay = None
     if method.weight_decay is not None:
         rates = jnp.where(at_rest > 0, state.step_size, 0)
@@ -279,7 +279,7 @@ def take_step(
     departure = batch.params if ahead is None else grouping.moved(batch.params, ahead)
 
     def trial(factor: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The loss where all that is searched moves by a factor; whether it passes."""
+        """Moves the searched groups by a factor: the loss there, and if it passes."""
         step_size = jnp.where(searched, factor * begin, 0)
         updates = _updates(grouping, step_size, direction, batch.params)
         loss = batch.loss_fn(grouping.moved(departure, updates))
@@ -296,7 +296,7 @@ def take_step(
     )
     has_passed = found.passed > 0
     accepted = searched & has_passed
-    # Where nothing passed, go on below the last trial.
+    # If nothing passed, the next search begins below the last trial.
     size = begin * jnp.where(has_passed, found.passed, found.factor)
 
     # All groups move together, decay beside them. A group whose search found nothing
@@ -308,7 +308,7 @@ def take_step(
         decay = choose(grouping, applied > 0, decay, nothing)
         updates = [u + d for u, d in zip(updates, decay, strict=True)]
 
-    # What the averages and the turns learn of a search.
+    # What the method remembers of its searches.
     decrease, found_size = value - found.passed_loss, jnp.where(searched, size, 0)
     num_trials = jnp.where(searched, found.num_trials, 0)
     backtracks, changes, merged = state.backtracks, state.changes, state.merged
@@ -330,9 +330,9 @@ def take_step(
     if method.merge_below is not None:
         merged, size = combine(merged, size, method.merge_below)
 
-    # After a search has failed the next ones do not go beyond where it began. Without
-    # this a batch on which nothing passes would be followed by the largest step that
-    # passes on some batch, found by one search from nothing.
+    # After a failed search the next ones stay below where it began. Otherwise a batch
+    # on which nothing passes would be followed by a bracket, and that by the largest
+    # step that passes on a single batch.
     has_failed = searched & ~accepted & state.bracketed
     limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
     num_evaluations = jnp.where(jnp.any(searched), found.num_trials, 0)
@@ -368,14 +368,14 @@ def take_step(
 
 
 def _choose(method: Method, state: PublishedState) -> tuple[jax.Array, jax.Array, Any]:
-    """Returns the group in turn, who is searched with it, bool[G], and the next turn.
+    """Returns the group in turn, which are searched with it, [G], and the next turn.
 
     A joint step searches all groups with group 0.
     """
     is_due = jnp.ones((), jnp.bool_)
     if method.is_adaptive:
         is_due = state.changes.is_due(state.num_steps)
-        # A search that failed, or was never made, is due whatever that says.
+        # A group whose search failed, or that was never searched, is always due.
         is_due |= jnp.any((state.total_trials == 0) | ~state.bracketed)
     group, everybody = jnp.zeros((), jnp.int32), jnp.ones_like(state.bracketed)
     if method.selection == "joint":
@@ -425,7 +425,7 @@ def _largest(
     step_size = jnp.where(searched, begin, 0)
     cap = divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size), jnp.inf)
     cap = jnp.minimum(cap, jnp.finfo(slope.dtype).max)
-    # On a loss that is not negative.
+    # A loss that is never negative cannot fall by more than its value.
     required = jnp.asarray(method.c, slope.dtype) * jnp.sum(step_size * slope)
     most = jnp.where(value > 0, divide(value, required, jnp.inf), jnp.inf)
     limit = state.bracket_limit / jnp.where(searched, begin, 1)

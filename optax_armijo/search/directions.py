@@ -105,7 +105,7 @@ class AdamDirections(NamedTuple):
         """The moments to go on with, the old ones after a bad batch; their direction.
 
         That is `direction` after a good batch, and `last_direction` after a bad one.
-        They are computed anew: to keep them since the slopes would take memory.
+        They are computed again: keeping them since the slopes would take memory.
         """
         grads, old = jax.lax.optimization_barrier((self.grads, self.old))
         here = self._replace(grads=grads, old=old)

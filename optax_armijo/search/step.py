@@ -130,7 +130,7 @@ def take_step(
     kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
     sizes = jnp.where(is_good, kept * sizes, state.step_size)
     sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
-    # Always true, but known only after the test: until then it may read old moments.
+    # Always true, but XLA learns it from the test, which may so read the old moments.
     is_over = test.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
