@@ -51,7 +51,7 @@ from standings import (  # noqa: E402
     score_text,
     table,
 )
-from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, family_of  # noqa: E402
+from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = "(<!-- {0} -->\n).*?(\n<!-- end of {0} -->)"  # in the README
@@ -71,8 +71,10 @@ FEWEST_TASKS = 4  # of a row in the table of differences
 FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
 # Told apart by readers who do not see red or green (M. Okabe and K. Ito's, and greys).
-PALETTE = "#0072B2 #E69F00 #D55E00 #F0E442 #009E73 #56B4E9 #CC79A7 #000000 #999999"
-COLOURS = dict(zip(KINDS, PALETTE.split(), strict=False))
+PALETTE = """
+#0072B2 #E69F00 #D55E00 #F0E442 #009E73 #56B4E9 #CC79A7 #000000 #999999 #44AA99 #882255
+"""
+COLOURS = dict(zip(KINDS, PALETTE.split(), strict=True))
 
 INTRODUCTION = f"""\
 # How far from the best, with nothing set
@@ -84,8 +86,9 @@ losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
-was chosen with their results at hand: {", ".join(LOOKED_AT)}. Results of the other test
-tasks were seen while the present default was made, and not chosen by.
+was chosen with their results at hand: {", ".join(LOOKED_AT)}. The present default had
+been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test tasks
+were seen while it was made, and not chosen by.
 
 ![Gaps of each method, a dot a task](profile.png)
 """

@@ -1,0 +1,49 @@
+"""Small models: of tables, an autoencoder, a factorization."""
+
+import jax
+import numpy as np
+import pytest
+from small_models import NUM_ITEMS, NUM_RATINGS, TABLES, rated, split
+from tasks import FAMILIES, TASKS, make_task
+
+SMALL = [
+    name
+    for name, (family, *_) in TASKS.items()
+    if FAMILIES[family].module == "small_models"
+]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_epoch_has_other_rows_in_an_order_of_its_own(name):
+    task = make_task(name)
+    first, again, other = ([*task.batches(0, epoch)] for epoch in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert len(first) == task.steps_per_epoch
+    rows = np.concatenate([batch.inputs for batch in first])
+    assert not np.array_equal(rows, np.concatenate([x.inputs for x in other]))
+    assert task.evaluate(task.init(0))["loss"] > 0
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_are_standardized_and_rows_are_apart(name):
+    load, num_validation = TABLES[name]
+    data = load()
+    pool, validation = split(data.data, data.target, num_validation)
+    assert len(validation.labels) == num_validation
+    columns = np.concatenate([pool.inputs, validation.inputs])
+    np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(columns.std(axis=0), 1, rtol=1e-5)
+    assert len(np.unique(columns, axis=0)) == len(data.data)
+
+
+def test_ratings_can_be_told_but_for_their_noise():
+    """Means of users and of items explain a part; rare items are rated rarely."""
+    pairs, ratings = rated()
+    assert pairs.shape == (NUM_RATINGS, 2) and ratings.shape == (NUM_RATINGS, 1)
+    counts = np.bincount(pairs[:, 1], minlength=NUM_ITEMS)
+    assert counts[0] > 1000 and np.median(counts) < 50
+    left = ratings[:, 0] - ratings.mean()
+    for column in pairs.T:
+        sums = np.bincount(column, left)
+        left = left - (sums / np.maximum(np.bincount(column), 1))[column]
+    assert 0.5**2 < left.var() < ratings.var()
