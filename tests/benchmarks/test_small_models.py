@@ -1,5 +1,7 @@
 """Small models: of tables, an autoencoder, a factorization."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def test_an_epoch_has_other_rows_in_an_order_of_its_own(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_columns_are_standardized_and_rows_are_apart(name):
     load, num_validation = TABLES[name]
-    data = load()
+    data: Any = load()
     pool, validation = split(data.data, data.target, num_validation)
     assert len(validation.labels) == num_validation
     columns = np.concatenate([pool.inputs, validation.inputs])
