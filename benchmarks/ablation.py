@@ -106,7 +106,7 @@ ABLATIONS = (
     Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}, (0, 0, 1)),
     Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 6)),
     Ablation(
-        "longer first steps of small params",
+        "longer first steps where little is promised",
         {"step.with_new_groups": _by_size},
         (0, 0, 4),
     ),

@@ -70,7 +70,7 @@ ON_TEXTS = (
 FEWEST_TASKS = 4  # of a row in the table of differences
 FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
-# Told apart by readers who do not see red or green (M. Okabe and K. Ito's, and greys).
+# For readers who do not see red or green: M. Okabe and K. Ito's, a grey, P. Tol's.
 PALETTE = """
 #0072B2 #E69F00 #D55E00 #F0E442 #009E73 #56B4E9 #CC79A7 #000000 #999999 #44AA99 #882255
 """
