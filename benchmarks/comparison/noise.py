@@ -1,8 +1,7 @@
 """Noise from none to much: small regressions whose batches are spoilt in several ways.
 
 A spoilt batch has wrong labels, or its loss is multiplied; the validation rows are
-clean. The score is ``-10 log10(error / variance)`` of these rows' targets, in decibels.
-Shapes: B rows of a batch, D inputs.
+clean. Shapes: B rows of a batch, D inputs.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from regressions import NUM_EPOCHS, mean_squared_error, regression_task
 from tasks import Setup, Task
 
 WIDTH, NUM_BLOCKS = 48, 3  # of the residual network
@@ -19,8 +19,8 @@ WIDTH, NUM_BLOCKS = 48, 3  # of the residual network
 class Batch(NamedTuple):
     """Rows, and what their loss is multiplied by."""
 
-    x: np.ndarray  # float32 [B, D]
-    y: np.ndarray  # float32 [B, 1]
+    inputs: np.ndarray  # float32 [B, D]
+    labels: np.ndarray  # float32 [B, 1]
     scale: np.ndarray  # float32 []
 
 
@@ -166,29 +166,17 @@ def _task(
     num_steps: int,
     batch_size: int,
 ) -> Task:
-    """A task of ten epochs; `drawn` makes the batch of a step, counted over the run."""
-    power, epoch_steps = float(np.var(validation.y)), num_steps // 10
+    """A task whose batches `drawn` makes, by the number of the step in the run."""
+    epoch_steps, squared_error = num_steps // NUM_EPOCHS, mean_squared_error(output)
 
     def loss_fn(params: Any, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        error = output(params, jnp.asarray(batch.x)) - batch.y
-        return jnp.mean(error**2) * batch.scale
-
-    error_of = jax.jit(loss_fn)
-
-    def evaluate(params: Any) -> dict[str, float]:
-        error = float(error_of(params, validation))
-        return {"score": -10 * float(np.log10(error / power)), "loss": error}
+        return squared_error(params, batch) * batch.scale
 
     def batches(seed: int, epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng((seed, epoch))
         for step in range(epoch * epoch_steps, (epoch + 1) * epoch_steps):
             yield drawn(rng, step, batch_size)
 
-    return Task(
-        init=init,
-        loss_fn=loss_fn,
-        batches=batches,
-        steps_per_epoch=epoch_steps,
-        num_epochs=10,
-        evaluate=evaluate,
+    return regression_task(
+        *(init, loss_fn, batches, validation), steps_per_epoch=epoch_steps
     )

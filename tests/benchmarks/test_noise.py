@@ -28,8 +28,10 @@ def run_of(name, seed=0):
 def noise_of(name):
     """What the labels of a run have beside the target, [steps, B]; and the run."""
     run, target_of = run_of(name), TARGETS[TASKS[name][0]]
-    target = target_of(run.x.reshape(-1, run.x.shape[-1])).reshape(run.y.shape)
-    return (run.y - target)[..., 0], run
+    target = target_of(run.inputs.reshape(-1, run.inputs.shape[-1])).reshape(
+        run.labels.shape
+    )
+    return (run.labels - target)[..., 0], run
 
 
 def each_50th(number):
@@ -38,7 +40,7 @@ def each_50th(number):
 
 def rows_of(run):
     """The number of different rows, and for each row of a run which of them it is."""
-    rows = run.x.reshape(-1, run.x.shape[-1])
+    rows = run.inputs.reshape(-1, run.inputs.shape[-1])
     distinct, which = np.unique(rows, axis=0, return_inverse=True)
     return len(distinct), which.ravel()
 
@@ -56,13 +58,13 @@ def test_batches_depend_on_the_seed_and_the_epoch_only(name):
     task, shape = make_task(name), (600, 16, 8) if is_first else (1000, 32, 12)
     run, again, other = run_of(name), run_of(name), run_of(name, seed=1)
     jax.tree.map(np.testing.assert_array_equal, run, again)
-    assert run.x.shape == shape and run.y.shape == (*shape[:2], 1)
+    assert run.inputs.shape == shape and run.labels.shape == (*shape[:2], 1)
     assert {x.dtype for x in run} == {np.dtype(np.float32)}
-    assert not np.array_equal(run.x, other.x)
-    first, second = (next(iter(task.batches(0, epoch))).x for epoch in (0, 1))
+    assert not np.array_equal(run.inputs, other.inputs)
+    first, second = (next(iter(task.batches(0, epoch))).inputs for epoch in (0, 1))
     assert not np.array_equal(first, second)
     small = make_task(name, Setup(batch_size=4))
-    assert next(iter(small.batches(0, 0))).x.shape == (4, shape[2])
+    assert next(iter(small.batches(0, 0))).inputs.shape == (4, shape[2])
     assert small.steps_per_epoch == task.steps_per_epoch
 
 
@@ -121,7 +123,7 @@ def test_labels_are_thirtyfold_in_each_50th_batch():
     found, run = noise_of("regression-bad-batches")
     is_bad = each_50th(len(found))
     np.testing.assert_allclose(found[~is_bad], 0, atol=1e-5)
-    target = run.y[..., 0] - found
+    target = run.labels[..., 0] - found
     np.testing.assert_allclose(found[is_bad], 29 * target[is_bad], rtol=1e-4, atol=1e-4)
 
 
@@ -140,7 +142,7 @@ def test_swapped_labels_are_those_of_other_rows_of_the_batch():
     is_swapped = np.abs(found) > 1e-6
     # Ten of 32; now and then two rows have nearly the same label.
     assert np.all(is_swapped.sum(1) <= 10) and np.mean(is_swapped.sum(1)) > 9.9
-    labels = run.y[..., 0]
+    labels = run.labels[..., 0]
     np.testing.assert_allclose(
         np.sort(labels, axis=1), np.sort(labels - found, axis=1), atol=1e-5
     )

@@ -1,12 +1,24 @@
-"""Small models: of tables, an autoencoder, a factorization."""
+"""Small models: of tables, words, sequences, ratings; an autoencoder."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import NUM_ITEMS, NUM_RATINGS, TABLES, rated, split
+from small_models import (
+    NUM_ITEMS,
+    NUM_RATINGS,
+    NUM_WORDS,
+    TABLES,
+    RadialBasis,
+    marked_sequences,
+    rated,
+    split,
+)
 from tasks import FAMILIES, TASKS, make_task
+from text_data import BBC
+from wheels import need_wheel
 
 SMALL = [
     name
@@ -17,6 +29,8 @@ SMALL = [
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_epoch_has_other_rows_in_an_order_of_its_own(name):
+    if name == "word-counts":
+        need_wheel(BBC)
     task = make_task(name)
     first, again, other = ([*task.batches(0, epoch)] for epoch in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
@@ -49,3 +63,26 @@ def test_ratings_can_be_told_but_for_their_noise():
         sums = np.bincount(column, left)
         left = left - (sums / np.maximum(np.bincount(column), 1))[column]
     assert 0.5**2 < left.var() < ratings.var()
+
+
+def test_a_sequence_has_two_marks_and_the_sum_of_their_numbers():
+    inputs, sums = marked_sequences()
+    numbers, marks = inputs[..., 0], inputs[..., 1]
+    assert set(np.unique(marks)) == {0, 1} and np.all(marks.sum(axis=1) == 2)
+    assert marks.mean(axis=0).min() > 0.15  # any place may be marked
+    marked = numbers[marks == 1].reshape(-1, 2)
+    np.testing.assert_allclose(marked.sum(axis=1), sums[:, 0], rtol=1e-5)
+
+
+def test_a_radial_basis_is_its_weight_at_a_centre_and_less_around_it():
+    params = RadialBasis(np.array([[1.0, 2.0]]), np.array([0.5]), np.array([3.0]), 0.25)
+    x = np.array([[1.0, 2.0], [1.0, 2.0 + np.exp(0.5)]])
+    expected = [[3.25], [0.25 + 3 * np.exp(-0.5)]]
+    np.testing.assert_allclose(params(jnp.asarray(x)), expected, rtol=1e-6)
+
+
+def test_words_are_counted_in_rows_of_unit_length():
+    need_wheel(BBC)
+    batch = next(make_task("word-counts").batches(0, 0))
+    assert batch.inputs.shape == (32, NUM_WORDS) and batch.inputs.min() == 0
+    np.testing.assert_allclose(np.linalg.norm(batch.inputs, axis=1), 1, rtol=1e-5)

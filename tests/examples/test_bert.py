@@ -24,8 +24,9 @@ from example_runs import records
 from flax import nnx
 from safetensors.flax import save_file as save_flax_file
 from text_data import MINILM, TWEETS
-from tiny_bert import TINY, need_wheel, tiny_tensors, write_checkpoint
+from tiny_bert import TINY, tiny_tensors, write_checkpoint
 from transformers import BertConfig
+from wheels import need_wheel
 
 from optax_armijo import armijo_adam, make_train_step
 

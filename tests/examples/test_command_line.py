@@ -18,7 +18,8 @@ import trial
 from bert import load_pretrained
 from example_runs import MAIN, assert_refused
 from text_data import TWEETS
-from tiny_bert import TINY, need_wheel
+from tiny_bert import TINY
+from wheels import need_wheel
 
 FITS = (fit_camera, fit_gaussians, fit_neural_ode, solve_inverse_problem)
 PAGES = (*FITS, train_digits, train_language_model)

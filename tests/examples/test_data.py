@@ -11,7 +11,7 @@ import pytest
 import text_data
 from command_line import UserError
 from text_data import BBC, GLUE, TWEETS, Row, draw, load_data, read_file, split_pool
-from tiny_bert import need_wheel
+from wheels import need_wheel
 
 POOL = [Row(f"text {i % 50}", None, "ab"[i % 2]) for i in range(60)]
 

@@ -16,7 +16,8 @@ from batches import Encoded, eval_batches
 from bert import BertClassifier
 from flax import nnx
 from text_data import BBC, MINILM, TWEETS
-from tiny_bert import TINY, need_wheel
+from tiny_bert import TINY
+from wheels import need_wheel
 
 
 def rows(capsys, first: str) -> list[list[str]]:

