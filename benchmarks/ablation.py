@@ -41,7 +41,7 @@ from optax_armijo.search import step, step_sizes  # noqa: E402
 LITTLE = ("digits-500", "regression-clean", "oscillator", "decay")
 MUCH = (
     *("regression-fresh-noise", "regression-outliers", "residual-heavy-tails"),
-    *("compartments", "regression-bad-batches"),
+    *("compartments", "regression-bad-batches", "factorization"),
 )
 HUGE, NEVER = 1e30, 10**9
 MOST = 3.0  # change of a log loss that counts, so that no single run rules the mean
@@ -122,10 +122,17 @@ ABLATIONS = (
         {"step_sizes.FADING": math.inf, "step_sizes.OWN_FADING": math.inf},
         (2, 0, 2),
     ),
-    Ablation("steps undone on finite losses", {"step.FAR": HUGE}, (3, 2, 20)),
+    Ablation("steps undone on losses that are far too high", {"step.FAR": HUGE}),
+    Ablation("steps undone that are measured to raise the loss", {"step.RAISED": HUGE}),
+    Ablation(
+        "steps undone on finite losses",
+        {"step.FAR": HUGE, "step.RAISED": HUGE},
+        (4, 2, 23),
+    ),
     Ablation("half of a step at least is kept", {"step.HALF": 0}, (0, 0, 2)),
     Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 35)),
-    Ablation("the least phi", {"step_sizes.LEAST_FRACTION": 0}, (1, 0, 2)),
+    Ablation("the least phi in the aim", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
+    Ablation("the least phi in the bound", {"step_sizes.LEAST_BOUNDED": 0}, (1, 0, 1)),
 )
 KNOWN = {ablation.name: ablation for ablation in ABLATIONS}
 

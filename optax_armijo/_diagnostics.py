@@ -264,7 +264,7 @@ def _remarks(info: ArmijoInfo) -> list[str]:
     if np.any(applied < 0):
         found.append(
             "the step before was undone: the loss after it was not finite, or far "
-            "above the losses before"
+            "above the losses before, or the step had raised it much"
         )
     elif not np.any(is_finite):
         found.append("nothing moved: the loss or all of its gradient is not finite")

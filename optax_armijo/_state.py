@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_armijo._numerics import divide
 from optax_armijo._types import Label
 
 LEAST_PREDICTED = 0.1  # in units of the average |p|, that S is divided by
@@ -117,6 +118,11 @@ class SignalStatistics(NamedTuple):
     end_slope: jax.Array
     promised: jax.Array
     most: jax.Array
+
+    @property
+    def average_promise(self) -> jax.Array:
+        """The average of |p|, 1 as long as there is none.  # f[]"""
+        return divide(self.unit, self.weight, 1)
 
     @property
     def raw_fraction(self) -> jax.Array:

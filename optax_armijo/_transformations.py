@@ -57,7 +57,7 @@ def armijo_adam(
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
     twentieth of a positive loss. A step is undone, and step sizes shrink to .7, if the
     loss after it is not finite or six mean deviations above its average, and the step
-    is to blame.
+    is to blame, or if it is measured to have raised the loss by ten average promises.
 
     The page `Formulas </armijo_adam>`_ has all of it.
 

@@ -32,6 +32,7 @@ from optax_armijo.search.trials import HALF, tested, untested
 
 TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05  # growth of k from one to the next
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
+RAISED = 10.0  # average promises by which a step that is undone has raised the loss
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
 SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone
 
@@ -65,27 +66,31 @@ def take_step(
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
+    measured = must_measure | is_suspect
     before = jax.lax.cond(
-        must_measure | is_suspect,
+        measured,
         lambda: problem.loss_after(-move.step_size, last),
         lambda: value,
     )
-    is_to_blame = is_bad | (value - before > excess / 2)
-    undoes = is_suspect & jnp.isfinite(before) & is_to_blame
+    statistics = with_fall(
+        with_unit(state.signal, counts, predicted),
+        measures,
+        fall=move.value - value,
+        end_slope=jnp.sum(end_slope),
+        predicted=predicted,
+        deviation=state.losses.deviation,
+    )
+    # A step may pass over a minimum and land where gradients vanish, below `far`.
+    raised = value - before
+    overshoots = raised > RAISED * statistics.average_promise + problem.tolerance
+    is_to_blame = is_bad | (raised > excess / 2)
+    undoes = (is_suspect | overshoots) & jnp.isfinite(before) & is_to_blame
     is_good &= ~undoes
-    decrease = before - value  # d
     signal = with_measurement(
-        with_fall(
-            with_unit(state.signal, counts, predicted),
-            measures,
-            fall=move.value - value,
-            end_slope=jnp.sum(end_slope),
-            predicted=predicted,
-            deviation=state.losses.deviation,
-        ),
-        measures & (must_measure | is_suspect) & jnp.isfinite(before),
-        signal=2 * decrease + jnp.sum(end_slope),
-        curvature=2 * (decrease + jnp.sum(end_slope)) / move.multiple,
+        statistics,
+        measures & measured & jnp.isfinite(before),
+        signal=jnp.sum(end_slope) - 2 * raised,
+        curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
         predicted=predicted,
         k=k,
     )
@@ -139,8 +144,7 @@ def take_step(
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
     num_trials = jnp.where(sizes > 0, test.num_trials, 0)
-    measured = (must_measure | is_suspect).astype(test.num_trials.dtype)
-    num_evaluations = test.num_trials + measured
+    num_evaluations = test.num_trials + measured.astype(test.num_trials.dtype)
     passes = tests & (test.passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,

@@ -26,11 +26,11 @@ from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
-LEAST_FRACTION = 0.1  # in the aim: a phi near 0 would shorten steps for good
+LEAST_AIMED_AT = 0.03  # phi in the aim: one near 0 would shorten steps for good
 UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FAR_TOO_SHORT, LEAP = 0.02, 0.7  # below this C / p, step sizes grow by exp(LEAP)
+FAR_TOO_SHORT, LEAP = 0.02, 0.7  # of the aim, below which step sizes leap by e^LEAP
 FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
@@ -41,6 +41,7 @@ FALL_DECAY = 0.9
 FALL_ERRORS = 2.5  # mean deviations of the loss, that its average fall may be off by
 OUTLIER = 3.0  # times the spread of z, to which z is limited
 LARGEST_NOISE = 0.05  # of the loss, that a step may promise
+LEAST_BOUNDED = 0.1  # phi in this bound, or one of 0 would be none
 
 
 def with_unit(
@@ -98,7 +99,7 @@ def with_measurement(
     k: jax.Array,
 ) -> SignalStatistics:
     """The averages with a measurement: all weigh the same until there are many."""
-    unit = divide(old.unit, old.weight, 1)
+    unit = old.average_promise
     counts &= jnp.isfinite(signal)
     count = old.number + counts.astype(old.number.dtype)
     fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
@@ -122,7 +123,7 @@ def aim(signal: SignalStatistics) -> jax.Array:
     r"""What C / p should be, f[]: :math:`\kappa(\varphi)\, \varphi`."""
     fraction = signal.fraction
     kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
-    return kappa * jnp.maximum(fraction, LEAST_FRACTION)
+    return kappa * jnp.maximum(fraction, LEAST_AIMED_AT)
 
 
 def error_of(
@@ -179,12 +180,12 @@ def change_of(
     num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    promised = signal.recently_predicted
+    aimed_at = aim(signal) * signal.recently_predicted
     is_short = signal.number >= KNOWN
-    is_short &= signal.curvature < aim(signal) * promised
+    is_short &= signal.curvature < aimed_at
     is_far_too_short = signal.number >= KNOWN_WELL
     # Far below zero it is noise, as that of a network that knows its rows by heart.
-    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * promised
+    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * aimed_at
     steps = k.astype(dtype)
     up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))
@@ -204,7 +205,7 @@ def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> ja
     hardly any promise is true, none is above .6 of the loss. Steps uphill are shortened
     alike, or they would be the longest.
     """
-    fraction = jnp.maximum(fraction, LEAST_FRACTION)
+    fraction = jnp.maximum(fraction, LEAST_BOUNDED)
     noise = fraction * (1 - fraction) * jnp.abs(promised)
     most = LARGEST_NOISE * value
     return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)

@@ -87,7 +87,7 @@ class Memory:
     def aim(self) -> float:
         """What the curvature over the promise should be."""
         phi = self.fraction()
-        return (0.5 + 1.1 * phi) * max(phi, 0.1)
+        return (0.5 + 1.1 * phi) * max(phi, 0.03)
 
 
 def inner(x: Tree, y: Tree, names: Iterable[str]) -> float:
@@ -173,11 +173,12 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         square = memory.square[name] / (1 - 0.9**number)
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
-    far_too_short = abs(memory.curvature) < 0.02 * memory.recently
+    aimed_at = memory.aim() * memory.recently
+    far_too_short = abs(memory.curvature) < 0.02 * aimed_at
     if memory.measurements >= 4 and far_too_short and k > 10:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)
-    is_short = memory.curvature < memory.aim() * memory.recently
+    is_short = memory.curvature < aimed_at
     is_short = is_short and memory.measurements >= 2
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 else 0.0
@@ -339,14 +340,16 @@ def one_step(
     is_far = k > 10 and excess > 6 * memory.deviation + rounding
     is_suspect = has_moved and (is_far or is_bad)
     undoes, before = False, np.inf
+    if counts:
+        memory.unit = 0.9 * memory.unit + 0.1 * abs(promised)
+        memory.unit_weight = 0.9 * memory.unit_weight + 0.1
     if measure_now or is_suspect:
         backward = {group: -size for group, size in last.items()}
         before = loss_after(backward, memory.direction)
         to_blame = is_bad or loss - before > excess / 2
-        undoes = bool(is_suspect and np.isfinite(before) and to_blame)
-    if counts:
-        memory.unit = 0.9 * memory.unit + 0.1 * abs(promised)
-        memory.unit_weight = 0.9 * memory.unit_weight + 0.1
+        unit = memory.unit / memory.unit_weight if memory.unit_weight else 1.0
+        overshoots = loss - before > 10 * unit + rounding
+        undoes = (is_suspect or overshoots) and np.isfinite(before) and to_blame
     if measures and np.isfinite(before):
         decrease, end_slope = before - loss, sum(end_slopes.values())
         measure(

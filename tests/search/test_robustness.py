@@ -1,5 +1,6 @@
 """It never breaks a run: bad batches, bad trials, bad directions, flat losses."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +148,38 @@ def test_after_a_step_is_undone_the_next_is_shorter(num_good):
     assert sizes[num_good] == sizes[num_good - 1]
     assert back == -last and last > 0
     np.testing.assert_allclose(again, SHORTENED * last, rtol=1e-5)
+
+
+def test_a_step_onto_a_plateau_is_undone():
+    """The next mini-batch says so, although its loss is among the usual ones.
+
+    A run of a decay came to a lifetime of 3e-6 so, where no gradient is left.
+    """
+
+    tx = armijo_adam(one_group)
+
+    @jax.jit
+    def step_fn(params, state, last, noise, is_plateau):
+        def value_fn(params):
+            """On the plateau 100, but where the last step began."""
+            near = jnp.sum((params["w"] - 3.0) ** 2)
+            is_away = jnp.any(jnp.abs(params["w"] - last) > 1e-6)
+            return 200 + noise + jnp.where(is_plateau & is_away, 100, near)
+
+        value, grads = jax.value_and_grad(value_fn)(params)
+        more = {"value": value, "grad": grads, "value_fn": value_fn}
+        updates, state = tx.update(grads, state, params, **more)
+        return optax.apply_updates(params, updates), state
+
+    params = {"w": jnp.ones(3)}
+    state, before = init(tx, params), params["w"]
+    for noise in 100.0 * np.random.default_rng(0).choice([-1, 1], 15):
+        last, before = before, params["w"]
+        params, state = step_fn(params, state, last, noise, False)
+    assert np.any(params["w"] != before)
+    params, state = step_fn(params, state, before, -100.0, True)
+    chex.assert_trees_all_close(params["w"], before, rtol=1e-6)
+    assert armijo_info(state).applied_step_size[0] < 0
 
 
 SPOILT = {

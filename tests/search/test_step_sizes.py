@@ -29,7 +29,8 @@ from optax_armijo.search.step_sizes import (
     KNOWN_WELL,
     LARGEST_NOISE,
     LEAP,
-    LEAST_FRACTION,
+    LEAST_AIMED_AT,
+    LEAST_BOUNDED,
     OUTLIER,
     OWN,
     SIGNAL_DECAY,
@@ -178,7 +179,7 @@ def test_the_aim_is_half_the_best_step_in_noise_and_almost_twice_it_without() ->
     for fraction, expected in [
         (1.0, KAPPA_EXACT),
         (0.5, 0.5 * (KAPPA_NOISE + KAPPA_EXACT) / 2),
-        (0.0, KAPPA_NOISE * LEAST_FRACTION),
+        (0.0, KAPPA_NOISE * LEAST_AIMED_AT),
     ]:
         found = aim(statistics(5, signal=fraction, predicted=1.0))
         assert found == pytest.approx(expected, rel=1e-5)
@@ -236,7 +237,8 @@ def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
 
 def test_a_step_that_is_far_too_short_leaps() -> None:
     """Only once that is known well, at a measurement, after the first steps."""
-    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": 1.0}
+    promise = 1 / float(aim(statistics(KNOWN_WELL)))
+    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": promise}
     k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
     known = statistics(KNOWN_WELL, **too_short)._replace(measured_at=k)
     chex.assert_trees_all_close(change_of(errors, known, k), jnp.full(2, LEAP))
@@ -249,6 +251,18 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
         (known._replace(curvature=jnp.float32(-1.5 * FAR_TOO_SHORT)), k),
     ]:
         assert np.all(change_of(errors, other, at) <= UP * (1 + 1e-5))
+
+
+def test_a_step_as_long_as_noise_allows_does_not_leap() -> None:
+    """Leaps at C / p below a fixed number made a loss of 39 of a table in noise."""
+    k = jnp.asarray(30)
+    noisy = statistics(KNOWN_WELL, signal=0.0, predicted=1.0)._replace(measured_at=k)
+    noisy = noisy._replace(
+        curvature=aim(noisy), recently_predicted=jnp.ones_like(noisy.predicted)
+    )
+    assert aim(noisy) < FAR_TOO_SHORT
+    change = change_of(errors_of(jnp.ones(3)), noisy, k)
+    assert np.all(change <= UP * (1 + 1e-5))
 
 
 def test_groups_part_around_their_mean() -> None:
@@ -284,7 +298,7 @@ def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
         args = map(jnp.asarray, (promised, fraction, value))
         kept = float(shortening(*args)) * abs(promised)
         # Where no promise is true, none is above .6 of the loss.
-        phi = max(fraction, LEAST_FRACTION)
+        phi = max(fraction, LEAST_BOUNDED)
         assert phi * (1 - phi) * kept == pytest.approx(LARGEST_NOISE * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
