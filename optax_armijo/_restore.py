@@ -26,7 +26,8 @@ def restore_state(fresh: Any, saved: Any) -> Any:
 
     Raises:
       ValueError: `saved` lacks an entry, has one that is not known, or has one of
-        another shape or dtype, or its groups have other labels; the message names it.
+        another shape or dtype, or its groups have other labels or leaves; the
+        message names it.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
@@ -56,6 +57,8 @@ def restore_state(fresh: Any, saved: Any) -> Any:
 def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
     if path[-1] == "label_codes":
         _check_labels(fresh, saved)
+    if path[-1] == "checksum":
+        _check_members(fresh, saved)
     if jnp.shape(saved) != fresh.shape or jnp.result_type(saved) != fresh.dtype:
         raise ValueError(
             f"{'/'.join(path)} has shape {fresh.shape} and dtype {fresh.dtype}, but "
@@ -72,6 +75,13 @@ def _check_labels(fresh: jax.Array, saved: Any) -> None:
     if mine != theirs:
         raise ValueError(
             f"param_labels gives the groups {mine}, but the saved state has {theirs}"
+        )
+
+
+def _check_members(fresh: jax.Array, saved: Any) -> None:
+    if np.any(np.asarray(saved) != np.asarray(fresh)):
+        raise ValueError(
+            "param_labels gives the groups other leaves than those of the saved state"
         )
 
 

@@ -100,8 +100,9 @@ def test_a_restored_state_lies_where_params_do():
             lambda s: s[1].update(label_codes=s[1]["label_codes"][::-1]),
             "gives the groups .*'embed', 'head'.*has .*'layers', 'head'",
         ),
+        (lambda s: s[1].update(checksum=s[1]["checksum"] + 1), "other leaves than"),
     ],
-    ids=["missing", "unknown", "dtype", "labels"],
+    ids=["missing", "unknown", "dtype", "labels", "leaves"],
 )
 def test_a_state_that_does_not_fit_is_refused_by_name(spoil, message):
     saved = untyped(TX.init(network_params()))

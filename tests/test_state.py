@@ -313,17 +313,20 @@ def test_clipping_before_the_search_is_named_where_grad_is_not_passed(passes):
     assert ("In a chain pass it: grad=grads" in str(armijo_info(state))) is not passes
 
 
-def test_labels_that_are_swapped_inside_jit_are_named():
-    """Their number and width are right, and more is not known while it is traced."""
+def test_labels_that_are_swapped_are_refused_and_named_inside_jit():
+    """Inside, their number and width are right, and more is not known."""
     params = {"ab": jnp.ones(2), "cd": jnp.ones(3)}
     loss_fn = lambda params: sum(jnp.sum(x**2) for x in params.values())  # noqa: E731
     grads, state = jax.grad(loss_fn)(params), armijo_adam().init(params)
     for names in ("ab", "cd"), ("xy", "cd"), ("cd", "ab"):
         labels = dict(zip(params, names, strict=True))
+        given, more = (grads, state, params), {"value": loss_fn(params)}
         update = jax.jit(armijo_adam(labels).update, static_argnames="value_fn")
-        _, after = update(grads, state, params, value=loss_fn(params), value_fn=loss_fn)
+        _, after = update(*given, **more, value_fn=loss_fn)
         is_named = "other labels than the state" in str(armijo_info(after))
         assert is_named == (labels != {"ab": "ab", "cd": "cd"})
+    with pytest.raises(ValueError, match="'ab', 'cd'.* other leaves than"):
+        armijo_adam(labels).update(*given, **more, value_fn=loss_fn)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from optax_armijo.search.refusals import (
     as_arrays,
     check_given,
     check_groups,
+    check_members,
     check_moments,
     check_not_in_multi_steps,
     check_search_state,
@@ -126,6 +127,7 @@ def transformation(
         grouping = group_leaves(param_labels, params)
         check_groups(grouping, search_state(state))
         check_moments(grouping, params, moments(state))
+        check_members(grouping, search_state(state))
         check_shapes(grouping, params, updates=updates, grad=grad)
         if not grouping.num_groups:
             return jax.tree.map(jnp.zeros_like, params), counted(state)
