@@ -118,8 +118,7 @@ TUNING, ROWS, LORA = "texts, 500 rows", "texts, 5,000 rows", "texts, LoRA"
 PICTURES, PHYSICS = "pictures by Gaussians", "physical constants"
 IMAGES, LANGUAGE = "convolutional networks", "language models"
 NOISE, MISLABELLED = "regression", "a fifth of the labels wrong"
-COUNTED = "counts of words"
-MEASURED, FACTORED = "tables of measurements", "autoencoders, factorizations"
+MEASURED, FACTORED = "tables, counts of words", "autoencoders, factorizations"
 TEXT_RATES, LARGE_RATES = (5e-5, 1e-4, 2e-4), (5e-3, 1e-2, 2e-2)
 LARGEST_RATES, SMALL_RATES = (1e-2, 2e-2, 5e-2), (1e-3, 2e-3, 5e-3)
 PICTURE = ("position", "log_scale", "rotation", "colour", "opacity")
@@ -170,7 +169,7 @@ FAMILIES = {
     "factorization": Family(
         "small_models", "factorization", FACTORED, SMALL_RATES, unit="dB"
     ),
-    "word_counts": Family("small_models", "word_counts", COUNTED, LARGE_RATES),
+    "word_counts": Family("small_models", "word_counts", MEASURED, LARGE_RATES),
     "recurrent": Family("small_models", "recurrent", NOISE, SMALL_RATES, unit="dB"),
     "radial_basis": Family(
         "small_models", "radial_basis", NOISE, SMALL_RATES, unit="dB"
