@@ -118,7 +118,7 @@ TUNING, ROWS, LORA = "texts, 500 rows", "texts, 5,000 rows", "texts, LoRA"
 PICTURES, PHYSICS = "pictures by Gaussians", "physical constants"
 IMAGES, LANGUAGE = "convolutional networks", "language models"
 NOISE, MISLABELLED = "regression", "a fifth of the labels wrong"
-MEASURED, FACTORED = "tables, counts of words", "autoencoders, factorizations"
+MEASURED, SMALL = "tables, counts of words", "other small models"
 TEXT_RATES, LARGE_RATES = (5e-5, 1e-4, 2e-4), (5e-3, 1e-2, 2e-2)
 LARGEST_RATES, SMALL_RATES = (1e-2, 2e-2, 5e-2), (1e-3, 2e-3, 5e-3)
 PICTURE = ("position", "log_scale", "rotation", "colour", "opacity")
@@ -163,16 +163,14 @@ FAMILIES = {
     "residual": Family("noise", "residual", NOISE, SMALL_RATES, unit="dB"),
     "tables": Family("small_models", "table", MEASURED, SMALL_RATES),
     "diabetes": Family("small_models", "diabetes", NOISE, SMALL_RATES, unit="dB"),
-    "autoencoder": Family(
-        "small_models", "autoencoder", FACTORED, SMALL_RATES, unit="dB"
-    ),
+    "autoencoder": Family("small_models", "autoencoder", SMALL, SMALL_RATES, unit="dB"),
     "factorization": Family(
-        "small_models", "factorization", FACTORED, SMALL_RATES, unit="dB"
+        "small_models", "factorization", SMALL, SMALL_RATES, unit="dB"
     ),
     "word_counts": Family("small_models", "word_counts", MEASURED, LARGE_RATES),
-    "recurrent": Family("small_models", "recurrent", NOISE, SMALL_RATES, unit="dB"),
+    "recurrent": Family("small_models", "recurrent", SMALL, SMALL_RATES, unit="dB"),
     "radial_basis": Family(
-        "small_models", "radial_basis", NOISE, SMALL_RATES, unit="dB"
+        "small_models", "radial_basis", SMALL, SMALL_RATES, unit="dB"
     ),
 }
 
