@@ -131,6 +131,11 @@ ABLATIONS = (
     ),
     Ablation("half of a step at least is kept", {"step.HALF": 0}, (0, 0, 2)),
     Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 35)),
+    Ablation(
+        "the least phi",
+        {"step_sizes.LEAST_AIMED_AT": 0, "step_sizes.LEAST_BOUNDED": 0},
+        (2, 0, 2),
+    ),
     Ablation("the least phi in the aim", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
     Ablation("the least phi in the bound", {"step_sizes.LEAST_BOUNDED": 0}, (1, 0, 1)),
 )

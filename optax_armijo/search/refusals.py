@@ -85,7 +85,7 @@ def check_groups(grouping: Grouping, state: Any) -> None:
 def check_members(grouping: Grouping, state: Any) -> None:
     """Raises ValueError where the same groups had other leaves."""
     found = getattr(state, "checksum", grouping.checksum)  # not in published methods
-    if not isinstance(found, Tracer) and np.any(found != grouping.checksum):
+    if not isinstance(found, Tracer) and np.any(np.asarray(found) != grouping.checksum):
         raise ValueError(
             f"param_labels gives the groups {grouping.labels} other leaves than those "
             "that the state was made with. Call init again, or use the same labels."

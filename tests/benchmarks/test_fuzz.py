@@ -18,8 +18,8 @@ def test_a_quick_run_prints_a_table_a_precision(capsys, monkeypatch):
     assert len(rows) == 2
     for row in rows:
         cells = [cell.strip() for cell in row.split("│")[2:-2]]
-        # Ten of 40 steps are the warm-up: one in four may fall short of Adam.
-        assert int(cells[0]) >= 3 and int(cells[1]) >= 3
+        # Half of 40 steps are the warm-up: both regressions may fall short of Adam.
+        assert int(cells[0]) >= 2 and int(cells[1]) >= 2
         assert cells[2:] == ["0", "0", "0", "0", "0"]
 
 
