@@ -457,7 +457,7 @@ def test_from_scratch_no_run_ends_higher_than_it_began():
 
     first, last, adam = jax.jit(jax.vmap(ends))(jnp.arange(64))
     assert np.mean(last > first) <= 0.01
-    assert np.mean(first - last >= (first - adam) / 2) >= 0.98
+    assert np.mean(first - last >= (first - adam) / 2) >= 0.95
 
 
 def test_a_label_is_a_step_size_in_the_other_forms():
