@@ -1,4 +1,4 @@
-"""A tiny BERT and its checkpoint; whether the pinned wheels are to be had."""
+"""A tiny BERT and its checkpoint."""
 
 import json
 from pathlib import Path
