@@ -30,7 +30,8 @@ LEAST_AIMED_AT = 0.03  # phi in the aim: one near 0 would shorten steps for good
 UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FAR_TOO_SHORT, LEAP = 0.02, 0.7  # of the aim, below which step sizes leap by e^LEAP
+FAR_TOO_SHORT, LEAP = 0.02, 0.7  # C / p, below which step sizes leap by e^LEAP,
+SHARE_OF_AIM = 0.25  # and not above this share of what it is to be
 FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
@@ -180,12 +181,15 @@ def change_of(
     num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    aimed_at = aim(signal) * signal.recently_predicted
+    aimed_at = aim(signal)
     is_short = signal.number >= KNOWN
-    is_short &= signal.curvature < aimed_at
-    is_far_too_short = signal.number >= KNOWN_WELL
+    is_short &= signal.curvature < aimed_at * signal.recently_predicted
     # Far below zero it is noise, as that of a network that knows its rows by heart.
-    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * aimed_at
+    too_short = jnp.minimum(FAR_TOO_SHORT, SHARE_OF_AIM * aimed_at)
+    is_far_too_short = signal.number >= KNOWN_WELL
+    is_far_too_short &= (
+        jnp.abs(signal.curvature) < too_short * signal.recently_predicted
+    )
     steps = k.astype(dtype)
     up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))

@@ -174,7 +174,8 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
-    far_too_short = abs(memory.curvature) < 0.02 * aimed_at
+    limit = min(0.02, memory.aim() / 4) * memory.recently
+    far_too_short = abs(memory.curvature) < limit
     if memory.measurements >= 4 and far_too_short and k > 10:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)

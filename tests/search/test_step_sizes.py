@@ -237,10 +237,11 @@ def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
 
 def test_a_step_that_is_far_too_short_leaps() -> None:
     """Only once that is known well, at a measurement, after the first steps."""
-    promise = 1 / float(aim(statistics(KNOWN_WELL)))
-    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": promise}
+    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": 1.0}
+    without_noise = {"signal": 1.0, "predicted": 1.0}
     k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
-    known = statistics(KNOWN_WELL, **too_short)._replace(measured_at=k)
+    known = statistics(KNOWN_WELL, **too_short, **without_noise)
+    known = known._replace(measured_at=k)
     chex.assert_trees_all_close(change_of(errors, known, k), jnp.full(2, LEAP))
     for other, at in [
         (known._replace(number=jnp.asarray(KNOWN_WELL - 1)), k),
@@ -257,12 +258,15 @@ def test_a_step_as_long_as_noise_allows_does_not_leap() -> None:
     """Leaps at C / p below a fixed number made a loss of 39 of a table in noise."""
     k = jnp.asarray(30)
     noisy = statistics(KNOWN_WELL, signal=0.0, predicted=1.0)._replace(measured_at=k)
-    noisy = noisy._replace(
-        curvature=aim(noisy), recently_predicted=jnp.ones_like(noisy.predicted)
-    )
+    noisy = noisy._replace(recently_predicted=jnp.ones_like(noisy.predicted))
     assert aim(noisy) < FAR_TOO_SHORT
-    change = change_of(errors_of(jnp.ones(3)), noisy, k)
-    assert np.all(change <= UP * (1 + 1e-5))
+    for share, leaps in ((1.0, False), (0.3, False), (0.2, True), (-0.3, False)):
+        curvature = share * aim(noisy)
+        change = change_of(
+            errors_of(jnp.ones(3)), noisy._replace(curvature=curvature), k
+        )
+        assert np.all(np.isclose(change, LEAP)) == leaps
+        assert leaps or np.all(change <= UP * (1 + 1e-5))
 
 
 def test_groups_part_around_their_mean() -> None:
