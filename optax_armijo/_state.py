@@ -10,6 +10,7 @@ import optax
 from optax_armijo._numerics import divide
 from optax_armijo._types import Label
 
+LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, over k
 LEAST_PREDICTED = 0.1  # in units of the average |p|, that S is divided by
 
 
@@ -63,10 +64,19 @@ class LossStatistics(NamedTuple):
     Attributes:
       average: exponential moving average of the losses at params.  # f[]
       deviation: that of their distance from it.  # f[]
+      long_log: average of their logarithms over about half of the run so far.  # f[]
+      short_log: over an eighth; both 0 after a loss that is not positive.  # f[]
     """
 
     average: jax.Array
     deviation: jax.Array
+    long_log: jax.Array
+    short_log: jax.Array
+
+    @property
+    def power(self) -> jax.Array:
+        """a, if the losses fall like k^-a: an average of weight w / k lags by a / w."""
+        return (self.long_log - self.short_log) / (1 / LONG - 1 / SHORT)
 
 
 class Move(NamedTuple):
@@ -98,6 +108,7 @@ class SignalStatistics(NamedTuple):
       signal: S, the slope along the step on the next mini-batch.  # f[]
       predicted: p, the slope along it on its own.  # f[]
       curvature: C along a step without the schedule, over fewer steps.  # f[]
+      recent_signal: S, over as few.  # f[]
       recently_predicted: p, over as few.  # f[]
       measured_at: k at the last measurement.  # i32[]
       fall: of the loss from a mini-batch to the next, over all steps.  # f[]
@@ -112,6 +123,7 @@ class SignalStatistics(NamedTuple):
     signal: jax.Array
     predicted: jax.Array
     curvature: jax.Array
+    recent_signal: jax.Array
     recently_predicted: jax.Array
     measured_at: jax.Array
     fall: jax.Array

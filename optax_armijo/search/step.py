@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from optax.tree_utils import tree_where
 
 from optax_armijo._numerics import increment
-from optax_armijo._state import ArmijoState, LastStep, LossStatistics, Move
+from optax_armijo._state import (
+    LONG,
+    SHORT,
+    ArmijoState,
+    LastStep,
+    LossStatistics,
+    Move,
+)
 from optax_armijo._types import Scalar
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
@@ -102,7 +109,8 @@ def take_step(
     error_of_all = jnp.sum(error_of(move, signal, end_slope, warmed))
     error = error_of(move, signal, end_slope, move.multiple)
     errors = with_error(state.errors, counts, error_of_all, error)
-    change = jnp.where(counts, change_of(errors, signal, k), 0)
+    change = change_of(errors, signal, k, multiple=warmed, power=state.losses.power)
+    change = jnp.where(counts, change, 0)
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)
 
@@ -187,9 +195,17 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
     spread = jnp.abs(excess) - losses.deviation
     average = losses.average + (1 - LOSS_DECAY) * excess
     deviation = losses.deviation + (1 - LOSS_DECAY) * spread
+    log = jnp.log(jnp.maximum(loss, jnp.finfo(loss.dtype).tiny))
+
+    def towards_log(x: jax.Array, weight: float) -> jax.Array:
+        new = x + jnp.minimum(1, weight / k.astype(loss.dtype)) * (log - x)
+        return jnp.where(loss > 0, new, 0)
+
     return LossStatistics(
         average=jnp.where(k <= 1, loss, average),
         deviation=jnp.where(k <= 1, 0, deviation),
+        long_log=towards_log(losses.long_log, LONG),
+        short_log=towards_log(losses.short_log, SHORT),
     )
 
 

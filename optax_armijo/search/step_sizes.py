@@ -30,8 +30,9 @@ LEAST_AIMED_AT = 0.03  # phi in the aim: one near 0 would shorten steps for good
 UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
 FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FAR_TOO_SHORT, LEAP = 0.02, 0.7  # C / p, below which step sizes leap by e^LEAP,
-SHARE_OF_AIM = 0.25  # and not above this share of what it is to be
+FAR_TOO_SHORT, LEAP = 0.05, 0.7  # C / S, below which step sizes leap by e^LEAP
+HELD_BELOW = 6.0  # C / S, below which step sizes shrink less while the loss falls,
+HELD_FROM = 50  # and the first step that does: few epochs are for learning by heart
 FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
@@ -115,6 +116,7 @@ def with_measurement(
         signal=towards(old.signal, signal, slow),
         predicted=towards(old.predicted, predicted, slow),
         curvature=towards(old.curvature, curvature, quick),
+        recent_signal=towards(old.recent_signal, signal, quick),
         recently_predicted=towards(old.recently_predicted, predicted, quick),
         measured_at=jnp.where(counts, k, old.measured_at),
     )
@@ -165,14 +167,30 @@ def with_error(
 
 
 def change_of(
-    errors: StepSizeErrors, signal: SignalStatistics, k: jax.Array
+    errors: StepSizeErrors,
+    signal: SignalStatistics,
+    k: jax.Array,
+    *,
+    multiple: jax.Array | float = 1.0,
+    power: jax.Array | float = 0.0,
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
     All grow or shrink by the t-statistic of the sum of z, and each one relative to
     their mean by that of its own. phi p + s is a noisy curvature, the measured one
-    hardly: no step is shortened that it finds too short, and one that it finds far too
-    short grows at once.
+    hardly: no step is shortened that it finds too short, none lengthened that it finds
+    to raise the loss, and one that it finds far too short grows at once.
+
+    Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
+    would shrink for good although the loss falls along the valley: short-horizon bias
+    (Wu et al., 2018, arXiv 1803.02021). So they shrink less, the faster it falls.
+
+    Args:
+      errors: averages of z.
+      signal: averages of the measurements.
+      k: of the step.  # i32[]
+      multiple: of the schedule, which the last step was multiplied by.  # f[]
+      power: a, if the losses fall like k^-a: from 1 on nothing shrinks.  # f[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -181,18 +199,21 @@ def change_of(
     num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    aimed_at = aim(signal)
-    is_short = signal.number >= KNOWN
-    is_short &= signal.curvature < aimed_at * signal.recently_predicted
-    # Far below zero it is noise, as that of a network that knows its rows by heart.
-    too_short = jnp.minimum(FAR_TOO_SHORT, SHARE_OF_AIM * aimed_at)
+    slope = jnp.maximum(signal.fraction, LEAST_AIMED_AT) * signal.recently_predicted
+    is_known = signal.number >= KNOWN
+    is_short = signal.curvature < aim(signal) * signal.recently_predicted
+    is_short &= is_known
+    raises_loss = is_known & (signal.curvature > 2 * slope)
+    # Far below zero it is noise, as that of a network that knows its rows by heart. A
+    # mini-batch of a vanishing loss has no curvature, but no slope either.
     is_far_too_short = signal.number >= KNOWN_WELL
-    is_far_too_short &= (
-        jnp.abs(signal.curvature) < too_short * signal.recently_predicted
-    )
+    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
     steps = k.astype(dtype)
-    up = jnp.where(k > WARM_UP_STEPS, jnp.minimum(UP, FADING / steps), 0)
-    down = jnp.where(is_short, 0, jnp.minimum(DOWN, FADING / steps))
+    grows = (k > WARM_UP_STEPS) & ~raises_loss
+    up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
+    holds = (k > HELD_FROM) & (multiple * signal.curvature < HELD_BELOW * slope)
+    share = jnp.where(holds, jnp.clip(1 - power, 0, 1), 1)
+    down = jnp.where(is_short, 0, jnp.minimum(DOWN, share * FADING / steps))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
     change = of_all + own - jnp.mean(own)

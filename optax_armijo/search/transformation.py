@@ -304,6 +304,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             signal=zeros(dtype),
             predicted=zeros(dtype),
             curvature=zeros(dtype),
+            recent_signal=zeros(dtype),
             recently_predicted=zeros(dtype),
             measured_at=count(),
             fall=zeros(dtype),
@@ -316,7 +317,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             mean=zeros(dtype, 1 + num_groups),
             square=zeros(dtype, 1 + num_groups),
         ),
-        losses=LossStatistics(average=zeros(dtype), deviation=zeros(dtype)),
+        losses=LossStatistics(*(zeros(dtype) for _ in LossStatistics._fields)),
         tested_at=count(),
         num_still=count(),
         input_errors=InputErrors(

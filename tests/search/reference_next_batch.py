@@ -61,6 +61,7 @@ class Memory:
     signal: float = 0.0
     predicted: float = 0.0
     curvature: float = 0.0
+    recent_signal: float = 0.0
     recently: float = 0.0
     measured_at: int = 0
     loss: float = 0.0  # before the last step
@@ -73,6 +74,8 @@ class Memory:
     square: Numbers = field(default_factory=dict)
     average: float = 0.0
     deviation: float = 0.0
+    long_log: float = 0.0
+    short_log: float = 0.0
     tested_at: int = 0
 
     def raw_fraction(self) -> float:
@@ -149,6 +152,7 @@ def measure(
     memory.signal += slow * (signal / unit - memory.signal)
     memory.predicted += slow * (promised / unit - memory.predicted)
     memory.curvature += quick * (curvature / unit - memory.curvature)
+    memory.recent_signal += quick * (signal / unit - memory.recent_signal)
     memory.recently += quick * (promised / unit - memory.recently)
     memory.measured_at = k
 
@@ -174,17 +178,22 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
-    limit = min(0.02, memory.aim() / 4) * memory.recently
-    far_too_short = abs(memory.curvature) < limit
+    far_too_short = abs(memory.curvature) < 0.05 * memory.recent_signal
     if memory.measurements >= 4 and far_too_short and k > 10:
         if memory.measured_at == k:
             return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
     is_short = is_short and memory.measurements >= 2
+    slope = max(memory.fraction(), 0.03) * memory.recently
+    raises_loss = memory.measurements >= 2 and memory.curvature > 2 * slope
+    shrinks = 1.0
+    if k > 50 and memory.curvature * memory.multiple < 6 * slope:
+        power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
+        shrinks = min(max(1 - power, 0.0), 1.0)
     if t[ALL] > 0:
-        of_all = t[ALL] * min(0.1, 6 / k) if k > 20 else 0.0
+        of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
-        of_all = 0.0 if is_short else t[ALL] * min(0.25, 6 / k)
+        of_all = 0.0 if is_short else t[ALL] * min(0.25, shrinks * 6 / k)
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}
     mean = sum(own.values()) / len(own)
     return {name: of_all + own[name] - mean for name in groups}
@@ -437,6 +446,11 @@ def one_step(
         else:
             memory.deviation = 0.9 * memory.deviation + 0.1 * abs(excess)
             memory.average = 0.9 * memory.average + 0.1 * loss
+        if loss > 0:
+            memory.long_log += min(1, 2 / k) * (np.log(loss) - memory.long_log)
+            memory.short_log += min(1, 8 / k) * (np.log(loss) - memory.short_log)
+        else:
+            memory.long_log, memory.short_log = 0.0, 0.0
     memory.stood_still = not undoes and not any(applied.values())
     return Step(
         loss=loss,

@@ -12,6 +12,7 @@ from toys import init
 
 from optax_armijo import armijo_adam, make_train_step
 from optax_armijo._state import ArmijoState, Move, SignalStatistics, StepSizeErrors
+from optax_armijo.search import step_sizes
 from optax_armijo.search.step import (
     MEASURED_EVERY,
     SHORTENED,
@@ -23,6 +24,8 @@ from optax_armijo.search.step_sizes import (
     DOWN,
     FADING,
     FAR_TOO_SHORT,
+    HELD_BELOW,
+    HELD_FROM,
     KAPPA_EXACT,
     KAPPA_NOISE,
     KNOWN,
@@ -94,7 +97,8 @@ def errors_of(mean: Any, number: int = 20) -> StepSizeErrors:
     return StepSizeErrors(jnp.asarray(number), mean, jnp.ones_like(mean))
 
 
-LONG = {"curvature": 10.0, "recently_predicted": 1.0}  # a step that is too long
+# Without noise: a step that is too long, and yet decreases the loss.
+LONG = {"curvature": 1.8, "recently_predicted": 1.0, "signal": 1.0, "predicted": 1.0}
 
 
 def test_signal_and_curvature_are_exact_on_a_quadratic() -> None:
@@ -237,11 +241,9 @@ def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
 
 def test_a_step_that_is_far_too_short_leaps() -> None:
     """Only once that is known well, at a measurement, after the first steps."""
-    too_short = {"curvature": FAR_TOO_SHORT / 2, "recently_predicted": 1.0}
-    without_noise = {"signal": 1.0, "predicted": 1.0}
+    too_short = {"curvature": FAR_TOO_SHORT / 2, "recent_signal": 1.0}
     k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
-    known = statistics(KNOWN_WELL, **too_short, **without_noise)
-    known = known._replace(measured_at=k)
+    known = statistics(KNOWN_WELL, **LONG | too_short)._replace(measured_at=k)
     chex.assert_trees_all_close(change_of(errors, known, k), jnp.full(2, LEAP))
     for other, at in [
         (known._replace(number=jnp.asarray(KNOWN_WELL - 1)), k),
@@ -254,19 +256,45 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
         assert np.all(change_of(errors, other, at) <= UP * (1 + 1e-5))
 
 
-def test_a_step_as_long_as_noise_allows_does_not_leap() -> None:
-    """Leaps at C / p below a fixed number made a loss of 39 of a table in noise."""
+def test_a_batch_without_loss_makes_no_step_leap() -> None:
+    """Its slope vanishes, too: leaps at such batches made a loss of 57 of a table."""
     k = jnp.asarray(30)
-    noisy = statistics(KNOWN_WELL, signal=0.0, predicted=1.0)._replace(measured_at=k)
-    noisy = noisy._replace(recently_predicted=jnp.ones_like(noisy.predicted))
-    assert aim(noisy) < FAR_TOO_SHORT
-    for share, leaps in ((1.0, False), (0.3, False), (0.2, True), (-0.3, False)):
-        curvature = share * aim(noisy)
-        change = change_of(
-            errors_of(jnp.ones(3)), noisy._replace(curvature=curvature), k
-        )
+    batch = statistics(KNOWN_WELL, **LONG | {"curvature": 1e-4})._replace(measured_at=k)
+    for signal, leaps in ((1e-2, True), (1e-4, False), (0.0, False), (-1e-2, False)):
+        found = batch._replace(recent_signal=jnp.float32(signal))
+        change = change_of(errors_of(jnp.ones(3)), found, k)
         assert np.all(np.isclose(change, LEAP)) == leaps
         assert leaps or np.all(change <= UP * (1 + 1e-5))
+
+
+def test_nothing_grows_where_a_measured_step_raises_the_loss() -> None:
+    k, errors = jnp.asarray(WARM_UP_STEPS + 1), errors_of(jnp.ones(3))
+    for curvature, growth in ((1.9, UP), (2.1, 0.0)):
+        signal = statistics(KNOWN, **LONG | {"curvature": curvature})
+        change = change_of(errors, signal, k)
+        chex.assert_trees_all_close(change, jnp.full(2, growth), atol=1e-6)
+    unknown = statistics(KNOWN - 1, **LONG | {"curvature": 2.1})
+    assert np.all(change_of(errors, unknown, k) > 0)
+
+
+def test_step_sizes_shrink_less_the_faster_the_loss_falls() -> None:
+    """But not where the steps as they are raise the loss much, nor at first."""
+    errors = errors_of(-jnp.ones(3))
+
+    def shrinks(k: int, curvature: float, multiple: float, power: float) -> float:
+        signal = statistics(5, **LONG | {"curvature": curvature})
+        change = change_of(
+            errors, signal, jnp.asarray(k), multiple=multiple, power=power
+        )
+        return float(-change[0] * k / FADING)
+
+    for power, share in ((-0.5, 1.0), (0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (2.0, 0.0)):
+        assert shrinks(1000, 2.0, 1.0, power) == pytest.approx(share, abs=1e-5)
+    above = HELD_BELOW + 1
+    assert shrinks(1000, above, 1.0, 2.0) == pytest.approx(1, rel=1e-5)
+    assert shrinks(1000, above, 0.5, 2.0) == pytest.approx(0, abs=1e-5)
+    for k, share in ((HELD_FROM, 1.0), (HELD_FROM + 1, 0.0)):
+        assert shrinks(k, 2.0, 1.0, 2.0) == pytest.approx(share, abs=1e-5)
 
 
 def test_groups_part_around_their_mean() -> None:
@@ -321,7 +349,57 @@ def test_losses_have_an_average_and_a_deviation() -> None:
         excess = loss - average
         deviation = 0.9 * deviation + 0.1 * abs(excess) if k > 1 else 0.0
         average = average + 0.1 * excess if k > 1 else loss
-        np.testing.assert_allclose(losses, (average, deviation), rtol=1e-5)
+        found = losses.average, losses.deviation
+        np.testing.assert_allclose(found, (average, deviation), rtol=1e-5)
+
+
+def test_the_power_by_which_losses_fall_has_no_unit() -> None:
+    first = init(armijo_adam(LABELS), params_like(np.ones(6))).losses
+    steps = jnp.arange(1, 501)
+    for power in (0.0, 0.5, 1.5):
+        for unit in (1e-8, 1.0, 1e8):
+            losses, _ = jax.lax.scan(
+                lambda losses, k: (with_loss(losses, unit * k**-power, k), None),  # noqa: B023
+                first,
+                steps.astype(jnp.float32),
+            )
+            assert losses.power == pytest.approx(power, abs=0.02)
+    # A loss that may be negative has no power.
+    assert with_loss(losses, jnp.float32(-1.0), jnp.asarray(501)).power == 0
+
+
+def test_step_sizes_do_not_shrink_for_good_along_a_valley(monkeypatch) -> None:
+    """Short-horizon bias: linear regression without noise, narrow and wide features."""
+
+    def end(seed: jax.Array) -> jax.Array:
+        keys = jax.random.split(jax.random.key(seed), 4)
+        scale = jnp.logspace(0, -1.5, 32)
+        rotation, _ = jnp.linalg.qr(jax.random.normal(keys[0], (32, 32)))
+        x = (scale * jax.random.normal(keys[1], (512, 32))) @ rotation
+        y = x @ jax.random.normal(keys[2], (32,))
+        tx = armijo_adam(num_steps=600)
+
+        def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+            params, state = carry
+            rows = jax.random.choice(key, 512, (32,))
+            loss_fn = lambda w: jnp.mean((x[rows] @ w - y[rows]) ** 2)  # noqa: E731
+            value, grad = jax.value_and_grad(loss_fn)(params)
+            updates, state = tx.update(
+                grad, state, params, value=value, grad=grad, value_fn=loss_fn
+            )
+            return (optax.apply_updates(params, updates), state), None
+
+        params = 0.01 * jax.random.normal(keys[3], (32,))
+        batches = jax.random.split(keys[3], 600)
+        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), batches)
+        return jnp.mean((x @ params - y) ** 2)
+
+    held = np.log(jax.jit(jax.vmap(end))(jnp.arange(16)))
+    monkeypatch.setattr(step_sizes, "HELD_BELOW", 0.0)
+    greedy = np.log(jax.jit(jax.vmap(lambda seed: end(seed)))(jnp.arange(16)))
+    difference = held - greedy
+    error = np.std(difference, ddof=1) / np.sqrt(len(difference))
+    assert np.mean(difference) < -3 * error
 
 
 def test_it_finds_the_minimum_of_a_quadratic() -> None:
