@@ -30,9 +30,13 @@ def regression_task(
     validation: Any,
     *,
     steps_per_epoch: int,
+    power: float | None = None,
 ) -> Task:
-    """A task scored by ``-10 log10(error / variance)`` of validation rows."""
-    power, error_of = float(np.var(validation.labels)), jax.jit(loss_fn)
+    """A task scored by ``-10 log10(error / power)`` of validation rows.
+
+    The power is the error of a constant: with None the variance of the labels.
+    """
+    power, error_of = power or float(np.var(validation.labels)), jax.jit(loss_fn)
 
     def evaluate(params: Any) -> dict[str, float]:
         error = float(error_of(params, validation))

@@ -27,6 +27,8 @@ NUM_USERS, NUM_ITEMS, NUM_RATINGS, TRUE_RANK, RANK = 300, 200, 12_000, 4, 8
 NUM_WORDS, NUM_NEWS = 2000, 600  # of the vocabulary; of the validation rows
 LENGTH, UNITS, NUM_SEQUENCES = 10, 32, 5000  # of the sequences, of the network for them
 NUM_CENTRES, NUM_POINTS = 64, 2000
+PAIRS, KEY_SIZE, NUM_LOOKUPS = 8, 8, 4000  # that a query is looked up in; its numbers
+NUM_COUNTS, COLUMNS = 3000, 12
 TABLES = {"breast-cancer": (load_breast_cancer, 200), "wine": (load_wine, 78)}
 
 
@@ -139,6 +141,101 @@ def marked_sequences() -> Rows:
     marks = rng.permuted(np.tile(np.arange(LENGTH) < 2, (NUM_SEQUENCES, 1)), axis=1)
     inputs = np.stack([numbers, marks], axis=2).astype(np.float32)
     return Rows(inputs, np.sum(numbers * marks, axis=1, keepdims=True, dtype="float32"))
+
+
+class Attention(nnx.Module):
+    """A query attends to keys; what it finds there goes through hidden units."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.query = nnx.Linear(KEY_SIZE, UNITS, rngs=rngs)
+        # With a bias all keys would fit a query better or worse alike.
+        self.key = nnx.Linear(KEY_SIZE, UNITS, use_bias=False, rngs=rngs)
+        self.value = nnx.Linear(1, UNITS, rngs=rngs)
+        self.last = nnx.Linear(UNITS, 1, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, 1 + PAIRS, KEY_SIZE + 1], the query first -> [N, 1]."""
+        query = self.query(x[:, 0, :KEY_SIZE])
+        key, value = self.key(x[:, 1:, :KEY_SIZE]), self.value(x[:, 1:, KEY_SIZE:])
+        fits = jnp.einsum("nu,npu->np", query, key) / UNITS**0.5
+        found = jnp.einsum("np,npu->nu", jax.nn.softmax(fits), value)
+        return self.last(nnx.gelu(found))
+
+
+def attention(*, setup: Setup) -> Task:
+    """The square of the value of the key that is nearest to a query."""
+    rows = lookups()
+    at = NUM_LOOKUPS // 4
+    pool, validation = rows.at(slice(at, None)), rows.at(slice(at))
+    return module_task(lambda seed: Attention(nnx.Rngs(seed)), pool, validation, setup)
+
+
+def lookups() -> Rows:
+    """Queries above keys and values, float32 [N, 1 + PAIRS, KEY_SIZE + 1], and [N, 1].
+
+    A query is one of the keys, a little off; its own value is 0.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    keys = rng.normal(size=(NUM_LOOKUPS, PAIRS, KEY_SIZE))
+    keys /= np.linalg.norm(keys, axis=2, keepdims=True)
+    values = rng.uniform(-1, 1, (NUM_LOOKUPS, PAIRS, 1))
+    asked = np.arange(NUM_LOOKUPS), rng.integers(0, PAIRS, NUM_LOOKUPS)
+    queries = keys[asked] + 0.05 * rng.normal(size=(NUM_LOOKUPS, KEY_SIZE))
+    queries = np.append(queries, np.zeros((NUM_LOOKUPS, 1)), axis=1)[:, None]
+    inputs = np.append(queries, np.append(keys, values, axis=2), axis=1)
+    return Rows(inputs.astype(np.float32), (values[asked] ** 2).astype(np.float32))
+
+
+def event_counts(*, setup: Setup) -> Task:
+    """Counts of events in times of exposure of 1 to 100; a quarter for validation.
+
+    A network finds the logarithms of the rates.
+    """
+    rows = exposed()
+    at = NUM_COUNTS // 4
+    pool, validation = rows.at(slice(at, None)), rows.at(slice(at))
+    graphdef = nnx.graphdef(Perceptron(COLUMNS, 1, nnx.Rngs(0)))
+
+    def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
+        log_rate = nnx.merge(graphdef, params)(jnp.asarray(batch.inputs))
+        return half_deviance(log_rate[:, 0], batch.labels)
+
+    counts, exposure = validation.labels.T
+    constant = np.full(at, np.log(counts.sum() / exposure.sum()))
+    batch_size = setup.batch_size or 32
+    return regression_task(
+        lambda seed: nnx.state(Perceptron(COLUMNS, 1, nnx.Rngs(seed))),
+        *(loss_fn, shuffled(pool, batch_size), validation),
+        steps_per_epoch=len(pool.labels) // batch_size,
+        power=float(half_deviance(constant, validation.labels)),
+    )
+
+
+def half_deviance(log_rate: Any, labels: Any) -> jax.Array:
+    """Of Poisson distributions: the mean of y log(y / m) - y + m, with m their means.
+
+    Args:
+      log_rate: of events per unit of exposure.  # f[N]
+      labels: counts y beside exposures.  # f[N, 2]
+    """
+    counts, exposure = labels.T
+    log_mean = log_rate + jnp.log(exposure)
+    ratio = jnp.log(jnp.maximum(counts, 1)) - log_mean  # of no weight where y = 0
+    return jnp.mean(counts * ratio - counts + jnp.exp(log_mean))
+
+
+def exposed() -> Rows:
+    """Columns, float32 [N, COLUMNS], and counts beside exposures, [N, 2].
+
+    Four of the columns say something of the rate, which is between .02 and 2 or so.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_COUNTS, COLUMNS))
+    exposure = np.exp(rng.uniform(0, np.log(100), NUM_COUNTS))
+    log_rate = 0.6 * np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] - 0.4 * x[:, 3] - 1.5
+    counts = rng.poisson(exposure * np.exp(log_rate))
+    labels = np.stack([counts, exposure], axis=1)
+    return Rows(x.astype(np.float32), labels.astype(np.float32))
 
 
 class RadialBasis(NamedTuple):
@@ -275,7 +372,15 @@ def _task(
     *,
     batch_size: int,
 ) -> Task:
-    """A regression on rows that come in another order in each epoch."""
+    """A regression by least squares."""
+    return regression_task(
+        *(init, mean_squared_error(output), shuffled(pool, batch_size), validation),
+        steps_per_epoch=len(pool.labels) // batch_size,
+    )
+
+
+def shuffled(pool: Rows, batch_size: int) -> Callable[[int, int], Iterator[Rows]]:
+    """Rows that come in another order in each epoch."""
     num_rows = len(pool.labels)
 
     def batches(seed: int, epoch: int) -> Iterator[Rows]:
@@ -283,7 +388,4 @@ def _task(
         for i in range(0, num_rows - batch_size + 1, batch_size):
             yield pool.at(order[i : i + batch_size])
 
-    return regression_task(
-        *(init, mean_squared_error(output), batches, validation),
-        steps_per_epoch=num_rows // batch_size,
-    )
+    return batches

@@ -50,6 +50,8 @@ DEVELOPMENT = {
     "autoencoder-digits": ("autoencoder",),
     "breast-cancer": ("tables", "breast-cancer"),
     "factorization": ("factorization",),
+    "residual-clean": ("residual", "clean"),
+    "recurrent": ("recurrent",),
 }
 TEST = {
     "news-3": ("texts", "news-3", 500),
@@ -63,19 +65,19 @@ TEST = {
     "batchnorm-patches": ("batchnorm", "patches"),
     "language_model-tweets": ("language_model", "tweets"),
     "news-5-mislabelled": ("texts-mislabelled", "news-5", 500, 0.2),
-    "residual-clean": ("residual", "clean"),
     "residual-fixed-noise": ("residual", "fixed-noise"),
     "residual-swapped-labels": ("residual", "swapped-labels"),
     "residual-loss-jumps": ("residual", "loss-jumps"),
     "diabetes": ("diabetes",),
     "word-counts": ("word_counts",),
-    "recurrent": ("recurrent",),
     "radial-basis": ("radial_basis",),
+    "attention": ("attention",),
+    "event-counts": ("event_counts",),
 }
 LISTS = {"development": DEVELOPMENT, "test": TEST}
 TASKS: dict[str, tuple[Any, ...]] = DEVELOPMENT | TEST
-# Test tasks until 2026-11-28, and the last six until 2026-11-29, when a default was
-# chosen with their results at hand.
+# Test tasks until 2026-11-28, or (the last eight) the two days after it, when a default
+# was chosen with their results or step sizes at hand.
 LOOKED_AT = (
     "decay",
     "digits-1437",
@@ -87,9 +89,11 @@ LOOKED_AT = (
     "efficientnet-patches",
     "breast-cancer",
     "factorization",
+    "residual-clean",
+    "recurrent",
 )
 # Test tasks on which nothing ran before the present default was chosen.
-UNSEEN = ("word-counts", "recurrent", "radial-basis")
+UNSEEN = ("attention", "event-counts")
 
 
 class Family(NamedTuple):
@@ -171,6 +175,10 @@ FAMILIES = {
     "recurrent": Family("small_models", "recurrent", SMALL, SMALL_RATES, unit="dB"),
     "radial_basis": Family(
         "small_models", "radial_basis", SMALL, SMALL_RATES, unit="dB"
+    ),
+    "attention": Family("small_models", "attention", SMALL, SMALL_RATES, unit="dB"),
+    "event_counts": Family(
+        "small_models", "event_counts", NOISE, SMALL_RATES, unit="dB"
     ),
 }
 

@@ -135,9 +135,10 @@ def test_each_task_is_in_one_list_and_each_kind_in_both():
         assert {*family.first_rates} <= {*RATES}
 
 
-@pytest.mark.parametrize(
-    "name", ["digits-500", "gaussians-flower", "oscillator", "decay"]
-)
+SMALL_TASKS = ["digits-500", "gaussians-flower", "oscillator", "decay", "attention"]
+
+
+@pytest.mark.parametrize("name", [*SMALL_TASKS, "event-counts"])
 def test_a_task_can_be_trained_in_all_of_its_parts(name):
     task = make_task(name)
     params, (first, *_) = task.init(0), task.batches(0, 0)
