@@ -111,7 +111,12 @@ ABLATIONS = (
         (0, 0, 4),
     ),
     Ablation("groups' own changes", {"step_sizes.OWN": 0}, (2, 0, 3)),
-    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (4, 0, 6)),
+    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (4, 1, 7)),
+    Ablation(
+        "shrinking less while the loss falls",
+        {"step_sizes.HELD_BELOW": 0},
+        (4, 2, 17),
+    ),
     Ablation(
         "the last word of measured curvature", {"step_sizes.KNOWN": NEVER}, (1, 0, 4)
     ),

@@ -44,8 +44,9 @@ def armijo_adam(
     :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step
     sizes grow while :math:`C < \kappa S`, and shrink while it is above, with
     :math:`\kappa = .5 + 1.1 \varphi`: without noise almost to where a step stops
-    decreasing the loss, and in noise to half of the best step. Each group follows its
-    own part of :math:`\kappa S - C`.
+    decreasing the loss, and in noise to half of the best step. From the 51st step on
+    they shrink less, the faster the loss falls. Each group follows its own part of
+    :math:`\kappa S - C`.
 
     **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
