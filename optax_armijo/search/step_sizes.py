@@ -32,7 +32,7 @@ FADING = 6.0  # and not more than this over k
 OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # C / S, below which step sizes leap by e^LEAP
 HELD_BELOW = 6.0  # C / S, below which step sizes shrink less while the loss falls,
-HELD_FROM = 50  # and the first step that does: few epochs are for learning by heart
+HELD_AFTER = 50  # and this step: shorter runs rather learn few rows by heart
 FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
 KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
 WARM_UP_STEPS = 20  # the first full step
@@ -211,7 +211,7 @@ def change_of(
     steps = k.astype(dtype)
     grows = (k > WARM_UP_STEPS) & ~raises_loss
     up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
-    holds = (k > HELD_FROM) & (multiple * signal.curvature < HELD_BELOW * slope)
+    holds = (k > HELD_AFTER) & (multiple * signal.curvature < HELD_BELOW * slope)
     share = jnp.where(holds, jnp.clip(1 - power, 0, 1), 1)
     down = jnp.where(is_short, 0, jnp.minimum(DOWN, share * FADING / steps))
     of_all = t[0] * jnp.where(t[0] > 0, up, down)

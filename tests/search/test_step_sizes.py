@@ -25,7 +25,7 @@ from optax_armijo.search.step_sizes import (
     FADING,
     FAR_TOO_SHORT,
     HELD_BELOW,
-    HELD_FROM,
+    HELD_AFTER,
     KAPPA_EXACT,
     KAPPA_NOISE,
     KNOWN,
@@ -293,7 +293,7 @@ def test_step_sizes_shrink_less_the_faster_the_loss_falls() -> None:
     above = HELD_BELOW + 1
     assert shrinks(1000, above, 1.0, 2.0) == pytest.approx(1, rel=1e-5)
     assert shrinks(1000, above, 0.5, 2.0) == pytest.approx(0, abs=1e-5)
-    for k, share in ((HELD_FROM, 1.0), (HELD_FROM + 1, 0.0)):
+    for k, share in ((HELD_AFTER, 1.0), (HELD_AFTER + 1, 0.0)):
         assert shrinks(k, 2.0, 1.0, 2.0) == pytest.approx(share, abs=1e-5)
 
 
