@@ -36,7 +36,8 @@ def regression_task(
 
     The power is the error of a constant: with None the variance of the labels.
     """
-    power, error_of = power or float(np.var(validation.labels)), jax.jit(loss_fn)
+    power = float(np.var(validation.labels)) if power is None else power
+    error_of = jax.jit(loss_fn)
 
     def evaluate(params: Any) -> dict[str, float]:
         error = float(error_of(params, validation))

@@ -128,9 +128,7 @@ class Recurrent(nnx.Module):
 
 def recurrent(*, setup: Setup) -> Task:
     """The sum of the two marked numbers of a sequence; a fifth for validation."""
-    sequences = marked_sequences()
-    at = NUM_SEQUENCES // 5
-    pool, validation = sequences.at(slice(at, None)), sequences.at(slice(at))
+    pool, validation = held_out(marked_sequences(), NUM_SEQUENCES // 5)
     return module_task(lambda seed: Recurrent(nnx.Rngs(seed)), pool, validation, setup)
 
 
@@ -164,9 +162,7 @@ class Attention(nnx.Module):
 
 def attention(*, setup: Setup) -> Task:
     """The square of the value of the key that is nearest to a query."""
-    rows = lookups()
-    at = NUM_LOOKUPS // 4
-    pool, validation = rows.at(slice(at, None)), rows.at(slice(at))
+    pool, validation = held_out(lookups(), NUM_LOOKUPS // 4)
     return module_task(lambda seed: Attention(nnx.Rngs(seed)), pool, validation, setup)
 
 
@@ -191,9 +187,7 @@ def event_counts(*, setup: Setup) -> Task:
 
     A network finds the logarithms of the rates.
     """
-    rows = exposed()
-    at = NUM_COUNTS // 4
-    pool, validation = rows.at(slice(at, None)), rows.at(slice(at))
+    pool, validation = held_out(exposed(), NUM_COUNTS // 4)
     graphdef = nnx.graphdef(Perceptron(COLUMNS, 1, nnx.Rngs(0)))
 
     def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
@@ -201,7 +195,7 @@ def event_counts(*, setup: Setup) -> Task:
         return half_deviance(log_rate[:, 0], batch.labels)
 
     counts, exposure = validation.labels.T
-    constant = np.full(at, np.log(counts.sum() / exposure.sum()))
+    constant = np.full(len(counts), np.log(counts.sum() / exposure.sum()))
     batch_size = setup.batch_size or 32
     return regression_task(
         lambda seed: nnx.state(Perceptron(COLUMNS, 1, nnx.Rngs(seed))),
@@ -269,7 +263,7 @@ def radial_basis(*, setup: Setup) -> Task:
 
     return _task(
         *(init, lambda params, x: params(x)),
-        *(rows.at(slice(NUM_POINTS // 4, None)), rows.at(slice(NUM_POINTS // 4))),
+        *held_out(rows, NUM_POINTS // 4),
         batch_size=setup.batch_size or 32,
     )
 
@@ -336,6 +330,11 @@ def split(x: np.ndarray, labels: np.ndarray, num_validation: int) -> tuple[Rows,
     order = np.random.default_rng(SPLIT_SEED).permutation(len(x))
     rows = Rows(standardized(x), labels)
     return rows.at(order[num_validation:]), rows.at(order[:num_validation])
+
+
+def held_out(rows: Rows, num_validation: int) -> tuple[Rows, Rows]:
+    """Rows in no order: a pool, and the first ones for validation."""
+    return rows.at(slice(num_validation, None)), rows.at(slice(num_validation))
 
 
 def standardized(x: np.ndarray) -> np.ndarray:
