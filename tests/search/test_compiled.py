@@ -22,16 +22,16 @@ def kernels(num_layers):
         return tx.update(grads, state, params, value=value, value_fn=loss_fn)
 
     compiled = jax.jit(update).lower(params, tx.init(params), params).compile()
-    found = set()
-    for computation in compiled.as_text().split("\n\n"):
-        if computation.strip().startswith("%fused_computation"):
-            names: dict[str, str] = {}
-            text = re.sub(r", metadata=\{.*?\}", "", computation.strip())
-            pattern = r"%?[\w-]+(\.[\w-]+)+|param_\d+"
-            found.add(
-                re.sub(pattern, lambda x: names.setdefault(x[0], f"{len(names)}"), text)
-            )
-    return found
+    computations = map(str.strip, compiled.as_text().split("\n\n"))
+    return {unnamed(x) for x in computations if x.startswith("%fused_computation")}
+
+
+def unnamed(computation):
+    """Returns the text of a computation with numbers in the place of its names."""
+    names: dict[str, str] = {}
+    text = re.sub(r", metadata=\{.*?\}", "", computation)
+    pattern = r"%?[\w-]+(\.[\w-]+)+|param_\d+"
+    return re.sub(pattern, lambda x: names.setdefault(x[0], str(len(names))), text)
 
 
 def test_layers_that_are_alike_share_their_kernels():
