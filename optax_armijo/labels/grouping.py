@@ -37,7 +37,9 @@ class Member(NamedTuple):
     ndim: int
 
     def spread(self, values: jax.Array) -> jax.Array:
-        """Lays out one number a layer, [G], so that it broadcasts against the leaf."""
+        """Lays out one number a group, [G], so that it broadcasts against the leaf."""
+        if self.axis is None:
+            return values[self.groups[0]]
         shape = [1] * self.ndim
         shape[self.axis] = len(self.groups)
         return values[np.asarray(self.groups)].reshape(shape)
@@ -130,12 +132,7 @@ class Grouping(NamedTuple):
 
     def spread(self, values: jax.Array) -> list[jax.Array]:
         """Lays out one number a group, [G], beside each trainable leaf."""
-        alone = {m.groups[0] for m in self.moving if m.axis is None}
-        number = {group: self._pick(values, group) for group in alone}
-        return [
-            number[m.groups[0]] if m.axis is None else m.spread(values)
-            for m in self.moving
-        ]
+        return [member.spread(values) for member in self.moving]
 
     def sum(self, leaves: Sequence[jax.Array]) -> jax.Array:
         """Adds up arrays shaped like the trainable leaves by group, shape [G]."""
@@ -147,16 +144,6 @@ class Grouping(NamedTuple):
             parts.append((sum(groups, ()), jnp.concatenate(sums)))
         totals = [self._total(groups, sums) for groups, sums in parts]
         return functools.reduce(jnp.add, totals)
-
-    def _pick(self, values: jax.Array, group: int) -> jax.Array:
-        """Returns ``values[group]``, f[], in a kernel of its own.
-
-        A slice would be a constant in the kernel of each leaf, so that those of layers
-        that are alike would be compiled one by one.
-        """
-        is_group = np.arange(self.num_groups) == group
-        picked = jnp.where(is_group, values, jnp.zeros_like(values))
-        return jnp.sum(picked, dtype=values.dtype)
 
     def _total(self, groups: tuple[int, ...], sums: jax.Array) -> jax.Array:
         """Adds up numbers, of which entry i is of group ``groups[i]``, shape [G].
