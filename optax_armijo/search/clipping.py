@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._numerics import divide, on_its_own, search_dtype
+from optax_armijo._numerics import divide, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, debias
@@ -49,7 +49,7 @@ def clipped(
     size = size.astype(average.dtype)
     limit = CLIP * jnp.maximum(average, 1)
     is_finite = jnp.isfinite(size)
-    clips = on_its_own(is_finite & (k >= CLIP_FROM) & (size > limit))
+    clips = is_finite & (k >= CLIP_FROM) & (size > limit)
     scale = jnp.where(clips, divide(limit, size, 1), 1)
     moved = SIZE_DECAY * average + (1 - SIZE_DECAY) * jnp.where(clips, limit, size)
     return scale, jnp.where(is_finite & (k > 1), moved, average)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from optax.tree_utils import tree_where
 
-from optax_armijo._numerics import increment, on_its_own
+from optax_armijo._numerics import increment
 from optax_armijo._state import (
     LONG,
     SHORT,
@@ -145,7 +145,7 @@ def take_step(
     sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
     # Always true, but XLA learns it from the test, which may so read the old moments.
     is_over = test.num_trials >= 0
-    adam, along = moments.settled(on_its_own(is_good & is_over))
+    adam, along = moments.settled(is_good & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
     made = Move(applied, moments.scale * by_group, multiple, value)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
