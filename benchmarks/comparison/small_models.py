@@ -28,7 +28,6 @@ NUM_WORDS, NUM_NEWS = 2000, 600  # of the vocabulary; of the validation rows
 LENGTH, UNITS, NUM_SEQUENCES = 10, 32, 5000  # of the sequences, of the network for them
 NUM_CENTRES, NUM_POINTS = 64, 2000
 PAIRS, KEY_SIZE, NUM_LOOKUPS = 8, 8, 4000  # that a query is looked up in; its numbers
-NUM_COUNTS, COLUMNS = 3000, 12
 TABLES = {"breast-cancer": (load_breast_cancer, 200), "wine": (load_wine, 78)}
 
 
@@ -180,56 +179,6 @@ def lookups() -> Rows:
     queries = np.append(queries, np.zeros((NUM_LOOKUPS, 1)), axis=1)[:, None]
     inputs = np.append(queries, np.append(keys, values, axis=2), axis=1)
     return Rows(inputs.astype(np.float32), (values[asked] ** 2).astype(np.float32))
-
-
-def event_counts(*, setup: Setup) -> Task:
-    """Counts of events in times of exposure of 1 to 100; a quarter for validation.
-
-    A network finds the logarithms of the rates.
-    """
-    pool, validation = held_out(exposed(), NUM_COUNTS // 4)
-    graphdef = nnx.graphdef(Perceptron(COLUMNS, 1, nnx.Rngs(0)))
-
-    def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
-        log_rate = nnx.merge(graphdef, params)(jnp.asarray(batch.inputs))
-        return half_deviance(log_rate[:, 0], batch.labels)
-
-    counts, exposure = validation.labels.T
-    constant = np.full(len(counts), np.log(counts.sum() / exposure.sum()))
-    batch_size = setup.batch_size or 32
-    return regression_task(
-        lambda seed: nnx.state(Perceptron(COLUMNS, 1, nnx.Rngs(seed))),
-        *(loss_fn, shuffled(pool, batch_size), validation),
-        steps_per_epoch=len(pool.labels) // batch_size,
-        power=float(half_deviance(constant, validation.labels)),
-    )
-
-
-def half_deviance(log_rate: Any, labels: Any) -> jax.Array:
-    """Of Poisson distributions: the mean of y log(y / m) - y + m, with m their means.
-
-    Args:
-      log_rate: of events per unit of exposure.  # f[N]
-      labels: counts y beside exposures.  # f[N, 2]
-    """
-    counts, exposure = labels.T
-    log_mean = log_rate + jnp.log(exposure)
-    ratio = jnp.log(jnp.maximum(counts, 1)) - log_mean  # of no weight where y = 0
-    return jnp.mean(counts * ratio - counts + jnp.exp(log_mean))
-
-
-def exposed() -> Rows:
-    """Columns, float32 [N, COLUMNS], and counts beside exposures, [N, 2].
-
-    Four of the columns say something of the rate, which is between .02 and 2 or so.
-    """
-    rng = np.random.default_rng(SPLIT_SEED)
-    x = rng.normal(size=(NUM_COUNTS, COLUMNS))
-    exposure = np.exp(rng.uniform(0, np.log(100), NUM_COUNTS))
-    log_rate = 0.6 * np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] - 0.4 * x[:, 3] - 1.5
-    counts = rng.poisson(exposure * np.exp(log_rate))
-    labels = np.stack([counts, exposure], axis=1)
-    return Rows(x.astype(np.float32), labels.astype(np.float32))
 
 
 class RadialBasis(NamedTuple):

@@ -6,16 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import poisson
 from small_models import (
-    NUM_COUNTS,
     NUM_ITEMS,
     NUM_RATINGS,
     NUM_WORDS,
     TABLES,
     RadialBasis,
-    exposed,
-    half_deviance,
     lookups,
     marked_sequences,
     rated,
@@ -91,22 +87,6 @@ def test_words_are_counted_in_rows_of_unit_length():
     batch = next(make_task("word-counts").batches(0, 0))
     assert batch.inputs.shape == (32, NUM_WORDS) and batch.inputs.min() == 0
     np.testing.assert_allclose(np.linalg.norm(batch.inputs, axis=1), 1, rtol=1e-5)
-
-
-def test_counts_are_scored_by_the_deviance_of_poisson():
-    """Half of it is the likelihoods' log ratio; a constant rate scores 0 dB."""
-    log_rate, labels = np.array([-1.0, 0.5, 2.0]), np.array([[0, 3], [4, 2], [70, 10]])
-    mean = labels[:, 1] * np.exp(log_rate)
-    ratio = poisson.logpmf(labels[:, 0], labels[:, 0]) - poisson.logpmf(
-        labels[:, 0], mean
-    )
-    found = half_deviance(log_rate, labels)
-    assert float(found) == pytest.approx(np.mean(ratio), rel=1e-5)
-    task = make_task("event-counts")
-    params = jax.tree.map(jnp.zeros_like, task.init(0))
-    counts, exposure = exposed().labels[: NUM_COUNTS // 4].T
-    params["last"]["bias"] = jnp.full(1, np.log(counts.sum() / exposure.sum()))
-    assert task.evaluate(params)["score"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_query_is_nearest_to_the_key_whose_value_is_asked_for():

@@ -1,0 +1,124 @@
+"""Regressions by other losses than squares: of counts of events, and of quantiles.
+
+Shapes: N rows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from classification import Rows
+from flax import nnx
+from regressions import regression_task
+from small_models import Perceptron, held_out, shuffled
+from tasks import Setup, Task
+from text_data import SPLIT_SEED
+
+NUM_COUNTS, NUM_PRICES, COLUMNS = 3000, 3000, 12
+LEVELS = (0.1, 0.5, 0.9)  # parts of the rows that lie below the quantiles
+
+
+def event_counts(*, setup: Setup) -> Task:
+    """Counts of events in times of exposure of 1 to 100; a quarter for validation.
+
+    A network finds the logarithms of the rates.
+    """
+    pool, validation = held_out(exposed(), NUM_COUNTS // 4)
+    counts, exposure = validation.labels.T
+    constant = np.full((len(counts), 1), np.log(counts.sum() / exposure.sum()))
+    return perceptron_task(
+        lambda output, labels: half_deviance(output[:, 0], labels),
+        *(pool, validation, constant, setup),
+    )
+
+
+def half_deviance(log_rate: Any, labels: Any) -> jax.Array:
+    """Of Poisson distributions: the mean of y log(y / m) - y + m, with m their means.
+
+    Args:
+      log_rate: of events per unit of exposure.  # f[N]
+      labels: counts y beside exposures.  # f[N, 2]
+    """
+    counts, exposure = labels.T
+    log_mean = log_rate + jnp.log(exposure)
+    ratio = jnp.log(jnp.maximum(counts, 1)) - log_mean  # of no weight where y = 0
+    return jnp.mean(counts * ratio - counts + jnp.exp(log_mean))
+
+
+def exposed() -> Rows:
+    """Columns, float32 [N, COLUMNS], and counts beside exposures, [N, 2].
+
+    Four of the columns say something of the rate, which is between .02 and 2 or so.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_COUNTS, COLUMNS))
+    exposure = np.exp(rng.uniform(0, np.log(100), NUM_COUNTS))
+    log_rate = 0.6 * np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] - 0.4 * x[:, 3] - 1.5
+    counts = rng.poisson(exposure * np.exp(log_rate))
+    labels = np.stack([counts, exposure], axis=1)
+    return Rows(x.astype(np.float32), labels.astype(np.float32))
+
+
+def quantiles(*, setup: Setup) -> Task:
+    """Three quantiles of a number whose spread depends on the columns.
+
+    The loss has a kink at every row. A quarter is for validation.
+    """
+    pool, validation = held_out(spread(), NUM_PRICES // 4)
+    constant = np.quantile(validation.labels[:, 0], LEVELS)
+    return perceptron_task(
+        quantile_loss,
+        *(pool, validation, np.tile(constant, (len(validation.labels), 1)), setup),
+    )
+
+
+def quantile_loss(output: Any, labels: Any) -> jax.Array:
+    """The mean over rows and quantiles q of max(q e, (q - 1) e), with e = y - output.
+
+    Args:
+      output: the quantiles of each row.  # f[N, 3]
+      labels: y.  # f[N, 1]
+
+    Example:
+      >>> float(quantile_loss(np.array([[0.0, 0.0, 0.0]]), np.array([[3.0]])))
+      1.5
+    """
+    error, levels = labels - output, jnp.asarray(LEVELS)
+    return jnp.mean(jnp.maximum(levels * error, (levels - 1) * error))
+
+
+def spread() -> Rows:
+    """Columns, float32 [N, COLUMNS], and numbers [N, 1] of which three columns tell."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_PRICES, COLUMNS))
+    middle = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1]
+    y = middle + np.exp(0.7 * x[:, 2] - 1) * rng.standard_t(4, NUM_PRICES)
+    return Rows(x.astype(np.float32), y.astype(np.float32)[:, None])
+
+
+def perceptron_task(
+    loss: Callable[[Any, Any], jax.Array],
+    pool: Rows,
+    validation: Rows,
+    constant: np.ndarray,
+    setup: Setup,
+) -> Task:
+    """A regression by a perceptron, with this loss of outputs and labels.
+
+    It is scored by how much lower the loss is than that of a constant output [N, M].
+    """
+    outputs, batch_size = constant.shape[1], setup.batch_size or 32
+    graphdef = nnx.graphdef(Perceptron(COLUMNS, outputs, nnx.Rngs(0)))
+
+    def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
+        output = nnx.merge(graphdef, params)(jnp.asarray(batch.inputs))
+        return loss(output, batch.labels)
+
+    return regression_task(
+        lambda seed: nnx.state(Perceptron(COLUMNS, outputs, nnx.Rngs(seed))),
+        *(loss_fn, shuffled(pool, batch_size), validation),
+        steps_per_epoch=len(pool.labels) // batch_size,
+        power=float(loss(constant, validation.labels)),
+    )

@@ -1,0 +1,47 @@
+"""Regressions by other losses than squares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from other_losses import (
+    LEVELS,
+    NUM_COUNTS,
+    NUM_PRICES,
+    exposed,
+    half_deviance,
+    quantile_loss,
+    spread,
+)
+from scipy.stats import poisson
+from tasks import make_task
+
+
+def test_counts_are_scored_by_the_deviance_of_poisson():
+    """Half of it is the likelihoods' log ratio; a constant rate scores 0 dB."""
+    log_rate, labels = np.array([-1.0, 0.5, 2.0]), np.array([[0, 3], [4, 2], [70, 10]])
+    mean = labels[:, 1] * np.exp(log_rate)
+    ratio = poisson.logpmf(labels[:, 0], labels[:, 0]) - poisson.logpmf(
+        labels[:, 0], mean
+    )
+    found = half_deviance(log_rate, labels)
+    assert float(found) == pytest.approx(np.mean(ratio), rel=1e-5)
+    task = make_task("event-counts")
+    params = jax.tree.map(jnp.zeros_like, task.init(0))
+    counts, exposure = exposed().labels[: NUM_COUNTS // 4].T
+    params["last"]["bias"] = jnp.full(1, np.log(counts.sum() / exposure.sum()))
+    assert task.evaluate(params)["score"] == pytest.approx(0, abs=1e-4)
+
+
+def test_quantiles_of_a_sample_minimize_their_loss():
+    """And score 0 dB, since they are the constant that outputs are compared with."""
+    labels = spread().labels[: NUM_PRICES // 4]
+    best = np.tile(np.quantile(labels[:, 0], LEVELS), (len(labels), 1))
+    for i in range(3):
+        for off in (-0.1, 0.1):
+            other = best + off * (np.arange(3) == i)
+            assert quantile_loss(other, labels) > quantile_loss(best, labels)
+    task = make_task("quantiles")
+    params = jax.tree.map(jnp.zeros_like, task.init(0))
+    params["last"]["bias"] = jnp.asarray(best[0], jnp.float32)
+    assert task.evaluate(params)["score"] == pytest.approx(0, abs=1e-4)
