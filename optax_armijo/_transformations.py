@@ -50,15 +50,17 @@ def armijo_adam(
 
     **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
-    Each test and each measurement costs an evaluation of the loss. Tests are made
-    whenever k has grown by a fifth, measurements whenever it has grown by a twentieth,
-    so both ever more rarely.
+    With ``num_steps``, in the first half of a run, the loss may also stay within two
+    mean deviations above its average. Each test and each measurement costs an
+    evaluation of the loss. Tests are made whenever k has grown by a fifth, measurements
+    whenever it has grown by a twentieth, so both ever more rarely.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
-    twentieth of a positive loss. A step is undone, and step sizes shrink to .7, if the
-    loss after it is not finite or six mean deviations above its average, and the step
-    is to blame, or if it is measured to have raised the loss by ten average promises.
+    twentieth of a positive loss; a fifth after 40 steps of a run whose length is known.
+    A step is undone, and step sizes shrink to .7, if the loss after it is not finite or
+    six mean deviations above its average, and the step is to blame, or if it is
+    measured to have raised the loss by ten average promises.
 
     The page `Formulas </armijo_adam>`_ has all of it.
 
@@ -70,9 +72,10 @@ def armijo_adam(
         labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
         must be named in ``static_args``.
       num_steps: how many updates the run has, at least 1, if that is known. Then
-        :math:`\tau_k = x^{1 - \varphi^2}` falls to zero, where x falls from 1 to 0 over
-        the run: what has no noise needs no decay. With None there is none, and the
-        average of the iterates (`average_iterates`) is what to keep.
+        :math:`\tau_k = \min(x^{1 - \varphi^2}, 2 x)` falls to zero, where x falls from
+        1 to 0 over the run: what has no noise needs no decay in its first half. With
+        None there is none, and the average of the iterates (`average_iterates`) is what
+        to keep.
       b1: decay rate of the first moment, in [0, 1). A step is undone exactly where b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).
@@ -120,6 +123,10 @@ def armijo_adam(
 
       D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
+
+      L. Galli et al., *Don't Be So Monotone: Relaxing Stochastic Line Search in
+      Over-Parameterized Models*, 2023, `arXiv 2306.12747
+      <https://arxiv.org/abs/2306.12747>`_: the test that is not monotone.
     """
     return search_along_adam(param_labels, num_steps, b1=b1, b2=b2, eps=eps)
 

@@ -24,7 +24,10 @@ from optax_armijo._types import Scalar
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
+    EARLY_STEPS,
     FIRST_STEPS,
+    LARGEST_NOISE,
+    LARGEST_NOISE_LATER,
     WARM_UP_STEPS,
     change_of,
     error_of,
@@ -40,6 +43,8 @@ from optax_armijo.search.trials import HALF, tested, untested
 TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05  # growth of k from one to the next
 FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
 RAISED = 10.0  # average promises by which a step that is undone has raised the loss
+RISE = 2.0  # mean deviations above the average loss, up to which a test may lead
+SETTLING = 0.5  # of a run of known length, at its end: steps settle into a valley
 LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
 SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone
 
@@ -118,7 +123,9 @@ def take_step(
     # nothing descends there is no first step.
     multiple = _schedule(k, signal.fraction, num_steps)
     promised = multiple * jnp.sum(sizes * slope)
-    multiple *= shortening(promised, signal.fraction, value)
+    largest = _largest_noise(k, num_steps)
+    multiple *= shortening(promised, signal.fraction, value, largest)
+    usual = _usual_loss(state.losses, k, num_steps)
     is_due = _is_due(k, state.tested_at, TESTED_EVERY)
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
     test = jax.lax.cond(
@@ -129,6 +136,7 @@ def take_step(
             jnp.where(is_first, 1, multiple) * sizes,
             slope,
             is_first,
+            usual,
             state.input_errors,
         ),
         lambda: untested(problem, state.input_errors),
@@ -229,15 +237,45 @@ def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> ja
 
     It rises in the first steps, since Adam's first directions are little more than the
     signs of one gradient. Where the length of the run is known, it falls to zero over
-    the rest: by x ** (1 - phi²), since what has no noise needs no decay.
+    the rest: by x ** (1 - phi²), since noise is what a decay takes out, and at the end
+    on a line at the latest, since long steps stay above a narrow valley.
     """
-    steps = k.astype(fraction.dtype)
-    rising = jnp.minimum(steps / WARM_UP_STEPS, 1)
+    rising = jnp.minimum(k.astype(fraction.dtype) / WARM_UP_STEPS, 1)
     if num_steps is None:
         return rising
-    length = jnp.asarray(num_steps, steps.dtype)
+    left = _left(k, num_steps, fraction.dtype)
+    falling = jnp.minimum(left ** (1 - jnp.square(fraction)), left / SETTLING)
+    return jnp.minimum(rising, falling)
+
+
+def _left(k: jax.Array, num_steps: Scalar, dtype: Any) -> jax.Array:
+    """The part of the run that is left after the warm-up, x, dtype[]."""
+    steps, length = k.astype(dtype), jnp.asarray(num_steps, dtype)
     left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
-    return jnp.minimum(rising, jnp.clip(left, 0, 1) ** (1 - jnp.square(fraction)))
+    return jnp.clip(left, 0, 1)
+
+
+def _usual_loss(
+    losses: LossStatistics, k: jax.Array, num_steps: Scalar | None
+) -> jax.Array:
+    """The loss up to which a tested step passes in any case, f[].
+
+    Long steps pay only if shorter ones follow: where the length of the run is known,
+    and not at its end.
+    """
+    none = jnp.full_like(losses.average, -jnp.inf)
+    if num_steps is None:
+        return none
+    usual = losses.average + RISE * losses.deviation
+    settles = _left(k, num_steps, usual.dtype) < SETTLING
+    return jnp.where((k > FIRST_STEPS) & ~settles, usual, none)
+
+
+def _largest_noise(k: jax.Array, num_steps: Scalar | None) -> jax.Array | float:
+    """What a step may promise of noise, as a part of the loss, f[]."""
+    if num_steps is None:
+        return LARGEST_NOISE
+    return jnp.where(k > EARLY_STEPS, LARGEST_NOISE_LATER, LARGEST_NOISE)
 
 
 def _shares(predicted: jax.Array, decrease: jax.Array) -> jax.Array:

@@ -42,7 +42,8 @@ CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
 FALL_ERRORS = 2.5  # mean deviations of the loss, that its average fall may be off by
 OUTLIER = 3.0  # times the spread of z, to which z is limited
-LARGEST_NOISE = 0.05  # of the loss, that a step may promise
+LARGEST_NOISE = 0.05  # of the loss, that a step may promise,
+LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # and after this many, if steps will fall
 LEAST_BOUNDED = 0.1  # phi in this bound, or one of 0 would be none
 
 
@@ -222,17 +223,22 @@ def change_of(
     return jnp.where(leaps, LEAP, change)
 
 
-def shortening(promised: jax.Array, fraction: jax.Array, value: jax.Array) -> jax.Array:
-    """What a step is multiplied by, f[], so that phi (1 - phi) |p| <= LARGEST_NOISE f.
+def shortening(
+    promised: jax.Array,
+    fraction: jax.Array,
+    value: jax.Array,
+    largest: jax.Array | float = LARGEST_NOISE,
+) -> jax.Array:
+    """What a step is multiplied by, f[], so that phi (1 - phi) |p| <= largest * f.
 
     A single mini-batch may promise several times its loss, where large steps ruin a
-    pretrained network. Without noise nothing is shortened, nor a loss below zero. Where
-    hardly any promise is true, none is above .6 of the loss. Steps uphill are shortened
-    alike, or they would be the longest.
+    pretrained network. Without noise nothing is shortened, nor a loss below zero. Phi
+    is at least `LEAST_BOUNDED`, or where hardly any promise is true there would be no
+    bound. Steps uphill are shortened alike, or they would be the longest.
     """
     fraction = jnp.maximum(fraction, LEAST_BOUNDED)
     noise = fraction * (1 - fraction) * jnp.abs(promised)
-    most = LARGEST_NOISE * value
+    most = largest * value
     return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)
 
 

@@ -54,6 +54,7 @@ def tested(
     sizes: jax.Array,
     slope: jax.Array,
     is_first: jax.Array,
+    usual: jax.Array,
     errors: InputErrors,
 ) -> Trials:
     """Tries a step: the first of a run is bracketed, a later one backtracks.
@@ -62,7 +63,9 @@ def tested(
     first trial is a small part of ``sizes``. A later one is halved until it passes with
     `C_LATER`. Where its momentum ascends on this mini-batch, the loss may rise by
     (2 - c) times what the slope says. A step that leaves the loss exactly as it was
-    passes, since it may have been rounded away.
+    passes, since it may have been rounded away. So does one after which the loss is no
+    higher than ``usual``: a test that is not monotone allows for longer steps (Galli et
+    al., 2023, arXiv 2306.12747).
 
     Before the first step, and where all trials fail, a step of 0 is evaluated as well:
     its loss is that of the params, if ``value_fn`` is the function of ``value``. The
@@ -77,7 +80,7 @@ def tested(
         loss, is_check = problem.loss_after(at.factor * sizes, along), at.factor == 0
         decrease, promised = problem.value - loss, at.factor * predicted
         passes = decrease >= at.factor * required - problem.tolerance
-        passes |= ~is_first & (loss == problem.value)
+        passes |= ~is_first & ((loss == problem.value) | (loss <= usual))
         passed = jnp.where(passes, jnp.maximum(at.passed, at.factor), at.passed)
         fails = ~passes & ~is_check
         failed = jnp.where(fails, jnp.minimum(at.failed, at.factor), at.failed)

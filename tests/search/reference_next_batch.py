@@ -247,7 +247,9 @@ def bracket(loss_at: Callable[[float], float], loss: float, promised: float) -> 
     return passed, number
 
 
-def backtrack(loss_at: Callable[[float], float], loss: float, promised: float) -> Any:
+def backtrack(
+    loss_at: Callable[[float], float], loss: float, promised: float, usual: float
+) -> Any:
     """The factor that was tried last, the loss there, if it passed, how many."""
     tolerance = 4 * np.finfo(float).eps * abs(loss)
     required = promised - 0.9 * abs(promised)
@@ -255,18 +257,23 @@ def backtrack(loss_at: Callable[[float], float], loss: float, promised: float) -
     for number in range(1, 11):
         factor = 0.5 ** (number - 1)
         there = loss_at(factor)
-        if there == loss or loss - there >= factor * required - tolerance:
+        decreases = loss - there >= factor * required - tolerance
+        if there == loss or there <= usual or decreases:
             return factor, there, True, number
     loss_at(0.0)
     return 0.0, there, False, 10
 
 
-def schedule(k: int, fraction: float, num_steps: int | None) -> float:
-    rising = min(k / 20, 1.0)
+def left_of(k: int, num_steps: int | None) -> float:
+    """The part of the run that is left after the warm-up."""
     if num_steps is None:
-        return rising
-    left = min(max((num_steps - k + 1) / max(1, num_steps - 20), 0.0), 1.0)
-    return min(rising, left ** (1 - fraction**2))
+        return np.inf
+    return min(max((num_steps - k + 1) / max(1, num_steps - 20), 0.0), 1.0)
+
+
+def schedule(k: int, fraction: float, num_steps: int | None) -> float:
+    left = left_of(k, num_steps)
+    return min(k / 20, 1.0, left ** (1 - fraction**2), 2 * left)
 
 
 def run(
@@ -418,16 +425,21 @@ def one_step(
         multiple = schedule(k, phi, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
         noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
-        if loss > 0 and noise > 0.05 * loss:
-            shorter = 0.05 * loss / noise
+        falls = options.num_steps is not None
+        most = (0.2 if falls and k > 40 else 0.05) * loss
+        if loss > 0 and noise > most:
+            shorter = most / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor = 1.0
         if not is_first and is_due_since(memory.tested_at, k, 1.2) and promise != 0:
-            tested = True
+            tested, usual = True, -np.inf
+            if falls and k > 10 and left_of(k, options.num_steps) >= 0.5:
+                usual = memory.average + 2 * memory.deviation
             factor, _, _, _ = backtrack(
                 lambda factor: loss_after(scaled(factor * multiple), along),
                 loss,
                 promise,
+                usual,
             )
             memory.tested_at = k
         applied = scaled(factor * multiple)

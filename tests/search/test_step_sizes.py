@@ -15,15 +15,19 @@ from optax_armijo._state import ArmijoState, Move, SignalStatistics, StepSizeErr
 from optax_armijo.search import step_sizes
 from optax_armijo.search.step import (
     MEASURED_EVERY,
+    RISE,
     SHORTENED,
     _is_due,
+    _largest_noise,
     _schedule,
     with_loss,
 )
 from optax_armijo.search.step_sizes import (
     DOWN,
+    EARLY_STEPS,
     FADING,
     FAR_TOO_SHORT,
+    FIRST_STEPS,
     HELD_AFTER,
     HELD_BELOW,
     KAPPA_EXACT,
@@ -31,6 +35,7 @@ from optax_armijo.search.step_sizes import (
     KNOWN,
     KNOWN_WELL,
     LARGEST_NOISE,
+    LARGEST_NOISE_LATER,
     LEAP,
     LEAST_AIMED_AT,
     LEAST_BOUNDED,
@@ -67,17 +72,23 @@ def quadratic(params: dict[str, jax.Array], noise: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(CURVATURE * w * w) + jnp.sum(noise * w)
 
 
+def kink(params: dict[str, jax.Array], _: Any) -> jax.Array:
+    """<H, |w|>, whose slope changes its sign where a step is too long."""
+    w = jnp.concatenate([params["first"], params["second"]])
+    return jnp.sum(CURVATURE * jnp.abs(w))
+
+
 def run(
-    noises: Any, num_steps: int | None = None
+    batches: Any, num_steps: int | None = None, loss_fn: Any = quadratic
 ) -> tuple[list[np.ndarray], list[ArmijoState]]:
     """The points before each step and after the last, and the states after each."""
     tx = armijo_adam(LABELS, num_steps)
-    step = make_train_step(quadratic, tx)
+    step = make_train_step(loss_fn, tx)
     params = params_like(np.array([2.0, -1.0, 3.0, 1.0, -2.0, 1.0], np.float32))
     state, points, states = tx.init(params), [], []
-    for noise in noises:
+    for batch in batches:
         points.append(np.concatenate([params["first"], params["second"]]))
-        params, state, _ = step(params, state, jnp.asarray(noise))
+        params, state, _ = step(params, state, jnp.asarray(batch))
         states.append(jax.tree.map(np.asarray, state))
     points.append(np.concatenate([params["first"], params["second"]]))
     return points, states
@@ -308,30 +319,36 @@ def test_schedule_falls_as_far_as_noise_demands() -> None:
     length = WARM_UP_STEPS + 100
     last = jnp.asarray(length)
     assert _schedule(last, jnp.asarray(0.0), length) == pytest.approx(0.01)
-    assert _schedule(last, jnp.asarray(0.5), length) == pytest.approx(0.01**0.75)
-    assert _schedule(last, jnp.asarray(1.0), length) == 1
+    assert _schedule(last, jnp.asarray(0.5), length) == pytest.approx(0.02)
+    assert _schedule(last, jnp.asarray(1.0), length) == pytest.approx(0.02)
     assert _schedule(last, jnp.asarray(0.0), None) == 1
     assert _schedule(jnp.asarray(1), jnp.asarray(0.0), length) == pytest.approx(
         1 / WARM_UP_STEPS
     )
-    # Beyond the end nothing moves, where there is noise; a short run is all warm-up.
-    assert _schedule(last + 1, jnp.asarray(0.5), length) == 0
+    # In the first half there is the less decay, the less noise.
+    middle = jnp.asarray(WARM_UP_STEPS + 51)
+    assert _schedule(middle, jnp.asarray(1.0), length) == 1
+    assert _schedule(middle, jnp.asarray(0.5), length) == pytest.approx(0.5**0.75)
+    assert _schedule(middle, jnp.asarray(0.0), length) == pytest.approx(0.5)
+    # Beyond the end nothing moves; a short run is all warm-up.
+    assert _schedule(last + 1, jnp.asarray(1.0), length) == 0
     assert _schedule(jnp.asarray(5), jnp.asarray(0.0), 5) == pytest.approx(0.25)
 
 
 def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
-    """phi (1 - phi) |p| is a twentieth of the loss at most, where that is positive."""
+    """phi (1 - phi) |p| is a part of the loss at most, where that is positive."""
     for promised, fraction, value in [
         (40.0, 0.5, 1.0),
         (-40.0, 0.5, 1.0),
-        (3.0, 0.2, 2.0),
+        (6.0, 0.2, 2.0),
         (9.0, 0, 3.0),
     ]:
-        args = map(jnp.asarray, (promised, fraction, value))
-        kept = float(shortening(*args)) * abs(promised)
-        # Where no promise is true, none is above .6 of the loss.
+        args = tuple(map(jnp.asarray, (promised, fraction, value)))
         phi = max(fraction, LEAST_BOUNDED)
-        assert phi * (1 - phi) * kept == pytest.approx(LARGEST_NOISE * value)
+        kept = phi * (1 - phi) * float(shortening(*args)) * abs(promised)
+        assert kept == pytest.approx(LARGEST_NOISE * value)
+        kept = phi * (1 - phi) * float(shortening(*args, 0.1)) * abs(promised)
+        assert kept == pytest.approx(0.1 * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
         (40.0, 0.5, -1.0),
@@ -339,6 +356,35 @@ def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
         (0.15, 0.5, 1.0),
     ]:
         assert shortening(*map(jnp.asarray, (promised, fraction, value))) == 1
+
+
+def test_the_bound_of_noise_loosens_where_the_length_is_known() -> None:
+    for k, num_steps, largest in [
+        (EARLY_STEPS, 100, LARGEST_NOISE),
+        (EARLY_STEPS + 1, 100, LARGEST_NOISE_LATER),
+        (EARLY_STEPS + 1, None, LARGEST_NOISE),
+    ]:
+        assert _largest_noise(jnp.asarray(k), num_steps) == pytest.approx(largest)
+
+
+def test_a_tested_step_may_raise_the_loss_only_where_the_length_is_known() -> None:
+    """To two deviations above its average, from step 11 to the middle of the run."""
+    longer = []
+    for num_steps in (None, 200):
+        points, states = run(np.zeros(200), num_steps, kink)
+        for k, state in enumerate(states[1:], 2):
+            if not np.any(state.last.searched & state.last.accepted):
+                continue
+            before, after = (
+                float(kink(params_like(x), None)) for x in points[k - 1 : k + 1]
+            )
+            predicted = np.sum(state.last.predicted_decrease)
+            if before - after < predicted - 0.9 * abs(predicted) - 1e-5:
+                losses = states[k - 2].losses
+                assert after <= losses.average + RISE * losses.deviation + 1e-5
+                longer.append((k, num_steps))
+    assert longer
+    assert all(FIRST_STEPS < k <= 111 and num_steps for k, num_steps in longer)
 
 
 def test_losses_have_an_average_and_a_deviation() -> None:
