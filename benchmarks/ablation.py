@@ -38,7 +38,7 @@ from tasks import DEVELOPMENT, make_task  # noqa: E402
 
 from optax_armijo.search import step, step_sizes  # noqa: E402
 
-LITTLE = ("digits-500", "regression-clean", "oscillator", "decay")
+LITTLE = ("digits-500", "regression-clean", "oscillator", "decay", "heat", "recurrent")
 MUCH = (
     *("regression-fresh-noise", "regression-outliers", "residual-heavy-tails"),
     *("compartments", "regression-bad-batches", "factorization"),
@@ -80,6 +80,11 @@ def _by_size(
     return jnp.where(by_size, root, found)
 
 
+def _monotone(losses: Any, k: jax.Array, num_steps: Any) -> jax.Array:
+    del k, num_steps
+    return jnp.full_like(losses.average, -jnp.inf)
+
+
 SCHEDULE, ERROR_OF = step._schedule, step_sizes.error_of
 NEW_GROUPS = step.with_new_groups
 ABLATIONS = (
@@ -88,6 +93,7 @@ ABLATIONS = (
         "a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}, (1, 0, 3)
     ),
     Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}, (4, 1, 20)),
+    Ablation("tests that are not monotone", {"step._usual_loss": _monotone}, (1, 0, 8)),
     Ablation(
         "measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}, (4, 6, 45)
     ),
@@ -103,6 +109,12 @@ ABLATIONS = (
         (2, 0, 2),
     ),
     Ablation("the bound of the noise", {"step.shortening": lambda *_: 1.0}, (1, 0, 13)),
+    Ablation(
+        "the looser bound after 40 steps",
+        {"step.LARGEST_NOISE_LATER": step_sizes.LARGEST_NOISE},
+        (2, 0, 4),
+    ),
+    Ablation("the second half's own rules", {"step.SETTLING": 1e-30}, (1, 0, 2)),
     Ablation("phi in the decay: a line", {"step._schedule": _by_a_line}, (0, 0, 1)),
     Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 6)),
     Ablation(
@@ -253,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser, names = make_parser(__doc__), list(KNOWN)
     tasks = [*LITTLE, *MUCH, "fuzz"]
     add = parser.add_argument
-    text = "development tasks, and fuzz; default: nine that take seconds, and fuzz"
+    text = "development tasks, and fuzz; default: twelve that take seconds, and fuzz"
     known = some_of([*DEVELOPMENT, "fuzz"])
     add("--tasks", type=known, default=tasks, metavar="A,B", help=text)
     text = "mechanisms that are switched off; default: each"
