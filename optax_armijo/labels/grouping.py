@@ -39,7 +39,10 @@ class Member(NamedTuple):
     def spread(self, values: jax.Array) -> jax.Array:
         """Lays out one number a group, [G], so that it broadcasts against the leaf."""
         if self.axis is None:
-            return values[self.groups[0]]
+            # A slice would put the number of the group into the kernel of each leaf, so
+            # that XLA compiled those of layers that are alike one by one.
+            is_group = np.arange(values.size) == self.groups[0]
+            return jnp.sum(jnp.where(is_group, values, 0), dtype=values.dtype)
         shape = [1] * self.ndim
         shape[self.axis] = len(self.groups)
         return values[np.asarray(self.groups)].reshape(shape)

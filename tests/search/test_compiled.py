@@ -1,0 +1,41 @@
+"""What XLA makes of a step."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+
+import optax_armijo as oa
+
+
+def kernels(num_layers):
+    """Returns the distinct kernels of an update, without the names in them."""
+    layer = {"w": jnp.ones((8, 8)), "b": jnp.ones(8)}
+    params = {f"layer_{i}": layer for i in range(num_layers)}
+    tx = oa.armijo_adam()
+
+    def loss_fn(params):
+        return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(params))
+
+    def update(grads, state, params):
+        value = loss_fn(params)
+        return tx.update(grads, state, params, value=value, value_fn=loss_fn)
+
+    compiled = jax.jit(update).lower(params, tx.init(params), params).compile()
+    computations = map(str.strip, compiled.as_text().split("\n\n"))
+    return {unnamed(x) for x in computations if x.startswith("%fused_computation")}
+
+
+def unnamed(computation):
+    """Returns the text of a computation with numbers in the place of its names."""
+    names: dict[str, str] = {}
+    text = re.sub(r", metadata=\{.*?\}", "", computation)
+    pattern = r"%?[\w-]+(\.[\w-]+)+|param_\d+"
+    return re.sub(pattern, lambda x: names.setdefault(x[0], str(len(names))), text)
+
+
+def test_layers_that_are_alike_share_their_kernels():
+    """A kernel with the number of its group in it would be compiled for each layer."""
+    four, eight = kernels(4), kernels(8)
+    # What adds up over groups differs.
+    assert len(eight) <= len(four) + 8
