@@ -123,7 +123,7 @@ class Family(NamedTuple):
 
 
 TUNING, ROWS, LORA = "texts, 500 rows", "texts, 5,000 rows", "texts, LoRA"
-PICTURES, PHYSICS = "pictures and scenes", "physical constants"
+PICTURES, PHYSICS = "pictures by Gaussians", "physical constants"
 IMAGES, LANGUAGE = "convolutional networks", "language models"
 NOISE, MISLABELLED = "regression", "a fifth of the labels wrong"
 MEASURED, SMALL = "tables, counts of words", "other small models"
@@ -186,7 +186,7 @@ FAMILIES = {
         "other_losses", "event_counts", NOISE, SMALL_RATES, unit="dB"
     ),
     "quantiles": Family("other_losses", "quantiles", NOISE, SMALL_RATES, unit="dB"),
-    "bundle": Family("bundle", "bundle", PICTURES, LARGE_RATES, SCENE, "dB"),
+    "bundle": Family("bundle", "bundle", SMALL, LARGE_RATES, SCENE, "dB"),
 }
 
 
