@@ -1,4 +1,4 @@
-"""Regressions by other losses than squares: of counts of events, and of quantiles.
+"""Regressions by other losses than squares: of counts, quantiles and survival.
 
 Shapes: N rows.
 """
@@ -16,7 +16,7 @@ from small_models import Perceptron, held_out, shuffled
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
 
-NUM_COUNTS, NUM_PRICES, COLUMNS = 3000, 3000, 12
+NUM_COUNTS, NUM_PRICES, NUM_PATIENTS, COLUMNS = 3000, 3000, 3000, 12
 LEVELS = (0.1, 0.5, 0.9)  # parts of the rows that lie below the quantiles
 
 
@@ -96,6 +96,54 @@ def spread() -> Rows:
     middle = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1]
     y = middle + np.exp(0.7 * x[:, 2] - 1) * rng.standard_t(4, NUM_PRICES)
     return Rows(x.astype(np.float32), y.astype(np.float32)[:, None])
+
+
+def survival(*, setup: Setup) -> Task:
+    """Who of a batch dies next, by hazards of Cox; a quarter for validation.
+
+    Two fifths or so are last seen alive.
+    """
+    pool, validation = held_out(patients(), NUM_PATIENTS // 4)
+    constant = np.zeros((len(validation.labels), 1))
+    return perceptron_task(
+        lambda output, labels: cox_loss(output[:, 0], labels),
+        *(
+            pool,
+            validation,
+            constant,
+            setup._replace(batch_size=setup.batch_size or 64),
+        ),
+    )
+
+
+def cox_loss(log_hazard: Any, labels: Any) -> jax.Array:
+    """Minus the partial log likelihood of Cox (1972), the mean over deaths.
+
+    Args:
+      log_hazard: relative to a common one.  # f[N]
+      labels: times beside 1 for a death, 0 for who was alive then.  # f[N, 2]
+
+    Example:
+      >>> labels = np.array([[2.0, 0.0], [1.0, 1.0]])
+      >>> round(float(cox_loss(np.zeros(2), labels)), 3)  # one of two
+      0.693
+    """
+    times, is_death = labels.T
+    is_at_risk = times[None, :] >= times[:, None]
+    hazards = jnp.where(is_at_risk, log_hazard[None, :], -jnp.inf)
+    losses = jax.nn.logsumexp(hazards, axis=1) - log_hazard
+    return jnp.sum(is_death * losses) / jnp.maximum(jnp.sum(is_death), 1)
+
+
+def patients() -> Rows:
+    """Columns, float32 [N, COLUMNS], and times beside deaths, [N, 2]."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_PATIENTS, COLUMNS))
+    log_hazard = 1.5 * np.tanh(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * x[:, 3]
+    death = rng.exponential(np.exp(-log_hazard))
+    last_seen = rng.exponential(1.5, NUM_PATIENTS)
+    labels = np.stack([np.minimum(death, last_seen), death <= last_seen], axis=1)
+    return Rows(x.astype(np.float32), labels.astype(np.float32))
 
 
 def perceptron_task(

@@ -75,6 +75,10 @@ TEST = {
     "event-counts": ("event_counts",),
     "bundle": ("bundle",),
     "quantiles": ("quantiles",),
+    "survival": ("survival",),
+    "picture-china": ("picture", "china.jpg"),
+    "variational-digits": ("variational",),
+    "graph": ("graph",),
 }
 LISTS = {"development": DEVELOPMENT, "test": TEST}
 TASKS: dict[str, tuple[Any, ...]] = DEVELOPMENT | TEST
@@ -97,7 +101,10 @@ LOOKED_AT = (
     "attention",
 )
 # Test tasks on which nothing ran before the present default was chosen.
-UNSEEN = ("bundle", "quantiles")
+UNSEEN = (
+    *("bundle", "quantiles", "survival", "picture-china", "variational-digits"),
+    "graph",
+)
 
 
 class Family(NamedTuple):
@@ -186,6 +193,14 @@ FAMILIES = {
         "other_losses", "event_counts", NOISE, SMALL_RATES, unit="dB"
     ),
     "quantiles": Family("other_losses", "quantiles", NOISE, SMALL_RATES, unit="dB"),
+    "survival": Family("other_losses", "survival", SMALL, SMALL_RATES, unit="dB"),
+    "picture": Family("representations", "picture", SMALL, SMALL_RATES, unit="dB"),
+    "variational": Family(
+        "representations", "variational", SMALL, SMALL_RATES, unit="dB"
+    ),
+    "graph": Family(
+        "representations", "graph", SMALL, LARGE_RATES, unit="dB", low_noise=True
+    ),
     "bundle": Family("bundle", "bundle", SMALL, LARGE_RATES, SCENE, "dB"),
 }
 

@@ -8,8 +8,10 @@ from other_losses import (
     LEVELS,
     NUM_COUNTS,
     NUM_PRICES,
+    cox_loss,
     exposed,
     half_deviance,
+    patients,
     quantile_loss,
     spread,
 )
@@ -45,3 +47,15 @@ def test_quantiles_of_a_sample_minimize_their_loss():
     params = jax.tree.map(jnp.zeros_like, task.init(0))
     params["last"]["bias"] = jnp.asarray(best[0], jnp.float32)
     assert task.evaluate(params)["score"] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_likelihood_of_cox_is_that_of_who_dies_next():
+    labels = patients().labels[:30]
+    log_hazard = np.random.default_rng(0).normal(size=30)
+    found, deaths = 0.0, np.flatnonzero(labels[:, 1])
+    for i in deaths:
+        at_risk = labels[:, 0] >= labels[i, 0]
+        found += np.log(np.sum(np.exp(log_hazard[at_risk]))) - log_hazard[i]
+    assert 5 < len(deaths) < 30
+    expected = found / len(deaths)
+    assert float(cox_loss(log_hazard, labels)) == pytest.approx(expected, rel=1e-5)
