@@ -105,14 +105,10 @@ def survival(*, setup: Setup) -> Task:
     """
     pool, validation = held_out(patients(), NUM_PATIENTS // 4)
     constant = np.zeros((len(validation.labels), 1))
+    setup = setup._replace(batch_size=setup.batch_size or 64)
     return perceptron_task(
         lambda output, labels: cox_loss(output[:, 0], labels),
-        *(
-            pool,
-            validation,
-            constant,
-            setup._replace(batch_size=setup.batch_size or 64),
-        ),
+        *(pool, validation, constant, setup),
     )
 
 

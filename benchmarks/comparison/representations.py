@@ -76,10 +76,8 @@ def divergence(mean: Any, log_scale: Any) -> jax.Array:
 def variational(*, setup: Setup) -> Task:
     """A variational autoencoder of scikit-learn's digits: noise in every batch."""
     pool, validation = (rows.inputs.reshape(-1, 64) for rows in digit_rows())
-    graphdef, batch_size = (
-        nnx.graphdef(Variational(nnx.Rngs(0))),
-        setup.batch_size or 32,
-    )
+    graphdef = nnx.graphdef(Variational(nnx.Rngs(0)))
+    batch_size = setup.batch_size or 32
 
     def loss_fn(params: Any, batch: Rows, key: jax.Array | None = None) -> jax.Array:
         return jnp.mean(nnx.merge(graphdef, params)(batch.inputs, batch.labels))
