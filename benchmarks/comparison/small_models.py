@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from classification import Rows, digit_rows, scratch_task
+from classification import SOURCES, Rows, digit_rows, scratch_task
 from flax import nnx
 from regressions import mean_squared_error, regression_task
 from sklearn.datasets import (
@@ -24,7 +24,8 @@ from text_data import SPLIT_SEED, read_bbc, split_pool
 
 WIDTH, CODE = 64, 8  # hidden units; numbers that a digit is squeezed into
 NUM_USERS, NUM_ITEMS, NUM_RATINGS, TRUE_RANK, RANK = 300, 200, 12_000, 4, 8
-NUM_WORDS, NUM_NEWS = 2000, 600  # of the vocabulary; of the validation rows
+NUM_WORDS, NUM_TEXTS = 2000, 600  # of the vocabulary; of the validation rows
+MOST_TEXTS = 4000  # of the others
 LENGTH, UNITS, NUM_SEQUENCES = 10, 32, 5000  # of the sequences, of the network for them
 NUM_CENTRES, NUM_POINTS = 64, 2000
 PAIRS, KEY_SIZE, NUM_LOOKUPS = 8, 8, 4000  # that a query is looked up in; its numbers
@@ -91,9 +92,11 @@ def autoencoder(*, setup: Setup) -> Task:
     )
 
 
-def word_counts(*, setup: Setup) -> Task:
-    """A linear classifier of BBC news by topic, on weighted counts of words."""
-    rows = split_pool(read_bbc(), NUM_NEWS)
+def word_counts(source: str, *, setup: Setup) -> Task:
+    """A linear classifier of news by topic, or of tweets, on weighted word counts."""
+    texts = read_bbc() if source == "news" else SOURCES[source]()
+    others, validation = split_pool(texts, NUM_TEXTS)
+    rows = others[:MOST_TEXTS], validation
     pool, validation = ([row.text for row in part] for part in rows)
     names = sorted({row.label for row in rows[0]})
     vectorizer: Any = TfidfVectorizer(stop_words="english", max_features=NUM_WORDS)

@@ -52,7 +52,7 @@ DEVELOPMENT = {
     "factorization": ("factorization",),
     "residual-clean": ("residual", "clean"),
     "recurrent": ("recurrent",),
-    "word-counts": ("word_counts",),
+    "word-counts": ("word_counts", "news"),
     "attention": ("attention",),
 }
 TEST = {
@@ -79,6 +79,7 @@ TEST = {
     "picture-china": ("picture", "china.jpg"),
     "variational-digits": ("variational",),
     "graph": ("graph",),
+    "word-counts-tweets": ("word_counts", "tweets"),
 }
 LISTS = {"development": DEVELOPMENT, "test": TEST}
 TASKS: dict[str, tuple[Any, ...]] = DEVELOPMENT | TEST
@@ -103,7 +104,7 @@ LOOKED_AT = (
 # Test tasks on which nothing ran before the present default was chosen.
 UNSEEN = (
     *("bundle", "quantiles", "survival", "picture-china", "variational-digits"),
-    "graph",
+    *("graph", "word-counts-tweets"),
 )
 
 
