@@ -400,7 +400,9 @@ def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     """Returns the cells of an entrant by the names of their columns."""
     unit, runs = family_of(entrant.task).unit, entrant.runs.values()
     training = [x["train_loss"]["end"] for x in runs]
-    logs = [np.inf if x is None else np.log10(x) for x in training]
+    # A training loss may be rounded to 0.
+    tiny = np.finfo(np.float32).tiny
+    logs = [np.inf if x is None else np.log10(max(x, tiny)) for x in training]
     cost = f"{entrant.cost / entrant.num_tried:.2f}"
 
     def to_rival(score: str) -> str:

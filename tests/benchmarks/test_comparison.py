@@ -312,7 +312,7 @@ def test_some_methods_run_on_some_kinds_of_task_alone(toy):
         some = [*LISTS["test"], "oscillator", "compartments"]
         return {x.task for x in wanted(some, [method], seeds=[0])}
 
-    assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments"}
+    assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments", "graph"}
     assert tasks_of("published_rates") == {"gaussians-china", "camera-china"}
     assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
 
