@@ -22,7 +22,8 @@ def kernels(num_layers):
         return tx.update(grads, state, params, value=value, value_fn=loss_fn)
 
     compiled = jax.jit(update).lower(params, tx.init(params), params).compile()
-    computations = map(str.strip, compiled.as_text().split("\n\n"))
+    text = compiled.as_text() or ""
+    computations = map(str.strip, text.split("\n\n"))
     return {unnamed(x) for x in computations if x.startswith("%fused_computation")}
 
 

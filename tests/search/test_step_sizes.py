@@ -347,7 +347,7 @@ def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
         phi = max(fraction, LEAST_BOUNDED)
         kept = phi * (1 - phi) * float(shortening(*args)) * abs(promised)
         assert kept == pytest.approx(LARGEST_NOISE * value)
-        kept = phi * (1 - phi) * float(shortening(*args, 0.1)) * abs(promised)
+        kept = phi * (1 - phi) * float(shortening(*args, largest=0.1)) * abs(promised)
         assert kept == pytest.approx(0.1 * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
