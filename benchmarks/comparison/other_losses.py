@@ -16,7 +16,7 @@ from small_models import Perceptron, held_out, shuffled
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
 
-NUM_COUNTS, NUM_PRICES, NUM_PATIENTS, COLUMNS = 3000, 3000, 3000, 12
+NUM_ROWS, COLUMNS = 3000, 12
 LEVELS = (0.1, 0.5, 0.9)  # parts of the rows that lie below the quantiles
 
 
@@ -25,7 +25,7 @@ def event_counts(*, setup: Setup) -> Task:
 
     A network finds the logarithms of the rates.
     """
-    pool, validation = held_out(exposed(), NUM_COUNTS // 4)
+    pool, validation = held_out(exposed(), NUM_ROWS // 4)
     counts, exposure = validation.labels.T
     constant = np.full((len(counts), 1), np.log(counts.sum() / exposure.sum()))
     return perceptron_task(
@@ -53,8 +53,8 @@ def exposed() -> Rows:
     Four of the columns say something of the rate, which is between .02 and 2 or so.
     """
     rng = np.random.default_rng(SPLIT_SEED)
-    x = rng.normal(size=(NUM_COUNTS, COLUMNS))
-    exposure = np.exp(rng.uniform(0, np.log(100), NUM_COUNTS))
+    x = rng.normal(size=(NUM_ROWS, COLUMNS))
+    exposure = np.exp(rng.uniform(0, np.log(100), NUM_ROWS))
     log_rate = 0.6 * np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] - 0.4 * x[:, 3] - 1.5
     counts = rng.poisson(exposure * np.exp(log_rate))
     labels = np.stack([counts, exposure], axis=1)
@@ -66,7 +66,7 @@ def quantiles(*, setup: Setup) -> Task:
 
     The loss has a kink at every row. A quarter is for validation.
     """
-    pool, validation = held_out(spread(), NUM_PRICES // 4)
+    pool, validation = held_out(spread(), NUM_ROWS // 4)
     constant = np.quantile(validation.labels[:, 0], LEVELS)
     return perceptron_task(
         quantile_loss,
@@ -92,18 +92,18 @@ def quantile_loss(output: Any, labels: Any) -> jax.Array:
 def spread() -> Rows:
     """Columns, float32 [N, COLUMNS], and numbers [N, 1] of which three columns tell."""
     rng = np.random.default_rng(SPLIT_SEED)
-    x = rng.normal(size=(NUM_PRICES, COLUMNS))
+    x = rng.normal(size=(NUM_ROWS, COLUMNS))
     middle = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1]
-    y = middle + np.exp(0.7 * x[:, 2] - 1) * rng.standard_t(4, NUM_PRICES)
+    y = middle + np.exp(0.7 * x[:, 2] - 1) * rng.standard_t(4, NUM_ROWS)
     return Rows(x.astype(np.float32), y.astype(np.float32)[:, None])
 
 
 def survival(*, setup: Setup) -> Task:
     """Who of a batch dies next, by hazards of Cox; a quarter for validation.
 
-    Two fifths or so are last seen alive.
+    Of the others, 45% of all, it is known when they were last alive.
     """
-    pool, validation = held_out(patients(), NUM_PATIENTS // 4)
+    pool, validation = held_out(patients(), NUM_ROWS // 4)
     constant = np.zeros((len(validation.labels), 1))
     setup = setup._replace(batch_size=setup.batch_size or 64)
     return perceptron_task(
@@ -134,10 +134,10 @@ def cox_loss(log_hazard: Any, labels: Any) -> jax.Array:
 def patients() -> Rows:
     """Columns, float32 [N, COLUMNS], and times beside deaths, [N, 2]."""
     rng = np.random.default_rng(SPLIT_SEED)
-    x = rng.normal(size=(NUM_PATIENTS, COLUMNS))
+    x = rng.normal(size=(NUM_ROWS, COLUMNS))
     log_hazard = 1.5 * np.tanh(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * x[:, 3]
     death = rng.exponential(np.exp(-log_hazard))
-    last_seen = rng.exponential(1.5, NUM_PATIENTS)
+    last_seen = rng.exponential(1.5, NUM_ROWS)
     labels = np.stack([np.minimum(death, last_seen), death <= last_seen], axis=1)
     return Rows(x.astype(np.float32), labels.astype(np.float32))
 

@@ -227,7 +227,7 @@ def shortening(
     promised: jax.Array,
     fraction: jax.Array,
     value: jax.Array,
-    largest: jax.Array | float = LARGEST_NOISE,
+    largest: jax.Array | float,
 ) -> jax.Array:
     """What a step is multiplied by, f[], so that phi (1 - phi) |p| <= largest * f.
 

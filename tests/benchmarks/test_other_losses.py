@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from other_losses import (
     LEVELS,
-    NUM_COUNTS,
-    NUM_PRICES,
+    NUM_ROWS,
     cox_loss,
     exposed,
     half_deviance,
@@ -30,14 +29,14 @@ def test_counts_are_scored_by_the_deviance_of_poisson():
     assert float(found) == pytest.approx(np.mean(ratio), rel=1e-5)
     task = make_task("event-counts")
     params = jax.tree.map(jnp.zeros_like, task.init(0))
-    counts, exposure = exposed().labels[: NUM_COUNTS // 4].T
+    counts, exposure = exposed().labels[: NUM_ROWS // 4].T
     params["last"]["bias"] = jnp.full(1, np.log(counts.sum() / exposure.sum()))
     assert task.evaluate(params)["score"] == pytest.approx(0, abs=1e-4)
 
 
 def test_quantiles_of_a_sample_minimize_their_loss():
     """And score 0 dB, since they are the constant that outputs are compared with."""
-    labels = spread().labels[: NUM_PRICES // 4]
+    labels = spread().labels[: NUM_ROWS // 4]
     best = np.tile(np.quantile(labels[:, 0], LEVELS), (len(labels), 1))
     for i in range(3):
         for off in (-0.1, 0.1):

@@ -331,7 +331,8 @@ def test_schedule_falls_as_far_as_noise_demands() -> None:
     assert _schedule(middle, jnp.asarray(0.5), length) == pytest.approx(0.5**0.75)
     assert _schedule(middle, jnp.asarray(0.0), length) == pytest.approx(0.5)
     # Beyond the end nothing moves; a short run is all warm-up.
-    assert _schedule(last + 1, jnp.asarray(1.0), length) == 0
+    for phi in (0.5, 1.0):
+        assert _schedule(last + 1, jnp.asarray(phi), length) == 0
     assert _schedule(jnp.asarray(5), jnp.asarray(0.0), 5) == pytest.approx(0.25)
 
 
@@ -345,17 +346,18 @@ def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
     ]:
         args = tuple(map(jnp.asarray, (promised, fraction, value)))
         phi = max(fraction, LEAST_BOUNDED)
-        kept = phi * (1 - phi) * float(shortening(*args)) * abs(promised)
-        assert kept == pytest.approx(LARGEST_NOISE * value)
-        kept = phi * (1 - phi) * float(shortening(*args, largest=0.1)) * abs(promised)
-        assert kept == pytest.approx(0.1 * value)
+        for largest in (LARGEST_NOISE, 0.1):
+            shorter = float(shortening(*args, largest=largest))
+            kept = phi * (1 - phi) * shorter * abs(promised)
+            assert kept == pytest.approx(largest * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
         (40.0, 0.5, -1.0),
         (40.0, 0.5, 0.0),
         (0.15, 0.5, 1.0),
     ]:
-        assert shortening(*map(jnp.asarray, (promised, fraction, value))) == 1
+        args = tuple(map(jnp.asarray, (promised, fraction, value)))
+        assert shortening(*args, largest=LARGEST_NOISE) == 1
 
 
 def test_the_bound_of_noise_loosens_where_the_length_is_known() -> None:
