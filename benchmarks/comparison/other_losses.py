@@ -101,7 +101,7 @@ def spread() -> Rows:
 def survival(*, setup: Setup) -> Task:
     """Who of a batch dies next, by hazards of Cox; a quarter for validation.
 
-    Of the others, 45% of all, it is known when they were last alive.
+    45% are last seen alive.
     """
     pool, validation = held_out(patients(), NUM_ROWS // 4)
     constant = np.zeros((len(validation.labels), 1))
