@@ -17,8 +17,9 @@ from optax_armijo._state import (
 
 KINDS = (PublishedState, ArmijoState)
 SUSPICIOUS_VALUE_ERROR = 0.02  # relative: more than rounding in bfloat16
+LEAST_VALUE_ERROR = 1e-3  # relative: more than rounding in float32
 SUSPICIOUS_SLOPE_ERROR = 0.5  # relative: more than curvature in the smallest trial
-MANY_STILL = 50  # steps
+MANY_STILL, SOME_STILL = 50, 5  # steps; the latter with a gradient that is not finite
 
 
 class ArmijoInfo(NamedTuple):
@@ -51,6 +52,8 @@ class ArmijoInfo(NamedTuple):
         mini-batch is true on the next; 1 as long as nothing is known, NaN for a
         published method, which does not measure it.  # f[]
       is_finite: whether the loss and the group's gradient were.  # bool[G]
+      bad_leaf_code: the path of the first leaf whose gradient was not finite, as
+        bytes; `bad_leaf` reads it.  # u8[P]
       value_error: relative difference of ``value_fn(params)`` and ``value``, from 0 to
         2, as found before the first step, and again where no trial passed. More than
         rounding means that ``value_fn`` is not the function of ``value``: of another
@@ -79,6 +82,7 @@ class ArmijoInfo(NamedTuple):
     actual_decrease: jax.Array
     step_factor: jax.Array
     is_finite: jax.Array
+    bad_leaf_code: jax.Array
     value_error: jax.Array
     slope_error: jax.Array
     labels_error: jax.Array
@@ -96,6 +100,15 @@ class ArmijoInfo(NamedTuple):
                 "jitted function and read them there."
             )
         return decode_labels(np.asarray(self.label_codes))
+
+    @property
+    def bad_leaf(self) -> str:
+        """The path of the first leaf whose gradient was not finite, else "".
+
+        As in ``"layer_1/kernel"``; outside ``jit`` only.
+        """
+        (path,) = decode_labels(np.asarray(self.bad_leaf_code)[None])
+        return path
 
     def to_dict(self) -> dict[str, float]:
         """Returns all fields as a flat dict of numbers, for loggers.
@@ -125,13 +138,13 @@ class ArmijoInfo(NamedTuple):
                 f"({len(labels)},); got one of shape {self.step_size.shape}. Take one "
                 "step out: jax.tree.map(lambda x: x[i], info)"
             )
-        for mistake in _mistakes(self):
+        for mistake in mistakes(self).values():
             warnings.warn(mistake, stacklevel=2)
         numbers: dict[str, float] = {}
         for name, values in jax.device_get(self)._asdict().items():
             if np.ndim(values) == 0:
                 numbers[name] = float(values)
-            elif name != "label_codes":
+            elif not name.endswith(("_codes", "_code")):
                 pairs = zip(labels, values, strict=True)
                 numbers |= {f"{name}/{label}": float(x) for label, x in pairs}
         return numbers
@@ -224,61 +237,99 @@ def _table(info: ArmijoInfo) -> str:
         f"{int(info.num_evaluations)} loss evaluations besides the gradient's, "
         f"{int(info.total_evaluations)} in total"
     )
-    return "\n".join([*lines, foot, *_mistakes(info), *_remarks(info)])
+    sizes = {"value": info.value_error, "slope": info.slope_error}
+    errors = [
+        f"{kind}_error {float(sizes[kind]):.2g}: {text}" if kind in sizes else text
+        for kind, text in mistakes(info).items()
+    ]
+    return "\n".join([*lines, foot, *errors, *_remarks(info)])
 
 
-def _mistakes(info: ArmijoInfo) -> list[str]:
-    """Says what looks like a mistake in the call of ``update``."""
-    found = []
+def mistakes(info: ArmijoInfo) -> dict[str, str]:
+    """Says what looks like a mistake in the call of ``update``, by kind."""
+    found = {}
     value_error, slope_error = float(info.value_error), float(info.slope_error)
-    if value_error > SUSPICIOUS_VALUE_ERROR:
-        found.append(
-            f"value_fn(params) differs from value by {100 * value_error:.0f}%: "
-            "value_fn must be the function of value, of the same mini-batch and "
-            "dropout key, with the same reduction and scale"
+    has_slope_error = slope_error > SUSPICIOUS_SLOPE_ERROR
+    # Where the slope is wrong as well, a small difference is more than rounding.
+    if value_error > (LEAST_VALUE_ERROR if has_slope_error else SUSPICIOUS_VALUE_ERROR):
+        found["value"] = (
+            "value_fn(params) differs from value: value_fn must be the function of "
+            "value, of the same mini-batch and dropout key, with the same reduction "
+            "and scale"
         )
-    elif slope_error > SUSPICIOUS_SLOPE_ERROR:
-        found.append(
-            "the decrease of the loss differs from what its gradient promises by "
-            f"{100 * slope_error:.0f}%: grad must be the gradient of value_fn, before "
-            "clipping, scaling and averaging. In a chain pass it: grad=grads"
+    elif has_slope_error:
+        found["slope"] = (
+            "the decrease of the loss differs from what its gradient promises: grad "
+            "must be the gradient of value_fn, before clipping, scaling and "
+            "averaging. In a chain pass it: grad=grads"
         )
     if bool(info.labels_error):
-        found.append(
+        found["labels"] = (
             "update has other labels than the state: groups have the step sizes of "
             "others. Call init again, or use the labels that the state was made with"
         )
     if int(info.num_still) >= MANY_STILL:
-        found.append(
+        found["still"] = (
             f"the params have not moved for {MANY_STILL} steps or more: is the loss at "
-            "a minimum, its gradient zero, not finite, or below the range of its dtype?"
+            "a minimum, its gradient zero, not finite, or below the range of its "
+            "dtype, or has the run gone beyond num_steps?"
+        )
+    if info.bad_leaf and int(info.num_still) >= SOME_STILL:
+        found["gradient"] = (
+            f"{_bad_gradient(info)}, again and again, so that the params do not move: "
+            "does the loss take a square root or a norm at 0?"
         )
     return found
 
 
+def _bad_gradient(info: ArmijoInfo) -> str:
+    return f"the gradient of leaf '{info.bad_leaf}' (or its square) is not finite"
+
+
 def _remarks(info: ArmijoInfo) -> list[str]:
-    """Says why nothing moved."""
+    """Says why nothing moved, if that is no mistake."""
     found = []
     applied, searched = map(np.asarray, (info.applied_step_size, info.searched))
     is_finite = np.asarray(info.is_finite)
     if np.any(applied < 0):
         found.append(
-            "the step before was undone: the loss after it was not finite, or far "
+            "the last step was rolled back: the loss after it was not finite, or far "
             "above the losses before, or the step had raised it much"
         )
+    elif info.bad_leaf:
+        found.append(f"nothing moved: {_bad_gradient(info)}, but the loss is")
     elif not np.any(is_finite):
-        found.append("nothing moved: the loss or all of its gradient is not finite")
-    elif not np.all(is_finite):
-        bad = [x for x, ok in zip(info.labels, is_finite, strict=True) if not ok]
-        found.append(f"nothing moved: the gradient of {', '.join(bad)} is not finite")
-    elif np.any(searched) and not np.any(applied):
+        found.append("nothing moved: the loss is not finite")
+    elif np.all(is_finite) and np.any(searched) and not np.any(applied):
         found.append("nothing moved: no trial decreased the loss enough")
     return found
+
+
+def _reasons(info: ArmijoInfo) -> list[str]:
+    """Says of each group why it did not move; a dash if it did."""
+    is_published = bool(np.isnan(info.signal_fraction))
+    is_any_bad = not np.all(info.is_finite)
+
+    def reason(step_size: float, applied: float, ok: bool, searched: bool) -> str:
+        if applied:
+            return "-" if applied > 0 else "rolled back"
+        if is_any_bad:
+            return "another group" if ok else "not finite"
+        if searched:
+            return "no trial passed"
+        if not step_size:
+            return "no step size yet"
+        return "direction ascends" if is_published else "the run is over"
+
+    fields = info.step_size, info.applied_step_size, info.is_finite, info.searched
+    return [reason(*x) for x in zip(*map(np.asarray, fields), strict=True)]
 
 
 def _columns(info: ArmijoInfo) -> dict[str, list[str]]:
     """Returns the columns that say something of this step."""
     step_size, applied = map(_numbers, (info.step_size, info.applied_step_size))
+    is_still = int(info.num_still) or not np.all(info.is_finite)
+    has_begun = is_still or int(info.total_evaluations)
     tests = [
         "passed" if accepted else "failed" if searched else "-"
         for searched, accepted in zip(
@@ -291,6 +342,7 @@ def _columns(info: ArmijoInfo) -> dict[str, list[str]]:
         "all trials": _counts(info.total_trials),
         "predicted": _numbers(info.predicted_decrease),
         "actual": _numbers(info.actual_decrease),
+        "reason": _reasons(info) if has_begun else [],
     }
     nothing = {"-", "0", *_numbers(np.zeros(1))}
     return {

@@ -1,5 +1,6 @@
 """The state of a line search, and the names of its groups in it."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,8 @@ class LastStep(NamedTuple):
       step_factor: by what its test shortened the whole step, else 1.  # f[]
       is_finite: whether the loss and the group's gradient were.  # bool[G]
       num_evaluations: loss evaluations of all searches.  # i32[]
+      bad_leaf_code: the path of the first leaf whose gradient was not finite, in
+        bytes; zeros if there was none.  # u8[P]
     """
 
     applied_step_size: jax.Array
@@ -39,6 +42,7 @@ class LastStep(NamedTuple):
     step_factor: jax.Array
     is_finite: jax.Array
     num_evaluations: jax.Array
+    bad_leaf_code: jax.Array
 
 
 class InputErrors(NamedTuple):
@@ -246,7 +250,7 @@ class PublishedState(NamedTuple):
     last: LastStep
 
 
-def no_step(num_groups: int, dtype: Any) -> LastStep:
+def no_step(num_groups: int, dtype: Any, leaf_names: Sequence[str]) -> LastStep:
     """Returns the facts before the first step: each an array of its own."""
 
     def zeros(dtype: Any) -> jax.Array:
@@ -262,6 +266,7 @@ def no_step(num_groups: int, dtype: Any) -> LastStep:
         step_factor=jnp.ones((), dtype),
         is_finite=jnp.ones(num_groups, jnp.bool_),
         num_evaluations=jnp.zeros((), jnp.int32),
+        bad_leaf_code=jnp.zeros(encode_labels(leaf_names).shape[1:], jnp.uint8),
     )
 
 
@@ -294,7 +299,7 @@ def find_moments(opt_state: Any) -> list[Any]:
     ]
 
 
-def encode_labels(labels: tuple[Label, ...]) -> np.ndarray:
+def encode_labels(labels: Sequence[Label]) -> np.ndarray:
     """Writes labels as bytes, so that the state that names them is arrays alone."""
     names = [str(label).encode() for label in labels]
     width = max(map(len, names), default=0)

@@ -6,11 +6,11 @@ from typing import Any
 import optax
 
 from optax_armijo._types import ParamLabels, Scalar
-from optax_armijo.search.refusals import refuses_a_rate
+from optax_armijo.search.refusals import names_unknown_options
 from optax_armijo.search.transformation import search_along_adam, search_along_updates
 
 
-@refuses_a_rate
+@names_unknown_options
 def armijo_adam(
     param_labels: ParamLabels = None,
     num_steps: int | None = None,
@@ -131,7 +131,7 @@ def armijo_adam(
     return search_along_adam(param_labels, num_steps, b1=b1, b2=b2, eps=eps)
 
 
-@refuses_a_rate
+@names_unknown_options
 def armijo_adamw(
     param_labels: ParamLabels = None,
     num_steps: int | None = None,
@@ -197,7 +197,7 @@ def armijo_adamw(
     )
 
 
-@refuses_a_rate
+@names_unknown_options
 def scale_by_armijo(
     param_labels: ParamLabels = None, num_steps: int | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -7,6 +7,8 @@ import jax
 import optax
 from flax.training import train_state
 
+from optax_armijo.training.train_step import apply_updates
+
 
 class TrainState(train_state.TrainState):
     """``flax.training.train_state.TrainState``, which also takes the loss.
@@ -67,7 +69,7 @@ class TrainState(train_state.TrainState):
         )
         return self.replace(
             step=self.step + 1,
-            params=optax.apply_updates(self.params, updates),
+            params=apply_updates(self.params, updates),
             opt_state=opt_state,
             **kwargs,
         )

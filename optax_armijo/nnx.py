@@ -14,7 +14,7 @@ from optax_armijo.training.objective import Whole, build_objective, with_aux
 from optax_armijo.training.train_step import (
     TrainMetrics,
     info_of,
-    names_shared_arrays,
+    watched,
 )
 
 
@@ -129,9 +129,8 @@ def make_train_step(
         return TrainMetrics(loss, aux, info_of(_arrays(optimizer.opt_state)))
 
     if not donate:
-        return nnx.jit(step)
-    donating = nnx.jit(step, donate_argnums=(0, 1))
-    return names_shared_arrays(donating, "model", "optimizer")
+        return watched(nnx.jit(step))
+    return watched(nnx.jit(step, donate_argnums=(0, 1)), "model", "optimizer")
 
 
 def _check_arguments(model: Any, optimizer: Any) -> None:

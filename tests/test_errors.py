@@ -1,10 +1,9 @@
 """Bad input raises at once, and says what to write instead."""
 
 import functools
-import inspect
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -254,13 +253,34 @@ def test_a_learning_rate_by_keyword_is_told_what_to_use_instead(make, name):
 
 @pytest.mark.parametrize("make", SEARCHES)
 @pytest.mark.parametrize(
-    "name", ["momentum", "linesearch", "loss_fraction", "max_step_size"]
+    "name", ["momentum", "c", "linesearch", "loss_fraction", "max_step_size"]
 )
-def test_other_unknown_options_are_pythons_to_refuse(make, name):
-    """The last three were arguments, or options of the search, once."""
-    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'$"):
+def test_an_unknown_option_is_told_which_there_are(make, name):
+    """`momentum` was never one; the others are, or were, of the search alone."""
+    with pytest.raises(TypeError) as caught:
         make(**{name: 0.9})
-    assert list(inspect.signature(make).parameters)[:2] == ["param_labels", "num_steps"]
+    message = str(caught.value)
+    assert f"{make.__name__} has no argument '{name}'; got 0.9: the const" in message
+    assert "are fixed, and its arguments are param_labels, num_steps" in message
+
+
+@pytest.mark.parametrize("name", ["schedule", "total_steps"])
+def test_a_schedule_by_keyword_is_told_of_num_steps(name):
+    with pytest.raises(TypeError, match="over the run give its length: num_steps=...$"):
+        armijo_adam(**cast(Any, {name: 100}))
+
+
+def test_weight_decay_is_told_where_it_is():
+    with pytest.raises(TypeError, match="armijo_adamw has weight decay$"):
+        armijo_adam(**cast(Any, {"weight_decay": 0.1}))
+
+
+@pytest.mark.parametrize("make", [optax_armijo.salsa, optax_armijo.plasls])
+def test_a_published_method_is_told_of_no_rate_and_of_its_arguments(make):
+    with pytest.raises(TypeError, match=f"'learning_rate'; got 0.001: {NO_RATE}$"):
+        make(learning_rate=1e-3)
+    with pytest.raises(TypeError, match="'clip'; got 1: its arguments are "):
+        make(clip=1)
 
 
 @pytest.mark.parametrize("schedule", [lambda step: 0.1 / (step + 1), lambda step: 0.1])

@@ -11,7 +11,9 @@ import pytest
 from toys import LABELS, init, network_loss, network_params
 
 from optax_armijo import (
+    FROZEN,
     ArmijoState,
+    Stacked,
     armijo_adam,
     armijo_info,
     make_train_step,
@@ -133,7 +135,8 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
     numbers = info.to_dict()
     assert all(type(name) is str for name in numbers)
     assert all(type(number) is float for number in numbers.values())
-    by_group = [name for name in info._fields[1:] if getattr(info, name).ndim]
+    numeric = [name for name in info._fields if not name.endswith(("code", "codes"))]
+    by_group = [name for name in numeric if getattr(info, name).ndim]
     alone = {
         "step_factor",
         "value_error",
@@ -207,10 +210,11 @@ def test_labels_survive_unicode_and_vmap():
     assert set(armijo_info(state).labels) == set(labels.values())
 
 
-def remarks_on(loss_fn, value_fn, num_steps=1, params=None):
+def remarks_on(loss_fn, value_fn, num_steps=1, params=None, labels=None, length=None):
     """The info of the last step, and what it says below its table."""
-    params = network_params() if params is None else params
-    tx = armijo_adam(LABELS if "head" in params else None)
+    if params is None:
+        params, labels = network_params(), LABELS
+    tx = armijo_adam(labels, length)
     state = init(tx, params)
     for step in range(num_steps):
         value, grads = jax.value_and_grad(loss_fn)(params, step)
@@ -234,7 +238,7 @@ def remarks_on(loss_fn, value_fn, num_steps=1, params=None):
 def test_a_value_fn_that_is_not_that_of_value_is_named(wrong, error):
     info, remark = remarks_on(network_loss, wrong)
     assert info.value_error >= error - 1e-5
-    assert "value_fn(params) differs from value by" in remark
+    assert "value_fn(params) differs from value" in remark
 
 
 def test_the_value_fn_of_value_is_found_right():
@@ -254,18 +258,63 @@ def test_a_value_fn_that_goes_wrong_later_is_found_when_no_trial_passes():
     assert np.all(info.applied_step_size == 0)
 
 
-def test_a_gradient_that_is_not_finite_is_named():
+def norm_at_zero(params, step):
+    """It has no gradient with regard to one of three leaves."""
+    del step
+    norm = jnp.linalg.norm(params["first"]["zeros"])
+    return norm + jnp.sum(params["first"]["ones"] ** 2) + jnp.sum(params["last"] ** 2)
+
+
+NORM_PARAMS = {
+    "first": {"ones": jnp.ones(3), "zeros": jnp.zeros(3)},
+    "last": jnp.ones(2),
+}
+
+
+@pytest.mark.parametrize("labels", [None, one_group, {"first": FROZEN, "last": "x"}])
+def test_the_leaf_whose_gradient_is_not_finite_is_named(labels):
+    info, remark = remarks_on(
+        norm_at_zero, norm_at_zero, params=NORM_PARAMS, labels=labels
+    )
+    if isinstance(labels, dict):  # the only such leaf is frozen
+        assert info.bad_leaf == "" and info.is_finite.all()
+        return
+    assert info.is_finite.tolist() == [False] + [True] * (labels is None)
+    assert info.bad_leaf == "first/zeros"
+    assert remark == (
+        "nothing moved: the gradient of leaf 'first/zeros' (or its square) is not "
+        "finite, but the loss is"
+    )
+
+
+def test_a_layer_of_a_stacked_leaf_whose_gradient_is_not_finite_is_named():
     def loss_fn(params, step):
         del step
-        return jnp.linalg.norm(params["zeros"]) + jnp.sum(params["ones"] ** 2)
+        return jnp.linalg.norm(params["layers"][1]) + jnp.sum(params["head"] ** 2)
 
-    params = {"zeros": jnp.zeros(3), "ones": jnp.ones(3)}
-    info, remark = remarks_on(loss_fn, loss_fn, params=params)
-    assert info.is_finite.tolist() == [True, False]
-    assert remark == "nothing moved: the gradient of zeros is not finite"
-    infinite = lambda params, step: jnp.inf * loss_fn(params, step)  # noqa: E731
-    _, remark = remarks_on(infinite, infinite, params=params)
-    assert remark == "nothing moved: the loss or all of its gradient is not finite"
+    params = {"layers": jnp.zeros((3, 2)), "head": jnp.ones(2)}
+    labels = {"layers": Stacked("layer"), "head": "head"}
+    info, _ = remarks_on(loss_fn, loss_fn, params=params, labels=labels)
+    assert info.is_finite.tolist() == [True, True, False, True]
+    assert info.bad_leaf == "layers"
+
+
+def test_a_loss_that_is_not_finite_is_no_leafs_fault():
+    def infinite(params, step):
+        return jnp.inf * norm_at_zero(params, step)
+
+    info, remark = remarks_on(infinite, infinite, params=NORM_PARAMS)
+    assert info.bad_leaf == "" and remark == "nothing moved: the loss is not finite"
+
+
+def test_the_table_has_the_reason_of_each_group_that_did_not_move():
+    info, _ = remarks_on(norm_at_zero, norm_at_zero, params=NORM_PARAMS)
+    first, last = (line.split("  ") for line in str(info).splitlines()[1:3])
+    assert (first[-1].strip(), last[-1].strip()) == ("not finite", "another group")
+    moved, _ = remarks_on(network_loss, network_loss)
+    assert "reason" not in str(moved)
+    over, _ = remarks_on(network_loss, network_loss, num_steps=25, length=22)
+    assert str(over).splitlines()[1].endswith("the run is over")
 
 
 CLIPPED = lambda grads: optax.tree.scale(0.01, grads)  # noqa: E731

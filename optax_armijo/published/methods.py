@@ -14,8 +14,10 @@ from optax_armijo.labels.functions import one_group
 from optax_armijo.published.directions import Adam
 from optax_armijo.published.memory import Smoothing
 from optax_armijo.published.step import Method, Polyak, published
+from optax_armijo.search.refusals import names_unknown_options
 
 
+@names_unknown_options
 def sls(
     param_labels: ParamLabels = one_group,
     *,
@@ -82,6 +84,7 @@ def sls(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def amsgrad_sls(
     param_labels: ParamLabels = one_group,
     *,
@@ -144,6 +147,7 @@ def amsgrad_sls(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def ponos(
     param_labels: ParamLabels = one_group,
     *,
@@ -227,6 +231,7 @@ def ponos(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def adamsls(
     param_labels: ParamLabels = one_group,
     *,
@@ -295,6 +300,7 @@ def adamsls(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def plasls(
     param_labels: ParamLabels = None,
     *,
@@ -385,6 +391,7 @@ def plasls(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def salsa(
     param_labels: ParamLabels = one_group,
     *,
@@ -484,6 +491,7 @@ def salsa(
     return published(param_labels, method)
 
 
+@names_unknown_options
 def kensls(
     param_labels: ParamLabels = one_group,
     *,

@@ -40,8 +40,9 @@ from optax_armijo.published.memory import (
     next_in_cycle,
     shares,
 )
-from optax_armijo.search.directions import check_adam, slopes
+from optax_armijo.search.directions import check_adam, products
 from optax_armijo.search.placement import build_beside
+from optax_armijo.search.problem import code_of_bad_leaf, names_of_leaves
 from optax_armijo.search.transformation import Batch, transformation
 from optax_armijo.search.weight_decay import decay_updates
 
@@ -213,7 +214,7 @@ def _init_state(grouping: Grouping, params: Any, method: Method) -> PublishedSta
         merged=jnp.arange(num_groups, dtype=jnp.int32),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=zeros(jnp.int32),
-        last=no_step(num_groups, dtype),
+        last=no_step(num_groups, dtype, names_of_leaves(grouping, params)),
     )
 
 
@@ -234,7 +235,8 @@ def take_step(
     direction = trial_direction(
         grouping, method.adam, mixed, batch, needs_descent=needs_descent
     )
-    slope = slopes(grouping, batch.grads, direction)  # [G]
+    leaf_products = products(grouping, batch.grads, direction)
+    slope = -grouping.by_group(leaf_products)  # [G]
     is_good = jnp.isfinite(batch.value) & jnp.all(jnp.isfinite(slope))
     is_good = on_its_own(is_good)
     moments = tree_where(is_good, mixed, moments)
@@ -362,6 +364,9 @@ def take_step(
                 step_factor=jnp.ones((), dtype),
                 is_finite=jnp.isfinite(batch.value) & jnp.isfinite(slope),
                 num_evaluations=num_evaluations,
+                bad_leaf_code=code_of_bad_leaf(
+                    grouping, batch.params, batch.value, leaf_products
+                ),
             ),
         ),
     )

@@ -23,9 +23,16 @@ def slopes(
     grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
 ) -> jax.Array:
     r"""Returns :math:`-\langle g, d \rangle` by group: a unit step's decrease, [G]."""
+    return -grouping.by_group(products(grouping, grads, direction))
+
+
+def products(
+    grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
+) -> list[jax.Array]:
+    r"""Returns :math:`\langle g, d \rangle` of each leaf, as `Grouping.by_leaf`."""
     dtype = search_dtype([*grads, *direction])
     # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
-    return -grouping.sum(
+    return grouping.by_leaf(
         [
             g.astype(dtype) * d.astype(dtype)
             for g, d in zip(grads, direction, strict=True)

@@ -4,15 +4,17 @@ A slope is the decrease of the loss that is predicted for a unit step: positive 
 descent. Shapes: G groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optax_armijo._numerics import nonfinite_to_inf, rounding_error
+from optax_armijo._state import encode_labels
 from optax_armijo.labels.grouping import Grouping
-from optax_armijo.search.directions import Leaves, slopes
+from optax_armijo.labels.paths import paths_and_leaves
+from optax_armijo.search.directions import Leaves, products
 
 ROUNDING_ULPS = 4.0  # of the loss, by which a difference of losses may be off
 
@@ -37,10 +39,17 @@ class Problem(NamedTuple):
         loss = self.loss_fn(self.grouping.moved(self.params, updates))
         return nonfinite_to_inf(loss.astype(self.value.dtype))
 
-    def slopes(self, direction: Leaves) -> jax.Array:
+    def products(self, direction: Leaves) -> list[jax.Array]:
+        """The products of gradient and direction, by leaf."""
+        return products(self.grouping, self.loss_grads, direction)
+
+    def slopes(self, products: Sequence[jax.Array]) -> jax.Array:
         """The decrease that is predicted for a unit step, by group, [G]."""
-        found = slopes(self.grouping, self.loss_grads, direction)
-        return found.astype(self.value.dtype)
+        return -self.grouping.by_group(products).astype(self.value.dtype)
+
+    def code_of_bad_leaf(self, products: Sequence[jax.Array]) -> jax.Array:
+        """The path of the first leaf that has a bad gradient, u8[P]."""
+        return code_of_bad_leaf(self.grouping, self.params, self.value, products)
 
     @property
     def tolerance(self) -> jax.Array:
@@ -48,3 +57,22 @@ class Problem(NamedTuple):
         dtype = self.value.dtype
         ulps = jnp.asarray(ROUNDING_ULPS, dtype)
         return rounding_error(self.value, ulps, self.loss_dtype, dtype)
+
+
+def code_of_bad_leaf(
+    grouping: Grouping, params: Any, value: jax.Array, products: Sequence[jax.Array]
+) -> jax.Array:
+    """The path of the first leaf that has a bad gradient under a finite loss, u8[P].
+
+    Zeros if there is none.
+    """
+    sums = jnp.concatenate([jnp.sum(x, keepdims=True) for x in products])
+    is_bad = jnp.isfinite(value) & ~jnp.isfinite(sums)
+    codes = jnp.asarray(encode_labels(names_of_leaves(grouping, params)))
+    return jnp.where(jnp.any(is_bad), codes[jnp.argmax(is_bad)], 0)
+
+
+def names_of_leaves(grouping: Grouping, params: Any) -> list[str]:
+    """The paths of the trainable leaves, as ``layer/kernel``."""
+    pairs = zip(paths_and_leaves(params), grouping.members, strict=True)
+    return ["/".join(path) for (path, _), member in pairs if member is not None]

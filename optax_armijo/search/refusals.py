@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -22,29 +22,43 @@ from optax_armijo.labels.paths import Path, paths_and_leaves
 P = ParamSpec("P")
 T = TypeVar("T")
 
-RATES = {"learning_rate", "lr", "step_size"}  # as other optimizers name it
+# As other optimizers name them.
+RATES = {"learning_rate", "lr", "step_size", "alpha"}
+SCHEDULES = {"schedule", "total_steps", "decay_steps", "warmup_steps"}
 
 
-def refuses_a_rate(make: Callable[P, T]) -> Callable[P, T]:
-    """Returns `make`, which says of a learning rate that there is none.
+def names_unknown_options(make: Callable[P, T]) -> Callable[P, T]:
+    """Wraps `make`: given an option that it lacks, it says what there is instead.
 
     Raises:
-      TypeError: when called with a learning rate.
+      TypeError: when called with such an option.
     """
     known = inspect.signature(make).parameters
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> T:
-        for name, rate in options.items():
-            if name in RATES and name not in known:
+        for name, value in options.items():
+            if name not in known:
                 raise TypeError(
-                    f"{make.__name__} has no argument '{name}'; got {rate!r}: "
-                    f"{NO_RATE}. For a decay over the run give its length: "
-                    "num_steps=..."
+                    f"{make.__name__} has no argument '{name}'; got {value!r}: "
+                    f"{_instead(name, known)}"
                 )
         return make(*args, **options)
 
     return call
+
+
+def _instead(name: str, known: Collection[str]) -> str:
+    has_length = "num_steps" in known
+    if name in RATES:
+        decay = ". For a decay over the run give its length: num_steps=..."
+        return NO_RATE + decay * has_length
+    if name in SCHEDULES and has_length:
+        return "for a decay over the run give its length: num_steps=..."
+    if name == "weight_decay":
+        return "optax_armijo.armijo_adamw has weight decay"
+    fixed = "the constants of its line search are fixed, and " * has_length
+    return f"{fixed}its arguments are {', '.join(known)}"
 
 
 def check_given(**arguments: Any) -> None:

@@ -58,12 +58,14 @@ def take_step(
     """Measure the last step, or undo it; change the step sizes; test; move."""
     value, k, move = problem.value, moments.num_good, state.move
     along, is_first = moments.direction(), ~jnp.any(state.step_size > 0)
-    slope = problem.slopes(along)  # [G]
+    products = problem.products(along)
+    slope = problem.slopes(products)  # [G]
     is_good = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
     # What was the last step worth? A clipped mini-batch counts by its clipped gradient.
     last = moments.last_direction()
-    end_slope = -moments.scale * move.step_size * problem.slopes(last)  # s, [G]
+    last_slope = problem.slopes(problem.products(last))
+    end_slope = -moments.scale * move.step_size * last_slope  # s, [G]
     predicted = jnp.sum(move.predicted)
     moved = jnp.any(move.step_size != 0)
     counts = is_good & moved  # steps uphill, too: an oscillation has as many
@@ -193,6 +195,7 @@ def take_step(
             step_factor=factor,
             is_finite=jnp.isfinite(value) & jnp.isfinite(slope),
             num_evaluations=num_evaluations,
+            bad_leaf_code=problem.code_of_bad_leaf(products),
         ),
     )
 

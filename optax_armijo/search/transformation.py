@@ -31,7 +31,7 @@ from optax_armijo.search.directions import (
     check_adam,
 )
 from optax_armijo.search.placement import build_beside
-from optax_armijo.search.problem import Problem
+from optax_armijo.search.problem import Problem, names_of_leaves
 from optax_armijo.search.refusals import (
     as_arrays,
     check_given,
@@ -325,5 +325,5 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         ),
         total_trials=zeros(jnp.int32, num_groups),
         total_evaluations=count(),
-        last=no_step(num_groups, dtype),
+        last=no_step(num_groups, dtype, names_of_leaves(grouping, params)),
     )

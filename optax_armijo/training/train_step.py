@@ -1,14 +1,22 @@
 """`make_train_step`: the body of a loop, for any params and any transformation."""
 
 import functools
+import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.core import Tracer
 
 from optax_armijo._checks import as_transformation, check_callable, check_range
-from optax_armijo._diagnostics import ArmijoInfo, armijo_info, has_info
+from optax_armijo._diagnostics import (
+    ArmijoInfo,
+    armijo_info,
+    has_info,
+    mistakes,
+)
 from optax_armijo._numerics import is_key
 from optax_armijo.labels.paths import paths_and_leaves
 from optax_armijo.training.objective import build_objective, with_aux
@@ -78,6 +86,9 @@ def make_train_step(
     Returns:
       The step; `metrics` are `TrainMetrics`.
 
+    The step warns once of each mistake that the line search finds in its arguments, and
+    of params that stand still.
+
     Raises:
       TypeError: `loss_fn` is no function, or `tx` no transformation.
       ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
@@ -125,16 +136,15 @@ def make_train_step(
             grad=grads,
             value_fn=lambda params: whole.value(params, *batch),
         )
-        params = _apply_updates(params, updates)
+        params = apply_updates(params, updates)
         return params, opt_state, TrainMetrics(loss, aux, info_of(opt_state))
 
     if not donate:
-        return jax.jit(step)
-    donating = jax.jit(step, donate_argnums=(0, 1))
-    return names_shared_arrays(donating, "params", "opt_state")
+        return watched(jax.jit(step))
+    return watched(jax.jit(step, donate_argnums=(0, 1)), "params", "opt_state")
 
 
-def _apply_updates(params: Any, updates: Any) -> Any:
+def apply_updates(params: Any, updates: Any) -> Any:
     """``optax.apply_updates`` for params with random keys in them, which stay."""
     return jax.tree.map(
         lambda p, u: p if is_key(p) else optax.apply_updates(p, u), params, updates
@@ -146,31 +156,52 @@ def info_of(opt_state: Any) -> ArmijoInfo | None:
     return armijo_info(opt_state) if has_info(opt_state) else None
 
 
-def names_shared_arrays(jitted: Any, *names: str) -> Any:
-    """Returns a function that tells which of the leaves it donates are one array.
+def watched(jitted: Any, *donated: str) -> Any:
+    """Returns a step that says what is wrong with its arguments.
+
+    It warns once of each kind of mistake that the line search finds. It reads few infos
+    and each of them one call late, so that no step waits for the device.
 
     Args:
-      jitted: the function, which donates its first arguments.
-      names: of these arguments.
+      jitted: the step.
+      donated: names of its first arguments, which it donates; it says which of their
+        leaves are one array.
     """
+    calls, unread, known = itertools.count(1), [], set[str]()
 
     @functools.wraps(jitted)
     def call(*args: Any) -> Any:
         try:
-            return jitted(*args)
+            results = jitted(*args)
         except Exception as error:  # its type is another in each version of JAX
             if "donate the same buffer twice" not in str(error):
                 raise
             raise ValueError(
-                f"{' and '.join(names)} are donated and must hold each array once; "
-                f"got {_shared(dict(zip(names, args, strict=False)))}. Copy one of the "
-                "two, or say donate=False"
+                f"{' and '.join(donated)} are donated and must hold each array once; "
+                f"got {_shared(dict(zip(donated, args, strict=False)))}. Copy one of "
+                "the two, or say donate=False"
             ) from error
+        while unread:
+            for kind, text in mistakes(jax.device_get(unread.pop())).items():
+                if kind not in known:
+                    known.add(kind)
+                    warnings.warn(text, stacklevel=2)
+        metrics = results if isinstance(results, TrainMetrics) else results[-1]
+        if _is_read(metrics.info, next(calls)):
+            unread.append(metrics.info)
+        return results
 
     for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
         if hasattr(jitted, name):
             setattr(call, name, getattr(jitted, name))
     return call
+
+
+def _is_read(info: ArmijoInfo | None, call: int) -> bool:
+    """Whether to read a call's info: of the 1st, 2nd, 4th, ..., and each 64th."""
+    if info is None or isinstance(info.value_error, Tracer) or info.value_error.ndim:
+        return False  # no search; inside another jit; one info for each device
+    return call % 64 == 0 or call & (call - 1) == 0
 
 
 def _shared(donated: dict[str, Any]) -> str:

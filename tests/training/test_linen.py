@@ -7,7 +7,13 @@ import numpy as np
 import optax
 import pytest
 
-from optax_armijo import armijo_adam, armijo_info, by_layer, make_train_step
+from optax_armijo import (
+    FROZEN,
+    armijo_adam,
+    armijo_info,
+    by_layer,
+    make_train_step,
+)
 
 nn = pytest.importorskip("flax.linen")
 
@@ -137,3 +143,27 @@ def test_flax_own_train_state_is_told_which_to_take():
         message = "take optax_armijo.linen.TrainState, since the TrainState .* drops"
         with pytest.raises(ValueError, match=message):
             state.apply_gradients(grads=state.params, **loss)
+
+
+def test_a_frozen_key_among_params_stays_as_it_is():
+    from optax_armijo.linen import TrainState
+
+    params = {"w": jnp.ones(3), "key": jax.random.key(0)}
+    state = TrainState.create(
+        apply_fn=None, params=params, tx=armijo_adam({"w": "w", "key": FROZEN})
+    )
+
+    @jax.jit
+    def step(state):
+        def loss_fn(params):
+            return jnp.sum(params["w"] ** 2)
+
+        loss, grads = jax.value_and_grad(loss_fn, allow_int=True)(state.params)
+        return state.apply_gradients(grads=grads, value=loss, value_fn=loss_fn), loss
+
+    state, before = step(state)
+    state, after = step(state)
+    assert after < before
+    assert jnp.all(
+        jax.random.key_data(state.params["key"]) == jax.random.key_data(params["key"])
+    )

@@ -135,3 +135,49 @@ def test_a_bad_batch_under_a_loss_scale_leaves_a_frozen_key_as_it_is():
 def test_bad_options_raise_at_construction(value):
     with pytest.raises(ValueError, match=r"num_microbatches .* \[1, inf\); got"):
         make_train_step(mean_loss, optax.sgd(1.0), num_microbatches=value)
+
+
+@pytest.mark.parametrize("donate", [True, False])
+def test_a_leaf_whose_gradient_is_never_finite_is_warned_of_once(donate):
+    def loss_fn(params):
+        return jnp.linalg.norm(params["zeros"]) + jnp.sum(params["ones"] ** 2)
+
+    params = {"zeros": jnp.zeros(3), "ones": jnp.ones(3)}
+    tx = armijo_adam()
+    step, state = make_train_step(loss_fn, tx, donate=donate), tx.init(params)
+    with pytest.warns(UserWarning) as said:
+        for _ in range(40):
+            params, state, _ = step(params, state)
+    assert len(said) == 1 and "of leaf 'zeros'" in str(said[0].message)
+    assert said[0].filename == __file__, "it points to the call of the step"
+
+
+def test_a_run_that_stands_still_is_warned_of_once():
+    def loss_fn(params):
+        return 1e-30 * jnp.sum(params**2)  # below the range of its gradient's square
+
+    params, tx = jnp.ones(3), armijo_adam()
+    step, state = make_train_step(loss_fn, tx), tx.init(params)
+    with pytest.warns(UserWarning) as said:
+        for _ in range(200):
+            params, state, _ = step(params, state)
+    assert ["have not moved" in str(x.message) for x in said] == [True]
+
+
+def test_a_state_of_other_labels_is_warned_of():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    one, other = ({"a": x, "b": y} for x, y in (("first", "last"), ("last", "first")))
+    state = armijo_adam(one).init(params)
+    step = make_train_step(
+        lambda p: jnp.sum(p["a"] ** 2 + p["b"] ** 4), armijo_adam(other)
+    )
+    with pytest.warns(UserWarning, match="other labels than the state"):
+        for _ in range(3):
+            params, state, _ = step(params, state)
+
+
+def test_a_step_inside_another_jit_has_no_info_to_read():
+    tx, params = armijo_adam(), jnp.ones(3)
+    step = make_train_step(lambda params: jnp.sum(params**2), tx)
+    params, _, metrics = jax.jit(step)(params, tx.init(params))
+    assert int(metrics.info.total_evaluations) > 0
