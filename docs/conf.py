@@ -23,6 +23,8 @@ NAVIGATION = {
 quickstart
 Tutorial: a real BERT <tutorial>
 how_it_works
+notebooks/fine_tuning
+notebooks/parts
 examples
 """,
     "How to": """
@@ -69,7 +71,7 @@ changelog
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "myst_parser",
+    "myst_nb",  # Markdown and notebooks
     "sphinx_copybutton",
     "mathml",  # _extensions/mathml.py
     "repository",  # _extensions/repository.py
@@ -94,6 +96,8 @@ suppress_warnings = ["ref.obj"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = {"math"}
+# Notebooks are shown as they were executed; a test runs their code.
+nb_execution_mode = "off"
 
 html_theme = "furo"
 html_title = f"optax_armijo {version}"

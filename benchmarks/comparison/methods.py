@@ -26,7 +26,7 @@ SHARED = {
     "one_momo": ("momo_adam", "one MoMo-Adam"),
 }
 SHARED_TITLES = dict(SHARED.values())
-FIRST_SHARED_RATES = (5e-4, 1e-3, 2e-3)
+FIRST_SHARED_RATES = (2e-2, 5e-2)
 HAND_TUNED, PUBLISHED, LBFGS = "hand_tuned", "published_rates", "lbfgs"
 
 

@@ -1,9 +1,9 @@
 """Makes pages and figures of the comparison's records, and the table of the README.
 
 ``python benchmarks/comparison/report.py`` writes to ``benchmarks/results/comparison/``
-the profile with its figure (``README.md``, ``profile.png``), the tables by kind of task
-(``by_kind.md``) and a page and a figure for each task (``tasks/``), and into the README
-of the repository a short table between markers.
+the profile with its figures (``README.md``, ``profile.png``, ``summary.png``), the
+tables by kind of task (``by_kind.md``) and a page and a figure for each task
+(``tasks/``), and into the README of the repository a short table between markers.
 """
 
 import re
@@ -19,13 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("examples", "benchmarks", "benchmarks/comparison")
 sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 
+import figures  # noqa: E402
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 from methods import METHODS, SHARED, SWEPT  # noqa: E402
 from protocol import (  # noqa: E402
     ITERATES,
     SIGNS,
+    chosen_on,
     read,
     shared_rates,
     standard_error,
@@ -49,17 +50,17 @@ from standings import (  # noqa: E402
     profiles,
     recorded,
     score_text,
+    shown,
     table,
 )
 from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
 
 README = ROOT / "README.md"
-TABLE = "(<!-- {0} -->\n).*?(\n<!-- end of {0} -->)"  # in the README
-NUM_DRAWN = 6  # methods in a task's figure
+TABLE = "(<!-- profile -->\n).*?(\n<!-- end of profile -->)"  # in the README
 NUM_WORST = 5  # tasks that are named
 IN_HINDSIGHT = ", best of a sweep on each task"
 NUM_RIVALS = 2  # in the table of the README
-# In its table of texts.
+# In the table of texts.
 ON_TEXTS = (
     f"{DEFAULT}-num_steps",
     DEFAULT,
@@ -68,13 +69,7 @@ ON_TEXTS = (
     "salsa",
 )
 FEWEST_TASKS = 4  # of a row in the table of differences
-FARTHEST = 3.0  # gap at the right of the profile's figure, 20 times the best loss
 KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
-# For readers who do not see red or green: M. Okabe and K. Ito's, a grey, P. Tol's.
-PALETTE = """
-#0072B2 #E69F00 #D55E00 #F0E442 #009E73 #56B4E9 #CC79A7 #000000 #999999 #44AA99 #882255
-"""
-COLOURS = dict(zip(KINDS, PALETTE.split(), strict=True))
 
 INTRODUCTION = f"""\
 # How far from the best, with nothing set
@@ -138,6 +133,10 @@ MEASURED = """\
   is to the best rival, paired by seed: the method not ours with the best mean score.
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
 """
+SOME = """\
+Mean gaps of the last iterate, and of the average in brackets. Before the present
+default was chosen, nothing had run on seven tasks. Texts are those with a language
+model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
 
@@ -156,7 +155,42 @@ def page() -> str:
     text = INTRODUCTION
     for name in reversed(LISTS):
         text += f"\n## {name.capitalize()} tasks\n\n{summary(name)}\n"
+    text += f"\n## Some of the test tasks\n\n{SOME}\n{subsets()}\n"
+    text += f"\n## Fine-tuned texts of 500 examples\n\n{texts()}\n"
     return f"{text}\n{LINKS}"
+
+
+def subsets() -> str:
+    """Returns a table of mean gaps on some of the test tasks, last and averaged."""
+    tasks = recorded("test")
+    parts = {
+        "not run before": [x for x in tasks if x in UNSEEN],
+        "others": [x for x in tasks if x not in UNSEEN],
+        "texts": [x for x in tasks if family_of(x).module == "classification"],
+    }
+    rows: dict[str, dict[str, str]] = {x: {} for x in figures.SUMMARY}
+    for title, some in parts.items():
+        if not some:
+            continue
+        last, average = (
+            {x.method: x for x in profiles(some, "loss", iterate, figures.SUMMARY)}
+            for iterate in ITERATES
+        )
+        for method, row in rows.items():
+            if method in last and len(last[method].gaps) == len(some):
+                both = mean_gap(last[method]), mean_gap(average[method])
+                row[f"{title} ({len(some)})"] = "{:.2f} [{:.2f}]".format(*both)
+    columns = list(dict.fromkeys(x for row in rows.values() for x in row))
+    if not columns:
+        return "No runs so far."
+    return table(
+        [
+            {"method": name_on_tasks(method)[1] + IN_HINDSIGHT * (method in HINDSIGHT)}
+            | {x: row.get(x, "") for x in columns}
+            for method, row in rows.items()
+            if row
+        ]
+    )
 
 
 def summary(name: str) -> str:
@@ -187,7 +221,7 @@ def is_at_edge(task: str) -> bool:
 def unfinished_sweeps() -> str:
     """Says on how many tasks one rate for all was chosen, where runs are missing."""
     found = {SHARED[x][1]: shared_rates(x) for x in SHARED}
-    number = len(LISTS["development"])
+    number = len(chosen_on())
     parts = [
         f"that of {title.partition(',')[0]} on {len(x.tasks)}"
         for title, x in found.items()
@@ -218,50 +252,6 @@ def profile_row(
         "averaged: worst": f"{average.sizes().max():.2f}",
         "cost": f"{np.mean(costs):.2f}",
     }
-
-
-def draw_profile() -> Figure:
-    """Draws each method's gaps in a row: a dot a task, a line at the median."""
-    names = [name for name in reversed(LISTS) if recorded(name)]
-    found = {name: profiles(recorded(name), "loss", "last") for name in names}
-    titles = {x.method: x.title for name in names for x in found[name]}
-    # In the order of the first list, best on top, and below what hindsight knows.
-    order = sorted(titles, key=lambda method: method in HINDSIGHT)
-    rows = {method: -y for y, method in enumerate(order)}
-    titles |= {x: f"{titles[x]}, in hindsight" for x in HINDSIGHT if x in titles}
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    for name, axes in zip(names, panels, strict=True):
-        for profile in found[name]:
-            y = rows[profile.method]
-            for i, (task, gap) in enumerate(profile.gaps.items()):
-                colour, lift = COLOURS[family_of(task).kind], (i % 5 - 2) * 0.12
-                marker = "o" if gap.size <= FARTHEST else ">"
-                marker = "x" if gap.num_diverged else marker
-                x, edge = min(gap.size, FARTHEST), 1.5 if marker == "x" else 0
-                axes.plot(x, y + lift, marker, color=colour, ms=5, mew=edge, alpha=0.8)
-            median = min(float(np.median(profile.sizes())), FARTHEST)
-            axes.plot([median] * 2, [y - 0.4, y + 0.4], color="0.1", lw=2)
-        axes.set_title(f"{name} tasks")
-        axes.set_xlabel("log(loss / best loss in hindsight)")
-        axes.set_xscale("symlog", linthresh=0.1, linscale=0.6)
-        ticks = {0: "0", 0.1: "0.1", 0.3: "0.3", 1: "1", FARTHEST: f"≥ {FARTHEST:g}"}
-        axes.set_xticks([*ticks], [*ticks.values()])
-        axes.set_xticks([], minor=True)
-        axes.set_xlim(-0.08, FARTHEST * 1.15)
-        axes.grid(axis="x", alpha=0.3)
-    shown = [re.sub("[`*]", "", titles[x]) for x in rows]
-    panels[0].set_yticks([*rows.values()], shown, fontsize=9)
-    panels[0].get_yticklabels()[[*rows].index(DEFAULT)].set_fontweight("bold")
-    for kind, colour in COLOURS.items():
-        panels[0].plot([], [], "o", color=colour, label=kind)
-    panels[0].plot([], [], "x", color="0.3", label="diverged")
-    panels[0].plot([], [], color="0.1", lw=2, label="median of the tasks")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        **{"fontsize": 8, "loc": "outside lower center", "ncols": 6},
-    )
-    return figure
 
 
 # Tables by kind.
@@ -384,18 +374,6 @@ def task_page(task: str) -> str:
     return text + f"\nMade by commit, on device: {'; '.join(made)}.\n"
 
 
-def shown(task: str) -> list[Entrant]:
-    """Returns the rows of a task's table: the best rates by score, and by loss."""
-    best = [x for x in entrants(task) if "@" not in x.method or x.key[0] in SWEPT]
-    known = {(x.method, x.iterate) for x in best}
-    best += [
-        x
-        for x in entrants(task, "loss")
-        if x.key[0] in SWEPT and (x.method, x.iterate) not in known
-    ]
-    return sorted(best, key=Entrant.mean, reverse=True)
-
-
 def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     """Returns the cells of an entrant by the names of their columns."""
     unit, runs = family_of(entrant.task).unit, entrant.runs.values()
@@ -428,53 +406,10 @@ def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     }
 
 
-def draw_task(task: str) -> Figure:
-    """Draws scores against AdamW's learning rate, and losses over the steps."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    figure.suptitle(task)
-    axes: Any = figure.subplots(1, 2)
-    left, right = axes
-    unit = family_of(task).unit
-    left.set(xscale="log", xlabel="AdamW's learning rate", ylabel=unit)
-    right.set(yscale="log", xlabel="part of the run", ylabel="training loss")
-    for name, colour in zip(SWEPT, ("0.1", "0.55"), strict=True):
-        sweep = [x for x in all_entrants(task) if x.key == (name, "last")]
-        points = zip(*sorted((x.rate, *mean_and_error(x)) for x in sweep), strict=True)
-        if sweep:
-            label = f"{SWEPT[name]}, every rate"
-            left.errorbar(*points, color=colour, marker="o", label=label)
-    # The best methods and the default, each by its better iterate.
-    best: dict[str, Entrant] = {}
-    for x in shown(task):
-        best.setdefault(x.key[0], x)
-    names = [*[*best][:NUM_DRAWN], DEFAULT]
-    for i, x in enumerate(x for name, x in best.items() if name in names):
-        label = re.sub("[`*]", "", f"{x.title}{x.note}, {ITERATES[x.iterate]}")
-        curve = np.mean([np.array(r["loss_curve"], float) for r in x.runs.values()], 0)
-        right.plot(np.linspace(0, 1, len(curve)), curve, color=f"C{i}", label=label)
-        if x.key[0] not in SWEPT:
-            mean, error = mean_and_error(x)
-            left.axhline(mean, color=f"C{i}")
-            left.axhspan(mean - error, mean + error, color=f"C{i}", alpha=0.15, lw=0)
-    left.grid(alpha=0.3)
-    right.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    return figure
-
-
-def mean_and_error(entrant: Entrant) -> tuple[float, float]:
-    """Returns the mean score and its standard error; NaN where a run diverged."""
-    x = np.array([*entrant.values("score").values()])
-    x[~np.isfinite(x)] = np.nan
-    return float(x.mean()), standard_error(x)
-
-
 def updated_readme(text: str) -> str:
-    """Returns the README with the tables between its markers made anew."""
-    for name, made in (("profile", short_summary()), ("texts", texts())):
-        table_of = re.compile(TABLE.format(name), re.S)
-        text = table_of.sub(lambda x, made=made: x[1] + made + x[2], text)
-    return text
+    """Returns the README with the table between its markers made anew."""
+    made = short_summary()
+    return re.sub(TABLE, lambda x: x[1] + made + x[2], text, flags=re.S)
 
 
 def texts() -> str:
@@ -557,9 +492,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder.mkdir()
     for path, text in pages().items():
         (protocol.RESULTS / path).write_text(text)
-    draw_profile().savefig(protocol.RESULTS / "profile.png", dpi=110)
+    figures.profile().savefig(protocol.RESULTS / "profile.png", dpi=110)
+    figures.summary().savefig(protocol.RESULTS / "summary.png", dpi=110)
     for task in (task for name in LISTS for task in recorded(name)):
-        draw_task(task).savefig(folder / f"{task}.png", dpi=70)
+        figures.one_task(task).savefig(folder / f"{task}.png", dpi=70)
     README.write_text(updated_readme(README.read_text()))
 
 

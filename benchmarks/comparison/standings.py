@@ -134,6 +134,18 @@ def entrants(task: str, by: str = "score") -> list[Entrant]:
     return sorted(found, key=lambda x: -x.mean(by))
 
 
+def shown(task: str) -> list[Entrant]:
+    """Returns the rows of a task's table: the best rates by score, and by loss."""
+    best = [x for x in entrants(task) if "@" not in x.method or x.key[0] in SWEPT]
+    known = {(x.method, x.iterate) for x in best}
+    best += [
+        x
+        for x in entrants(task, "loss")
+        if x.key[0] in SWEPT and (x.method, x.iterate) not in known
+    ]
+    return sorted(best, key=Entrant.mean, reverse=True)
+
+
 def best_rate(sweep: list[Entrant], by: str) -> Entrant:
     """Returns the best of a sweep; says where it lies at the edge of what was tried."""
     sweep = sorted(sweep, key=lambda x: x.rate)

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 IMAGES = Path(__file__).resolve().parents[1] / "img"
-GREY, BLUE, RED, GREEN = "0.35", "#1f4e9c", "#b3261e", "#1b7f3b"
+GREY, BLUE, ORANGE = "0.35", "#0072B2", "#D55E00"  # which the colour-blind tell apart
 
 
 def new_figure(width: float, height: float) -> Figure:

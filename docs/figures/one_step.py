@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from canvas import BLUE, GREEN, GREY, IMAGES, RED, new_figure, save
+from canvas import BLUE, GREY, IMAGES, ORANGE, new_figure, save
 from problem import along, init_params, load_batches, loss_fn
 
 from optax_armijo import armijo_adam, armijo_info, one_group
 from optax_armijo.search.trials import C_FIRST
+
+PASSES, FAILS = ("o", BLUE), ("X", ORANGE)
 
 
 def main(folder: Path = IMAGES) -> None:
@@ -55,16 +57,17 @@ def draw_search(axes: Any) -> None:
     grid = np.linspace(0.0, 1.1 * max(sizes), 200)
     start = float(value)
     curve = losses(params, direction, jnp.asarray(grid), x, y)
-    axes.plot(grid, curve, color=BLUE, label="loss")
+    axes.plot(grid, curve, color="0.6", label="loss")
     line = start - c * grid * slope
     axes.plot(grid, line, "--", color=GREY, label=f"Armijo's line, c = {c:g}")
     heights = np.asarray(losses(params, direction, jnp.asarray(sizes), x, y))
     for size, height in zip(sizes, heights, strict=True):
         passes = height <= start - c * size * slope
-        axes.plot(size, height, "o", color=GREEN if passes else RED, markersize=7)
-    axes.plot([], [], "o", color=GREEN, label="trial that passes")
-    axes.plot([], [], "o", color=RED, label="trial that fails")
-    axes.axvline(found, color=GREEN, linewidth=0.8, label="step size found")
+        marker, colour = PASSES if passes else FAILS
+        axes.plot(size, height, marker, color=colour, markersize=7)
+    axes.plot([], [], PASSES[0], color=PASSES[1], label="trial that passes")
+    axes.plot([], [], FAILS[0], color=FAILS[1], label="trial that fails")
+    axes.axvline(found, color=BLUE, linewidth=0.8, label="step size found")
     axes.set_title("one batch: the first step of a run")
     axes.set_xlabel("step size along the direction")
     axes.set_ylabel("loss")

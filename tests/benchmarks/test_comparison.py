@@ -12,6 +12,7 @@ from typing import Any
 
 import classification
 import compare
+import figures
 import jax
 import jax.numpy as jnp
 import methods
@@ -21,6 +22,8 @@ import pytest
 import run
 import standings
 import tasks
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from methods import FIRST_SHARED_RATES, METHODS, RATES, SHARED, method_of
 from protocol import Job, contenders, grid, read, shared_rates, wanted
 from rivals import GSPLAT
@@ -280,31 +283,41 @@ def test_one_rate_for_all_tasks_is_swept_on_the_development_list_alone(
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     both = ["toy", "toy-c"]
     jobs = wanted(both, ["one_momo"])
-    assert {x.method for x in jobs} == {
-        f"momo_adam@{x:.0e}" for x in (5e-4, 1e-3, 2e-3)
-    }
+    assert {x.method for x in jobs} == {f"momo_adam@{x:.0e}" for x in (2e-2, 5e-2)}
     assert {x.task for x in jobs} == {"toy"}
-    # Best is the mean of log(loss): .02 * .5 and .3 * .02 at 1e-3 and 2e-3.
-    sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.98, 2e-3: 0.7})
+    # Best is the mean of log(loss): .02 * .5 and .3 * .02 at 2e-2 and 5e-2.
+    sweep("momo_adam", {2e-2: 0.98, 5e-2: 0.7})
     found = shared_rates("one_momo")
-    assert (found.best, found.tasks, found.is_known) == (1e-3, ["toy"], False)
-    sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.5, 2e-3: 0.98}, "toy-b")
+    assert (found.best, found.tasks, found.is_known) == (2e-2, ["toy"], False)
+    sweep("momo_adam", {2e-2: 0.5, 5e-2: 0.98}, "toy-b")
     # The best is at the edge: the sweep goes on there.
-    assert names(wanted(both, ["one_momo"])) == ["momo_adam@5e-03"]
+    assert names(wanted(both, ["one_momo"])) == ["momo_adam@1e-01"]
     for task in ("toy", "toy-b"):
-        sweep("momo_adam", {5e-3: 0.3}, task)
-    assert shared_rates("one_momo").best == 2e-3
+        sweep("momo_adam", {1e-1: 0.3}, task)
+    assert shared_rates("one_momo").best == 5e-2
     jobs = wanted(both, ["one_momo"])
     assert {(x.task, x.method) for x in jobs if x.task == "toy-c"} == {
-        ("toy-c", "momo_adam@2e-03")
+        ("toy-c", "momo_adam@5e-02")
     }
+
+
+def test_one_rate_for_all_tasks_is_not_chosen_on_those_that_take_longest(
+    toy, monkeypatch
+):
+    family = FAMILIES["toys"]._replace(kind=tasks.ROWS)
+    monkeypatch.setitem(FAMILIES, "long", family)
+    monkeypatch.setitem(TASKS, "toy-b", ("long",))
+    sweep("momo_adam", {1e-2: 0.5, 2e-2: 0.98, 5e-2: 0.7})
+    found = shared_rates("one_momo")
+    assert (found.best, found.tasks, found.is_known) == (2e-2, ["toy"], True)
+    assert names(wanted(["toy", "toy-b"], ["one_momo"])) == ["momo_adam@2e-02"]
 
 
 def test_one_rate_for_all_tasks_is_none_at_which_a_run_diverged(toy):
     for task in ("toy", "toy-b"):
-        sweep("momo_adam", {5e-4: 0.1, 1e-3: 0.3, 2e-3: 0.9}, task)
-    add("momo_adam@2e-03", (0.9, 0.9, None))
-    assert shared_rates("one_momo").best == 1e-3
+        sweep("momo_adam", {1e-2: 0.1, 2e-2: 0.3, 5e-2: 0.9}, task)
+    add("momo_adam@5e-02", (0.9, 0.9, None))
+    assert shared_rates("one_momo").best == 2e-2
 
 
 def test_some_methods_run_on_some_kinds_of_task_alone(toy):
@@ -510,18 +523,32 @@ def test_only_seeds_of_the_default_count(results):
 
 def test_one_rate_for_all_tasks_is_a_row_of_the_profile(results):
     for task in ("toy", "toy-b"):
-        rates = {5e-4: 0.1, 1e-3: 0.5, 2e-3: 0.3}
+        rates = {1e-2: 0.1, 2e-2: 0.5, 5e-2: 0.3}
         sweep("momo_adam", rates, task)
     (row,) = rows(report.summary("development"), "one MoMo-Adam")
-    assert row[0] == "one MoMo-Adam, 1e-03" and row[1] == "2"
+    assert row[0] == "one MoMo-Adam, 2e-02" and row[1] == "2"
     assert not rows(report.summary("development"), "one schedule-free")
     assert SHARED.keys() <= {*standings.UNTUNED}
     assert {*FIRST_SHARED_RATES} <= {*RATES}
 
 
+def test_some_of_the_test_tasks_have_a_table_of_their_own(results, monkeypatch):
+    monkeypatch.setitem(LISTS, "test", {"toy": (), "toy-b": ()})
+    monkeypatch.setattr(report, "UNSEEN", ("toy",))
+    text = report.subsets()
+    assert text.splitlines()[0] == "| method | not run before (1) | others (1) |"
+    (ours,) = rows(text, "`armijo_adam()`")
+    assert ours[1:] == ["0.71 [0.51]", "0.00 [0.00]"]
+    (adamw,) = rows(text, "AdamW, warm-up and cosine, best")
+    assert adamw[1:] == ["0.00 [0.00]", ""], "it did not run on toy-b"
+    monkeypatch.setitem(LISTS, "test", {})
+    assert report.subsets() == "No runs so far."
+
+
 def test_the_profile_names_where_the_default_is_worst_and_what_is_missing(
     results, monkeypatch
 ):
+    monkeypatch.setitem(TASKS, "toy-c", ("toys",))
     monkeypatch.setitem(LISTS["development"], "toy-c", ())
     text = report.summary("development")
     # On toy-b the best is SaLSA's second seed, which its first spoils: so it is ours.
@@ -533,12 +560,11 @@ def test_the_profile_names_where_the_default_is_worst_and_what_is_missing(
     assert adamw[1:4] == ["1 of 2", "0.00", "0.71"]
 
 
-def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
+def test_the_program_writes_pages_figures_and_the_table_of_the_readme(
     results, monkeypatch
 ):
     readme = results / "top.md"
-    table = "<!-- {0} -->\nold\n<!-- end of {0} -->\n"
-    readme.write_text(f"a\n{table.format('profile')}{table.format('texts')}b\n")
+    readme.write_text("a\n<!-- profile -->\nold\n<!-- end of profile -->\nb\n")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     old = results / "tasks" / "gone.md"
@@ -552,6 +578,7 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
         assert f"]({name}.png)" in (results / "tasks" / f"{name}.md").read_text()
         assert (results / "tasks" / f"{name}.png").stat().st_size > 5_000
     assert (results / "profile.png").stat().st_size > 5_000
+    assert (results / "summary.png").stat().st_size > 5_000
     assert (
         "`tasks/`" in page
         and "(by_kind.md)" in page
@@ -564,6 +591,36 @@ def test_the_program_writes_pages_figures_and_the_tables_of_the_readme(
     assert (
         rows(top, "SaLSA") and not rows(top, "schedule-free") and not rows(top, "AdamW")
     )
+
+
+def hue(colour):
+    """Within 0 (red) and 1; None of a grey."""
+    hue, saturation, _ = rgb_to_hsv(to_rgb(colour))
+    return hue if saturation > 0.1 else None
+
+
+def test_no_figure_has_red_beside_green(results):
+    colours = [to_rgb(x) for x in (*figures.COLOURS.values(), *figures.LINES)]
+    drawn = [figures.profile(), figures.summary(), figures.one_task("toy")]
+    lines = [line for x in drawn for axes in x.axes for line in axes.lines]
+    colours += [to_rgb(line.get_color()) for line in lines]
+    hues = [x for x in map(hue, colours) if x is not None]
+    assert hues and not any(0.2 < x < 0.48 for x in hues)
+    assert hue("#009E73") == pytest.approx(0.45, abs=0.01), "which would be found"
+
+
+def test_axes_of_figures_begin_at_the_data_and_no_ticks_overlap(results):
+    sweep("adamw", {1e-3: 0.4, 2e-3: 0.6, 5e-3: 0.5})
+    figure = figures.one_task("toy")
+    assert figure.axes[1].get_xlim() == (0, 1)
+    for drawn in (figure, figures.profile(), figures.summary()):
+        FigureCanvasAgg(drawn).draw()
+        for axes in drawn.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                shown = [x for x in axis.get_ticklabels() if x.get_text()]
+                boxes = [x.get_window_extent() for x in shown if x.get_visible()]
+                pairs = zip(boxes, boxes[1:], strict=False)
+                assert not any(a.overlaps(b) for a, b in pairs)
 
 
 def test_a_kind_has_a_table_of_the_methods_that_ran_on_all_of_its_tasks(results):
@@ -609,12 +666,9 @@ def test_texts_are_averaged_where_all_methods_of_the_table_ran(results, monkeypa
 
 
 def test_what_the_repository_shows_is_what_its_records_say():
-    text = emptied = report.README.read_text()
-    for name in ("profile", "texts"):
-        between_markers = re.compile(report.TABLE.format(name), re.S)
-        emptied, number = between_markers.subn(r"\1\2", emptied)
-        assert number == 1
-    assert report.updated_readme(emptied) == text
+    text = report.README.read_text()
+    emptied, number = re.subn(report.TABLE, r"\1\2", text, flags=re.S)
+    assert number == 1 and report.updated_readme(emptied) == text
     for path, page in report.pages().items():
         assert (protocol.RESULTS / path).read_text() == page
 

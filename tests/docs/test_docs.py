@@ -31,6 +31,9 @@ FOLDERS = (".", "examples", "benchmarks")
 TEXTS = [*(ROOT / x / "README.md" for x in FOLDERS), ROOT / "CONTRIBUTING.md", *PAGES]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+SHORTER = {"num_epochs = 5": "num_epochs = 1", "num_steps = 500": "num_steps = 15"}
+SHORTER |= {'"tweets", 500, 1000': '"tweets", 64, 64'}
 PAGES_WITH_PYTHON = [page for page in PAGES if PYTHON.search(page.read_text())]
 
 PUBLISHED = ("adamsls", "plasls", "salsa", "kensls", "sls", "amsgrad_sls", "ponos")
@@ -82,6 +85,31 @@ def test_the_python_of_a_page_runs(page, monkeypatch):
     if "jax.set_mesh" in page.read_text() and not hasattr(jax, "set_mesh"):
         pytest.skip("this JAX has no jax.set_mesh")
     run_blocks(page, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda page: page.stem)
+def test_a_notebook_runs_and_holds_its_outputs(notebook, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    cells = json.loads(notebook.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    counts = [cell["execution_count"] for cell in code]
+    assert counts == [*range(1, 1 + len(code))], "not executed from top to bottom"
+    assert any("image/png" in x.get("data", {}) for y in code for x in y["outputs"])
+    program = "\n".join("".join(cell["source"]) for cell in code)
+    if "load_pretrained" in program:
+        text_data, wheels = map(importlib.import_module, ("text_data", "wheels"))
+        wheels.need_wheel(text_data.MINILM)
+        wheels.need_wheel(text_data.TWEETS)
+    for old, new in SHORTER.items():
+        program = program.replace(old, new)
+    monkeypatch.chdir(notebook.parent)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(pyplot, "show", lambda: pyplot.close("all"))
+    pyplot.switch_backend("agg")
+    names: dict[str, Any] = {}
+    exec(compile(program, notebook.name, "exec"), names)
+    assert names["info"].total_evaluations > 0
 
 
 def updates_with_a_loss(text: str) -> list[ast.Call]:
@@ -213,6 +241,8 @@ def test_one_version():
 def test_a_figure_is_drawn(name, tmp_path):
     for needed in ("matplotlib", "sklearn"):
         pytest.importorskip(needed)
+    colours = vars(importlib.import_module("canvas")).keys()
+    assert "GREEN" not in colours and "RED" not in colours, "some see them alike"
     importlib.import_module(name).main(folder=tmp_path)
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn and all((ROOT / "docs" / "img" / name).is_file() for name in drawn)

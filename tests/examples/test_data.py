@@ -55,6 +55,11 @@ def test_files_of_the_user(tmp_path, suffix):
             b"text,label\n\xff\xfe,1\n",
             "cannot be read: line 2 is not UTF-8; save as UTF-8",
         ),
+        (
+            "a.csv",
+            "text,label\nCafé,1\n".encode("latin-1"),
+            "cannot be read: line 2 is not UTF-8; save as UTF-8",
+        ),
         ("a.xml", "", "must end in .csv, .tsv or .jsonl"),
     ],
 )

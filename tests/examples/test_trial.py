@@ -43,9 +43,8 @@ def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys
     printed = capsys.readouterr()
     out, compiled = printed.out, printed.err.count("compiling a step of adamw")
     assert compiled == 1, "once for all rates"
-    assert out.index("20 rows to train, 16 to validate, labels n, y") < out.index(
-        "run 2 of"
-    )
+    facts = "20 rows to train, 16 to validate, labels n, y"
+    assert out.index(facts) < out.index("run 2 of")
     assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
     assert f"written to {tmp_path / 'report.html'}" in out
 
