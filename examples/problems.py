@@ -38,10 +38,11 @@ def read_texts(options: argparse.Namespace) -> Problem:
     job = prepare(options)
     graphdef, params = nnx.split(job.model, nnx.Param)
     facts, labels = facts_of(job), ", ".join(job.data.labels)
-    rows = "{train_rows} rows to train, {validation_rows} to validate".format(**facts)
+    sizes = "{train_rows} examples to train, {validation_rows} to validate"
+    sizes = sizes.format(**facts)
     return Problem(
-        name=f"{options.task}, {options.train_size or 'all'} rows",
-        title=f"{options.model}; {options.task}: {rows}, labels {labels}",
+        name=f"{options.task}, {options.train_size or 'all'} examples",
+        title=f"{options.model}; {options.task}: {sizes}, labels {labels}",
         facts=facts,
         program=graphdef,
         params=params,
@@ -55,7 +56,7 @@ def read_texts(options: argparse.Namespace) -> Problem:
 
 
 def facts_of(job: Job) -> Record:
-    """The numbers of rows, and the accuracy of always predicting one label."""
+    """The numbers of examples, and the accuracy of always predicting one label."""
     labels = [row.label for row in job.data.validation]
     most_frequent = max(job.data.labels, key=labels.count)
     return {

@@ -272,7 +272,7 @@ def load_data(
         known = "is none of the training labels: " + ", ".join(labels)
         raise UserError(f"validation label {min(unknown)!r} {known}")
     if len(labels) < 2:
-        raise UserError(f"all training rows have the one label {labels[0]!r}")
+        raise UserError(f"all training examples have the one label {labels[0]!r}")
     size = VALIDATION_SIZE if validation_size is None else validation_size
     if train_file is None:
         train = draw(train, train_size or None, seed=0)

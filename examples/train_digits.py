@@ -87,8 +87,8 @@ def accuracy(state: TrainState, images: Array, labels: Array) -> Array:
 def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the accuracy on the test digits."""
     parser = Parser(__doc__)
-    parser.add_count("--epochs", 10, "passes over the training rows")
-    parser.add_count("--batch-size", 64, "rows a step")
+    parser.add_count("--epochs", 10, "passes over the training examples")
+    parser.add_count("--batch-size", 64, "examples per step")
     parser.add_count("--seed", 0, "of weights and order", least=0)
     options = parser.parse_args(argv)
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     test, train = order[:NUM_TEST], order[NUM_TEST:]
     if (size := options.batch_size) > len(train):
-        raise UserError(f"--batch-size {size}: there are {len(train)} rows to train on")
+        raise UserError(f"--batch-size {size}: only {len(train)} examples to train on")
 
     # No learning rate.
     num_steps = options.epochs * (len(train) // size)

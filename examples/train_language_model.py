@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     """Runs the command line; returns the bits per byte of validation text."""
     parser = Parser(__doc__)
     parser.add_count("--steps", 1000, "to train for")
-    parser.add_count("--batch-size", 16, "rows a step")
+    parser.add_count("--batch-size", 16, "examples per step")
     parser.add_count("--width", 96, f"a multiple of {NUM_HEADS}")
     parser.add_count("--layers", 3, "blocks of attention")
     parser.add_count("--seed", 0, "of weights and batches", least=0)

@@ -39,24 +39,24 @@ def make_parser(doc: str | None) -> Parser:
     parser.add_argument("--task", choices=TASKS, help=text)
     text = ".csv, .tsv or .jsonl with text, label, optionally text_pair; or GLUE's .tsv"
     parser.add_path("--train-file", text)
-    text = "another file to validate on (default: some rows of --train-file)"
+    text = "another file to validate on (default: some of --train-file)"
     parser.add_path("--validation-file", text)
     for column in ("text", "label"):
         text = f"the column of the {column}s in your files (default {column})"
         parser.add_argument(f"--{column}-column", metavar="NAME", help=text)
-    text = "training rows, 0 for all"
+    text = "training examples, 0 for all"
     parser.add_count("--train-size", TRAIN_SIZE, text, least=0)
-    text = "validation rows, 0 for all (default 1000, at most a fifth of the file)"
+    text = "validation examples, 0 for all (default 1000, at most a fifth of the file)"
     parser.add_count("--validation-size", None, text, least=0)
     text = f"tokens in a row at most (default {MAX_LENGTH}, for tweets 64)"
     parser.add_count("--max-length", None, text)
     text = "minilm, a folder or a Hugging Face name of a BERT (default %(default)s)"
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=text)
     parser.add_count("--num-layers", None, "only the first layers, for quick trials")
-    parser.add_count("--epochs", 5, "passes over the training rows")
-    text = f"rows in a step (default {BATCH_SIZE}, or all if there are fewer)"
+    parser.add_count("--epochs", 5, "passes over the training examples")
+    text = f"examples per step (default {BATCH_SIZE}, or all if there are fewer)"
     parser.add_count("--batch-size", None, text)
-    text = "seed of classifier, order of rows and dropout"
+    text = "seed of classifier, order of examples and dropout"
     parser.add_count("--seed", 0, text, least=0)
     return parser
 
@@ -83,7 +83,7 @@ def prepare(options: argparse.Namespace) -> Job:
     num_rows, limit, seed = len(data.train), options.max_length, options.seed
     size = options.batch_size or min(BATCH_SIZE, num_rows)
     if size > num_rows:
-        raise UserError(f"--batch-size {size}: there are {num_rows} rows to train on")
+        raise UserError(f"--batch-size {size}: only {num_rows} examples to train on")
     # A multiple, so that devices that share training batches share these too.
     eval_size = size * max(1, EVAL_BATCH_SIZE // size)
     config, tokenizer, tensors = load_pretrained(options.model, options.num_layers)

@@ -123,7 +123,7 @@ def describe(run: Record) -> str:
     share = " (1000, at most a fifth: --validation-size)" if chosen else ""
     return (
         f"Model {settings['model']} on {settings['train_file'] or settings['task']}: "
-        f"{data['train_rows']} rows to train, {data['validation_rows']} to validate"
+        f"{data['train_rows']} examples to train, {data['validation_rows']} to validate"
         f"{share}, {settings['epochs']} epochs at batch {data['batch_size']}."
     )
 
@@ -143,7 +143,7 @@ def judge(methods: Sequence[Method], common: float, data: Record) -> str:
     if share and not any(x.scores["accuracy"].mean > share for x in methods):
         return (
             f"No verdict: no run is better than always saying {label!r}, right in "
-            f"{share:.3f} of the validation rows. Give more rows or more epochs."
+            f"{share:.3f} of validation. Give more examples or more epochs."
         )
     first, *others = ours.scores
     best = best_of(sweep, first)

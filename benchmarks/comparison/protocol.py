@@ -5,8 +5,8 @@
    Best is meant by the score and by the loss, of the last iterate and of the average.
 2. One rate for all tasks, of AdamW, schedule-free AdamW and MoMo-Adam: that with the
    smallest mean of log(loss) over the development tasks, of the last iterate. Those of
-   5,000 rows, which take longest, are left out: the same texts with 500 count. These
-   sweeps go on at their edges, too; elsewhere only the rate that was chosen runs.
+   5,000 examples, which take longest, are left out: the same texts with 500 count.
+   These sweeps go on at their edges, too; elsewhere only the rate that was chosen runs.
 3. Where parts differ in scale, Adam with a rate for each: `NUM_DRAWS` sets are drawn
    around the best single rate and tried with a seed of their own; the best is then a
    method.

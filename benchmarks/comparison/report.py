@@ -76,7 +76,7 @@ INTRODUCTION = f"""\
 
 Written by `benchmarks/comparison/report.py` from the records in `records/`. A method's
 *gap* on a task is log(its loss / the loss of the best of all methods and learning
-rates, in hindsight): .1 is a loss a tenth larger. Losses are of validation data: log
+rates, in hindsight): 0.1 is a loss 10% larger. Losses are of validation data: log
 losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
@@ -108,17 +108,17 @@ MEASURED = """\
 - **Nothing set.** Ours, the line searches, Prodigy, D-Adaptation, schedule-free AdamW,
   MoMo-Adam, ScheduleFree+ and L-BFGS run at their documented defaults; where the name
   says so, with a cosine or a warm-up over the run. *One AdamW for everything* has one
-  learning rate for all tasks, the best one on the development tasks by the mean gap; so
-  have one schedule-free AdamW and one MoMo-Adam. L-BFGS runs where there is little
-  noise, gsplat's rates run on pictures by Gaussians.
+  learning rate for all tasks, the best one on the development tasks by the mean gap
+  (without those of 5,000 examples); so have one schedule-free AdamW and one MoMo-Adam.
+  L-BFGS runs where there is little noise, gsplat's rates run on pictures by Gaussians.
 - **Seeds.** Two of every method, then five of those within two standard errors of the
-  best, and of ours; what is missing is missing. A seed determines params, rows and
+  best, and of ours; what is missing is missing. A seed determines params, examples and
   their order. Means are over seeds, ± the standard error where there are two or more.
 - **Sweeps.** AdamW's learning rates are extended until the best is not at the edge, by
   score and by loss, of the last iterate and of the average. *Best of N rates* is chosen
   in hindsight by the mean score and, where that is another rate, also by the mean loss.
 - **Groups.** `armijo_adam` and PLASLS find their groups by themselves: each layer, or
-  in a model without layers each child of its root.
+  in a model without layers each top-level entry of its params.
 - **Hand-tuned rates.** Where the parts of a model differ in scale, Adam has a rate for
   each part that the task names: the best of many sets of rates, tried with a seed of
   their own.
@@ -127,10 +127,11 @@ MEASURED = """\
   iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
   validation data. The training loss is the mean of the last epoch. *Early* is the score
-  after two epochs of five or ten, or one of two. *Cost* is in runs of AdamW, with
-  evaluations of the loss at the cost measured on the task, times the runs that finding
-  the rates took. *At equal cost* is the score when a run of AdamW is over. *Difference*
-  is to the best rival, paired by seed: the method not ours with the best mean score.
+  after two epochs of five or ten, or one of two. *Cost*: total compute relative to one
+  AdamW run, with evaluations of the loss at the cost measured on the task, times the
+  runs that finding the rates took. *At equal cost* is the score when a run of AdamW is
+  over. *Difference* is to the best rival, paired by seed: the method not ours with the
+  best mean score.
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
 """
 SOME = """\
@@ -141,7 +142,7 @@ DIFFERENCES = """\
 ## Over all texts
 
 Differences to the last iterate of `armijo_adam()`, paired by seed, in the mean over the
-tasks of 500 rows of text in both lists, ± the standard error over tasks. Each rate of
+tasks of 500 texts in both lists, ± the standard error over tasks. Each rate of
 AdamW is the same on all tasks. Better are a larger accuracy and a smaller loss. Methods
 on fewer than four tasks are left out.
 """
@@ -413,7 +414,7 @@ def updated_readme(text: str) -> str:
 
 
 def texts() -> str:
-    """Returns means over all texts of 500 rows that the methods of a table ran on."""
+    """Returns means over the texts that all methods of the table ran on."""
     tasks = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
     found = {t: {(x.method, x.iterate): x for x in all_entrants(t)} for t in tasks}
     tasks = [t for t in tasks if all((x, "last") in found[t] for x in ON_TEXTS)]

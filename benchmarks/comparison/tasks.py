@@ -130,7 +130,7 @@ class Family(NamedTuple):
     low_noise: bool = False
 
 
-TUNING, ROWS, LORA = "texts, 500 rows", "texts, 5,000 rows", "texts, LoRA"
+TUNING, ROWS, LORA = "texts, 500 examples", "texts, 5,000 examples", "texts, LoRA"
 PICTURES, PHYSICS = "pictures by Gaussians", "physical constants"
 IMAGES, LANGUAGE = "convolutional networks", "language models"
 NOISE, MISLABELLED = "regression", "a fifth of the labels wrong"

@@ -32,7 +32,7 @@ BAD_FILE = MAIN + "/x.csv"
     [
         ("--epochs 0", "argument --epochs: '0' is not an integer >= 1"),
         ("--batch-size -1", "--batch-size: '-1' is not an integer >= 1"),
-        ("--batch-size 21", "--batch-size 21: there are 20 rows to train on"),
+        ("--batch-size 21", "--batch-size 21: only 20 examples to train on"),
         ("--train-size many", "--train-size: 'many' is not an integer >= 0"),
         ("--validation-size 60", "--validation-size 60: there are "),
         ("--max-length 41", "--max-length 41: the model has 40 positions"),
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_own_options_is_one_line(
     ("page", "argv", "message"),
     [
         (train_digits, "--batch-size -1", "--batch-size: '-1' is not an integer >= 1"),
-        (train_digits, "--batch-size 1438", "1438: there are 1437 rows to train on"),
+        (train_digits, "--batch-size 1438", "1438: only 1437 examples to train on"),
         (train_digits, "--epochs 0", "--epochs: '0' is not an integer >= 1"),
         (train_digits, "--seed x", "--seed: 'x' is not an integer >= 0"),
         (train_digits, "--rows 5", "unrecognized arguments: --rows 5"),

@@ -167,7 +167,7 @@ def test_smaller_draw_is_the_beginning_of_a_larger_one():
             "z,3",
             "validation label '3' is none of the training labels: 1, 2",
         ),
-        ("x,1\ny,1", "z,1", "all training rows have the one label '1'"),
+        ("x,1\ny,1", "z,1", "all training examples have the one label '1'"),
     ],
 )
 def test_labels_that_do_not_fit(tmp_path, train, validation, message):

@@ -43,9 +43,10 @@ def test_a_trial_that_was_stopped_goes_on_and_is_reported(tiny, tmp_path, capsys
     printed = capsys.readouterr()
     out, compiled = printed.out, printed.err.count("compiling a step of adamw")
     assert compiled == 1, "once for all rates"
-    facts = "20 rows to train, 16 to validate, labels n, y"
+    facts = "20 examples to train, 16 to validate, labels n, y"
     assert out.index(facts) < out.index("run 2 of")
-    assert "reviews.csv: 20 rows to train, 16 to validate, 2 epochs at batch 8." in out
+    facts = "reviews.csv: 20 examples to train, 16 to validate, 2 epochs at batch 8."
+    assert facts in out
     assert f"written to {tmp_path / 'report.html'}" in out
 
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
@@ -79,7 +80,8 @@ def test_what_is_chosen_without_a_word_is_said():
     settings = {"model": "minilm", "task": "file", "train_file": "mine.csv"}
     settings |= {"validation_size": None, "validation_file": None, "epochs": 5}
     data = {"train_rows": 96, "validation_rows": 24, "batch_size": 32}
-    said = "96 rows to train, 24 to validate (1000, at most a fifth: --validation-size)"
+    said = "96 examples to train, 24 to validate "
+    said += "(1000, at most a fifth: --validation-size)"
     assert said in describe({"settings": settings, "data": data})
 
 
