@@ -93,7 +93,7 @@ ABLATIONS = (
         "a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}, (1, 0, 3)
     ),
     Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}, (4, 1, 20)),
-    Ablation("tests that are not monotone", {"step._usual_loss": _monotone}, (1, 0, 8)),
+    Ablation("non-monotone tests", {"step._usual_loss": _monotone}, (1, 0, 8)),
     Ablation(
         "measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}, (4, 6, 45)
     ),
@@ -139,10 +139,12 @@ ABLATIONS = (
         {"step_sizes.FADING": math.inf, "step_sizes.OWN_FADING": math.inf},
         (2, 0, 2),
     ),
-    Ablation("steps undone on losses that are far too high", {"step.FAR": HUGE}),
-    Ablation("steps undone that are measured to raise the loss", {"step.RAISED": HUGE}),
+    Ablation("steps rolled back on losses that are far too high", {"step.FAR": HUGE}),
     Ablation(
-        "steps undone on finite losses",
+        "steps rolled back that are measured to raise the loss", {"step.RAISED": HUGE}
+    ),
+    Ablation(
+        "steps rolled back on finite losses",
         {"step.FAR": HUGE, "step.RAISED": HUGE},
         (4, 2, 23),
     ),
