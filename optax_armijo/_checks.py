@@ -1,4 +1,4 @@
-"""Checks of arguments: each message has the name, the allowed range and the value."""
+"""Checks of arguments. Messages give the name, the allowed range and the value."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def check_range(
 ) -> None:
     """Raises ValueError unless the number lies in the range.
 
-    A traced value, as ``optax.inject_hyperparams`` gives, is not known yet and passes.
+    A traced value, as from ``optax.inject_hyperparams``, is not known yet and passes.
     """
     if isinstance(value, Tracer):
         return

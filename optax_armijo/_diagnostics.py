@@ -1,4 +1,4 @@
-"""`armijo_info`: what the line search did, read from anywhere in a state."""
+"""`armijo_info` tells what the line search did, from a state at any depth."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -19,17 +19,17 @@ KINDS = (PublishedState, ArmijoState)
 SUSPICIOUS_VALUE_ERROR = 0.02  # relative: more than rounding in bfloat16
 LEAST_VALUE_ERROR = 1e-3  # relative: more than rounding in float32
 SUSPICIOUS_SLOPE_ERROR = 0.5  # relative: more than curvature in the smallest trial
-MANY_STILL, SOME_STILL = 50, 5  # steps; the latter with a gradient that is not finite
+MANY_STILL, SOME_STILL = 50, 5  # steps; the latter with a non-finite gradient
 
 
 class ArmijoInfo(NamedTuple):
     """What the line search did in the last step.
 
-    Printed, it is a table with a row for each group, or a single row where all are
-    alike. Columns that would say nothing are left out: ``applied`` where it is the step
-    size, the test and its trials where there was none.
+    It prints as a table with one row per group, or a single row if all are alike. The
+    table omits columns that would say nothing: ``applied`` if it equals the step size,
+    the test and its trials if there was none.
 
-    All fields are arrays, inside ``jit`` too, with an entry for each group (G of them)
+    All fields are arrays, inside ``jit`` too, with one entry per group (G of them)
     unless stated otherwise.
 
     Attributes:
@@ -37,35 +37,36 @@ class ArmijoInfo(NamedTuple):
       step_size: what the group moves by next, before test and schedule change it.
         # f[G]
       applied_step_size: the step size that was applied, 0 if unmoved, negative if the
-        step before was undone.  # f[G]
+        step before was rolled back.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
-      accepted: whether that test passed; the whole step's, if made.  # bool[G]
-      num_trials: loss evaluations of the searches that moved it.  # i32[G]
+      accepted: whether that test passed.  # bool[G]
+      num_trials: loss evaluations of the searches that moved the group.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
-      predicted_decrease: of the loss: applied step size times slope; 0 if unmoved.
+      predicted_decrease: predicted decrease of the loss, the applied step size times
+        the slope; 0 if unmoved.  # f[G]
+      actual_decrease: decrease of the loss in the accepted trial of the whole step,
+        divided among groups in proportion to the predicted ones; 0 without one.
         # f[G]
-      actual_decrease: of the loss in the accepted trial of the whole step, divided
-        among groups in proportion to the predicted ones; 0 without one.  # f[G]
-      step_factor: by which the test of the whole step multiplied it; 1 without a
+      step_factor: the factor by which the test shortened the whole step; 1 without a
         test.  # f[]
-      signal_fraction: phi, within 0 and 1: how much of what steps promise on their own
-        mini-batch is true on the next; 1 as long as nothing is known, NaN for a
+      signal_fraction: phi, between 0 and 1: the fraction of what steps promise on their
+        own mini-batch that holds on the next one; 1 until something is known, NaN for a
         published method, which does not measure it.  # f[]
-      is_finite: whether the loss and the group's gradient were.  # bool[G]
+      is_finite: whether the loss and the group's gradient were finite.  # bool[G]
       bad_leaf_code: the path of the first leaf whose gradient was not finite, as
         bytes; `bad_leaf` reads it.  # u8[P]
-      value_error: relative difference of ``value_fn(params)`` and ``value``, from 0 to
-        2, as found before the first step, and again where no trial passed. More than
-        rounding means that ``value_fn`` is not the function of ``value``: of another
-        mini-batch or dropout key, summed and not averaged, scaled. 0 for a published
-        method, which does not look.  # f[]
-      slope_error: relative difference of the decrease of the loss in a trial and of
-        what `grad` promises for it, from 0 to 2 (ascent), found with `value_error`.
-        More than a half means that ``grad`` is not the gradient of ``value_fn``:
-        clipped, scaled, of the opposite sign. 0 where rounding hides it and for a
+      value_error: relative difference between ``value_fn(params)`` and ``value``, from
+        0 to 2, measured before the first step, and again where no trial passed. More
+        than rounding means that ``value_fn`` is not the function of ``value``: it uses
+        another mini-batch or dropout key, sums instead of averaging, or is scaled. 0
+        for a published method, which does not check it.  # f[]
+      slope_error: relative difference between the decrease of the loss in a trial and
+        what `grad` promises for it, from 0 to 2 (ascent), measured with `value_error`.
+        More than a half means that ``grad`` is not the gradient of ``value_fn``: it is
+        clipped, scaled or of the opposite sign. 0 where rounding hides it, and for a
         published method.  # f[]
       labels_error: whether ``update`` has other labels than those that the state was
-        made with; False for a published method, which does not look.  # bool[]
+        made with; False for a published method, which does not check it.  # bool[]
       num_still: steps since params moved; 0 for a published method.  # i32[]
       num_evaluations: loss evaluations of all searches.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
@@ -105,7 +106,7 @@ class ArmijoInfo(NamedTuple):
     def bad_leaf(self) -> str:
         """The path of the first leaf whose gradient was not finite, else "".
 
-        As in ``"layer_1/kernel"``; outside ``jit`` only.
+        For example ``"layer_1/kernel"``; outside ``jit`` only.
         """
         (path,) = decode_labels(np.asarray(self.bad_leaf_code)[None])
         return path
@@ -113,13 +114,13 @@ class ArmijoInfo(NamedTuple):
     def to_dict(self) -> dict[str, float]:
         """Returns all fields as a flat dict of numbers, for loggers.
 
-        A field of the whole step has its own name, a group's has its label behind it:
-        ``"applied_step_size/layer_1"``. This waits for the device, and warns of what
-        looks like a mistake, as the table does.
+        A field of the whole step keeps its name; a group's field is followed by its
+        label, as in ``"applied_step_size/layer_1"``. This waits for the device, and
+        warns of what looks like a mistake, as the table does.
 
         Raises:
           TypeError: inside ``jit``.
-          ValueError: an info of several steps, as of a scan.
+          ValueError: an info of several steps, as from a scan.
 
         Example:
           >>> import jax.numpy as jnp, optax_armijo
@@ -159,14 +160,14 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     """Returns what the line search did in the last step.
 
     Args:
-      opt_state: a state that holds one state of a line search, however deep: of
-        `armijo_adam`, of an ``optax.chain``, of ``optax.inject_hyperparams``.
+      opt_state: a state that holds one state of a line search at any depth: that of
+        `armijo_adam`, of an ``optax.chain`` or of ``optax.inject_hyperparams``.
 
     Returns:
       An `ArmijoInfo`.
 
     Raises:
-      ValueError: when the state holds no such state, or several.
+      ValueError: if the state holds no such state, or several.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
@@ -212,7 +213,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
 
 
 def has_info(opt_state: Any) -> bool:
-    """Whether the state is that of a line search."""
+    """Whether the state holds that of a line search."""
     return bool(find_states(opt_state, KINDS))
 
 
@@ -250,7 +251,7 @@ def mistakes(info: ArmijoInfo) -> dict[str, str]:
     found = {}
     value_error, slope_error = float(info.value_error), float(info.slope_error)
     has_slope_error = slope_error > SUSPICIOUS_SLOPE_ERROR
-    # Where the slope is wrong as well, a small difference is more than rounding.
+    # If the slope is wrong as well, a small difference is more than rounding.
     if value_error > (LEAST_VALUE_ERROR if has_slope_error else SUSPICIOUS_VALUE_ERROR):
         found["value"] = (
             "value_fn(params) differs from value: value_fn must be the function of "
@@ -277,7 +278,7 @@ def mistakes(info: ArmijoInfo) -> dict[str, str]:
     if info.bad_leaf and int(info.num_still) >= SOME_STILL:
         found["gradient"] = (
             f"{_bad_gradient(info)}, again and again, so that the params do not move: "
-            "does the loss take a square root or a norm at 0?"
+            "does the loss take a square root or a norm at 0, or is it huge?"
         )
     return found
 
@@ -287,7 +288,7 @@ def _bad_gradient(info: ArmijoInfo) -> str:
 
 
 def _remarks(info: ArmijoInfo) -> list[str]:
-    """Says why nothing moved, if that is no mistake."""
+    """Says why nothing moved, if that is not a mistake."""
     found = []
     applied, searched = map(np.asarray, (info.applied_step_size, info.searched))
     is_finite = np.asarray(info.is_finite)
@@ -306,7 +307,7 @@ def _remarks(info: ArmijoInfo) -> list[str]:
 
 
 def _reasons(info: ArmijoInfo) -> list[str]:
-    """Says of each group why it did not move; a dash if it did."""
+    """Says for each group why it did not move; a dash if it did."""
     is_published = bool(np.isnan(info.signal_fraction))
     is_any_bad = not np.all(info.is_finite)
 
@@ -326,7 +327,7 @@ def _reasons(info: ArmijoInfo) -> list[str]:
 
 
 def _columns(info: ArmijoInfo) -> dict[str, list[str]]:
-    """Returns the columns that say something of this step."""
+    """Returns the columns that say something about this step."""
     step_size, applied = map(_numbers, (info.step_size, info.applied_step_size))
     is_still = int(info.num_still) or not np.all(info.is_finite)
     has_begun = is_still or int(info.total_evaluations)

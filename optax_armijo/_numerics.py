@@ -16,17 +16,17 @@ def search_dtype(leaves: Sequence[jax.Array]) -> np.dtype:
 
 
 def rounded(x: jax.Array, dtype: Any) -> jax.Array:
-    """Returns `x` in `dtype`, rounded for good.
+    """Returns `x` in `dtype`, with a rounding that XLA cannot skip.
 
-    XLA skips casts to bfloat16 and float16 between operations that it fuses, so that a
-    loss might be that of a point between those which params can hold.
+    XLA skips casts to bfloat16 and float16 between operations that it fuses. Then a
+    loss might belong to a point that the dtype of the params cannot represent.
     """
     info = jnp.finfo(dtype)
     if info.bits < 32:
         wide = x.astype(jnp.float32)
         x = jax.lax.reduce_precision(wide, info.nexp, info.nmant)
         if info.nexp < 8:
-            # It makes zero of what is below float16's smallest normal number.
+            # It turns numbers below float16's smallest normal number into zero.
             unit = float(info.smallest_subnormal)
             is_subnormal = jnp.abs(wide) < float(info.smallest_normal)
             x = jnp.where(is_subnormal, jnp.round(wide / unit) * unit, x)
@@ -34,32 +34,32 @@ def rounded(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 def has_no_gradient(grad: Any) -> bool:
-    """Tells whether this is what JAX gives for the gradient of an integer leaf."""
+    """Tells whether this is what JAX returns as the gradient of an integer leaf."""
     return getattr(grad, "dtype", None) == jax.dtypes.float0
 
 
 def is_key(leaf: Any) -> bool:
-    """Tells whether a leaf is of random keys, as ``jax.random.key`` makes them."""
+    """Tells whether a leaf holds random keys, as ``jax.random.key`` makes them."""
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def nonfinite_to_inf(value: jax.Array) -> jax.Array:
-    """Turns NaN and -inf into +inf: nothing that is not finite is a better loss."""
+    """Turns NaN and -inf into +inf, since no non-finite loss is an improvement."""
     return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
 
 def in_dtype(number: Any, dtype: Any) -> Any:
     """Returns a hyper-parameter that leaves what it is combined with in this dtype.
 
-    Python's numbers do so by themselves, but not NumPy's, and not arrays, as
-    ``optax.inject_hyperparams`` gives.
+    Python numbers do so by themselves. NumPy numbers do not, nor do the arrays that
+    ``optax.inject_hyperparams`` passes.
     """
     return number if type(number) in (int, float) else jnp.asarray(number, dtype)
 
 
 def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.Array:
-    """Returns ``ulps * eps * |value|``, eps being that of the coarsest of `dtypes`."""
+    """Returns ``ulps * eps * |value|``, with eps of the coarsest of `dtypes`."""
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     return ulps * jnp.asarray(eps, value.dtype) * jnp.abs(value)
 
@@ -98,4 +98,4 @@ def on_its_own(x: jax.Array) -> jax.Array:
 
 @on_its_own.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[Any, Any]:
-    return on_its_own(*primals), tangents[0]  # the root alone has no slope at zero
+    return on_its_own(*primals), tangents[0]  # the root alone has no derivative at zero

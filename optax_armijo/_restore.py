@@ -1,4 +1,4 @@
-"""Reading states that were saved without their types."""
+"""Reads states that were saved without their types."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from optax_armijo.labels.paths import Path, paths_and_leaves
 def restore_state(fresh: Any, saved: Any) -> Any:
     """Returns a saved optimizer state in the types of this version.
 
-    Entries are found by their place in the tree, so that `saved` may be what
-    ``orbax`` restores without a target (nested dicts and lists).
+    Entries are found by their paths in the tree, so `saved` may be what ``orbax``
+    restores without a target (nested dicts and lists).
 
     Args:
       fresh: ``tx.init(params)``, for its structure.
@@ -25,9 +25,9 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       with the shardings of `fresh`.
 
     Raises:
-      ValueError: `saved` lacks an entry, has one that is not known, or has one of
-        another shape or dtype, or its groups have other labels or leaves; the
-        message names it.
+      ValueError: `saved` lacks an entry, has an unknown one, or has one of another
+        shape or dtype, or its groups have other labels or leaves. The message names
+        what differs.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
@@ -47,8 +47,8 @@ def restore_state(fresh: Any, saved: Any) -> Any:
     if unknown or missing:
         raise ValueError(
             f"the saved state does not fit: it lacks {_text(missing)} and has "
-            f"{_text(unknown)} besides. It is of another optimizer, of other params or "
-            "of another version of optax_armijo."
+            f"{_text(unknown)} besides. It belongs to another optimizer, to other "
+            "params or to another version of optax_armijo."
         )
     leaves = [_checked(path, leaf, found[path]) for path, leaf in wanted.items()]
     return jax.tree.structure(fresh).unflatten(leaves)

@@ -11,8 +11,8 @@ import optax
 from optax_armijo._numerics import divide
 from optax_armijo._types import Label
 
-LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, over k
-LEAST_PREDICTED = 0.1  # in units of the average |p|, that S is divided by
+LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, divided by k
+LEAST_PREDICTED = 0.1  # least divisor of S, in units of the average |p|
 
 
 class LastStep(NamedTuple):
@@ -20,16 +20,16 @@ class LastStep(NamedTuple):
 
     Attributes:
       applied_step_size: the step size that params moved by, 0 if unmoved, negative if
-        the step before was undone.  # f[G]
+        the step before was rolled back.  # f[G]
       searched: whether its own step size or the whole step was tested.  # bool[G]
-      accepted: whether that passed: the whole step, where it was tested.  # bool[G]
-      num_trials: loss evaluations of the searches that moved it.  # i32[G]
+      accepted: whether that test passed.  # bool[G]
+      num_trials: loss evaluations of searches that moved the group.  # i32[G]
       predicted_decrease: applied step size times slope; 0 if unmoved.  # f[G]
-      actual_decrease: its part in that of the accepted trial, else 0.  # f[G]
-      step_factor: by what its test shortened the whole step, else 1.  # f[]
-      is_finite: whether the loss and the group's gradient were.  # bool[G]
+      actual_decrease: its share of the accepted trial's decrease, else 0.  # f[G]
+      step_factor: the factor by which the test shortened the step, else 1.  # f[]
+      is_finite: whether the loss and the group's gradient were finite.  # bool[G]
       num_evaluations: loss evaluations of all searches.  # i32[]
-      bad_leaf_code: the path of the first leaf whose gradient was not finite, in
+      bad_leaf_code: the path of the first leaf whose gradient was not finite, as
         bytes; zeros if there was none.  # u8[P]
     """
 
@@ -46,9 +46,9 @@ class LastStep(NamedTuple):
 
 
 class InputErrors(NamedTuple):
-    """How far what ``update`` is given contradicts itself, or the state.
+    """How far the inputs of ``update`` contradict each other, or the state.
 
-    Of value and slope it is found before the first step, and again where no trial
+    Those of value and slope are found before the first step, and again where no trial
     passed.
 
     Attributes:
@@ -63,13 +63,14 @@ class InputErrors(NamedTuple):
 
 
 class LossStatistics(NamedTuple):
-    """What is known of the losses so far, those of bad batches left out.
+    """Statistics of the losses so far, except for those of bad batches.
 
     Attributes:
       average: exponential moving average of the losses at params.  # f[]
-      deviation: that of their distance from it.  # f[]
+      deviation: the same average of their distances from it.  # f[]
       long_log: average of their logarithms over about half of the run so far.  # f[]
-      short_log: over an eighth; both 0 after a loss that is not positive.  # f[]
+      short_log: the same over an eighth; both are 0 after a loss that is not positive.
+        # f[]
     """
 
     average: jax.Array
@@ -87,9 +88,9 @@ class Move(NamedTuple):
     """The last step that moved params, or tried to.
 
     Attributes:
-      step_size: that the groups moved by, 0 if it was undone.  # f[G]
-      predicted: decrease on its own mini-batch, by group.  # f[G]
-      multiple: of the schedule, which step sizes were multiplied by.  # f[]
+      step_size: what the groups moved by, 0 if the step was rolled back.  # f[G]
+      predicted: predicted decrease on its own mini-batch, by group.  # f[G]
+      multiple: the factor of schedule and noise bound on the step sizes.  # f[]
       value: the loss before it.  # f[]
     """
 
@@ -100,25 +101,25 @@ class Move(NamedTuple):
 
 
 class SignalStatistics(NamedTuple):
-    """Averages over the steps whose loss was evaluated on the next mini-batch.
+    """Averages over the steps that were measured on the next mini-batch.
 
-    S, p and C are in units of what steps promised at the time: p falls by orders of
-    magnitude in a run, so that the first measurements would dominate their averages.
+    S, p and C are in units of what steps promised at the time. p falls by orders of
+    magnitude in a run, so otherwise the first measurements would dominate the averages.
 
     Attributes:
-      unit: average of |p| over all steps, divided by `weight`.  # f[]
-      weight: 1 once there were many steps.  # f[]
-      number: of the measurements.  # i32[]
+      unit: average of |p| over all steps, to be divided by `weight`.  # f[]
+      weight: sum of the weights in that average; 1 after many steps.  # f[]
+      number: number of measurements.  # i32[]
       signal: S, the slope along the step on the next mini-batch.  # f[]
-      predicted: p, the slope along it on its own.  # f[]
+      predicted: p, the slope along it on its own mini-batch.  # f[]
       curvature: C along a step without the schedule, over fewer steps.  # f[]
-      recent_signal: S, over as few.  # f[]
-      recently_predicted: p, over as few.  # f[]
+      recent_signal: S, over as few steps.  # f[]
+      recently_predicted: p, over as few steps.  # f[]
       measured_at: k at the last measurement.  # i32[]
-      fall: of the loss from a mini-batch to the next, over all steps.  # f[]
-      end_slope: s, the slope along a step at its end, over all.  # f[]
-      promised: p, over all.  # f[]
-      most: what phi can be in view of these.  # f[]
+      fall: fall of the loss from one mini-batch to the next, over all steps.  # f[]
+      end_slope: s, the slope along a step at its end, over all steps.  # f[]
+      promised: p, over all steps.  # f[]
+      most: the upper bound of phi that these imply.  # f[]
     """
 
     unit: jax.Array
@@ -137,14 +138,14 @@ class SignalStatistics(NamedTuple):
 
     @property
     def average_promise(self) -> jax.Array:
-        """The average of |p|, 1 as long as there is none.  # f[]"""
+        """The average of |p|, 1 until there is one.  # f[]"""
         return divide(self.unit, self.weight, 1)
 
     @property
     def raw_fraction(self) -> jax.Array:
-        """phi as measured, within -1 and 1; 1 as long as nothing is known.  # f[]
+        """phi as measured, between -1 and 1; 1 until something is known.  # f[]
 
-        p may be small or negative, where steps go uphill as often as down.
+        p may be small or negative where steps go uphill as often as downhill.
         """
         ratio = self.signal / jnp.maximum(self.predicted, LEAST_PREDICTED)
         found = jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
@@ -152,17 +153,17 @@ class SignalStatistics(NamedTuple):
 
     @property
     def fraction(self) -> jax.Array:
-        """The signal fraction phi, within 0 and 1.  # f[]"""
+        """The signal fraction phi, between 0 and 1.  # f[]"""
         return jnp.maximum(self.raw_fraction, 0)
 
 
 class StepSizeErrors(NamedTuple):
-    """Averages of z: first that of all groups together, then of each one.
+    """Averages of z: first for all groups together, then for each one.
 
     Attributes:
-      number: how many there were.  # i32[]
-      mean: of z.  # f[1 + G]
-      square: of z^2, over more steps.  # f[1 + G]
+      number: number of steps with a z.  # i32[]
+      mean: average of z.  # f[1 + G]
+      square: average of z^2, over more steps.  # f[1 + G]
     """
 
     number: jax.Array
@@ -171,27 +172,29 @@ class StepSizeErrors(NamedTuple):
 
 
 class ArmijoState(NamedTuple):
-    """State of the line search; all but Adam's moments is O(G) numbers.
+    """State of the line search: Adam's moments, and O(G) numbers besides.
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
-      checksum: of the labels and of which leaf is in which group; constant.  # u32[]
+      checksum: hash of the labels and of which leaf is in which group; constant.
+        # u32[]
       num_steps: updates so far, bad batches included.  # i32[]
-      adam: moments; its count k is that of the good batches. `scale_by_armijo` has no
-        moments: it keeps the last direction in the place of ``mu``.
+      adam: Adam's moments; the count k is the number of good batches.
+        `scale_by_armijo` has no moments and keeps the last direction as ``mu``.
       gradient_size: exponential moving average of the norm of the gradient relative to
         its second moments, after clipping; 1 at first, and throughout for
         `scale_by_armijo`.  # f[]
-      step_size: of each group, without the schedule; 0 before the first.  # f[G]
+      step_size: step size of each group, without the schedule; 0 before the first
+        step.  # f[G]
       move: the last step.
-      signal: what the next mini-batches said of steps.
-      errors: of the step sizes.
-      losses: average and deviation of the losses so far.
+      signal: what the next mini-batches said about steps.
+      errors: errors of the step sizes.
+      losses: statistics of the losses so far.
       tested_at: k at the last test on a step's own mini-batch.  # i32[]
       num_still: steps since params moved.  # i32[]
-      input_errors: contradictions of what ``update`` was given.
-      total_trials: evaluations so far that moved the group.  # i32[G]
-      total_evaluations: evaluations so far, besides the gradient's.  # i32[]
+      input_errors: contradictions in the inputs of ``update``.
+      total_trials: loss evaluations of searches that moved the group.  # i32[G]
+      total_evaluations: loss evaluations so far, without the gradient's.  # i32[]
       last: facts about the last step.
     """
 
@@ -216,20 +219,21 @@ class ArmijoState(NamedTuple):
 class PublishedState(NamedTuple):
     """State of a published method beside Adam's moments: O(groups) numbers in all.
 
-    `averages`, `backtracks`, `turn` and `changes` are ``()`` where a method has none.
+    `averages`, `backtracks`, `turn` and `changes` are ``()`` if a method has none.
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       num_steps: updates so far, bad batches included.  # i32[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
-      bracket_limit: bracketing does not go beyond; the largest number unless a search
-        has failed since one found the right size.  # f[G]
-      averages: of what the test of sufficient decrease compares.
-      backtracks: that are remembered where searches begin.  # i32[G]
+      bracket_limit: limit of bracketing; the largest number unless a search has failed
+        since one found the right size.  # f[G]
+      averages: averages of what the test of sufficient decrease compares.
+      backtracks: backtracks that searches remember when they begin.  # i32[G]
       turn: which group is searched next.
       changes: how much step sizes change, and so how often they are searched.
-      merged: the group under whose number each is searched.  # i32[G]
+      merged: the number under which each group is searched; merged ones share it.
+        # i32[G]
       total_trials: loss evaluations so far, by group.  # i32[G]
       total_evaluations: loss evaluations so far.  # i32[]
       last: facts about the last step.
@@ -251,7 +255,7 @@ class PublishedState(NamedTuple):
 
 
 def no_step(num_groups: int, dtype: Any, leaf_names: Sequence[str]) -> LastStep:
-    """Returns the facts before the first step: each an array of its own."""
+    """Returns the facts before the first step, each as a separate array."""
 
     def zeros(dtype: Any) -> jax.Array:
         return jnp.zeros(num_groups, dtype)
@@ -271,7 +275,7 @@ def no_step(num_groups: int, dtype: Any, leaf_names: Sequence[str]) -> LastStep:
 
 
 def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
-    """Returns the states of a kind in an optimizer's state, however deep."""
+    """Returns the states of a kind in an optimizer's state, at any depth."""
 
     def is_state(node: Any) -> bool:
         return isinstance(node, kind)
@@ -280,9 +284,9 @@ def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
 
 
 def find_moments(opt_state: Any) -> list[Any]:
-    """Returns a tree of moments of each search in a state, ``()`` where it has none.
+    """Returns one tree of moments per search in a state, ``()`` if it has none.
 
-    In the place of a leaf that is `FROZEN` there is an ``optax.MaskedNode``.
+    An ``optax.MaskedNode`` replaces each leaf that is `FROZEN`.
     """
 
     def is_published(node: Any) -> bool:
@@ -300,7 +304,7 @@ def find_moments(opt_state: Any) -> list[Any]:
 
 
 def encode_labels(labels: Sequence[Label]) -> np.ndarray:
-    """Writes labels as bytes, so that the state that names them is arrays alone."""
+    """Encodes labels as bytes, so that the state consists of arrays alone."""
     names = [str(label).encode() for label in labels]
     width = max(map(len, names), default=0)
     padded = b"".join(name.ljust(width, b"\0") for name in names)
@@ -308,7 +312,7 @@ def encode_labels(labels: Sequence[Label]) -> np.ndarray:
 
 
 def decode_labels(codes: np.ndarray) -> tuple[str, ...]:
-    """Reads what `encode_labels` wrote, also once a step or a seed, as of a scan."""
+    """Decodes labels; a state may have them once per step or seed, as from a scan."""
     codes = np.asarray(codes)
     while codes.ndim > 2:
         codes = codes[0]

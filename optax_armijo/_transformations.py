@@ -1,4 +1,4 @@
-"""The public transformations: Adam that finds its step sizes, and the search alone."""
+"""The public transformations: Adam with found step sizes, and the search alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,55 +28,56 @@ def armijo_adam(
 
     with :math:`g` the gradient, clipped where it is far larger than those before, and
     :math:`k` the number of batches so far, without those whose loss or gradient is not
-    finite. There is no learning rate: the step sizes :math:`\eta_l` of the groups
-    :math:`l` are found.
+    finite. There is no learning rate: the search finds the step sizes :math:`\eta_l` of
+    the groups :math:`l`.
 
-    **First step.** They begin in proportion to the root mean square of the params of
-    each group, up to three times as long where a group would promise less than the
-    median one. A common factor is bracketed by Armijo's test on the mini-batch, with
-    c = .8. In the first twenty steps :math:`\tau_k = k / 20`.
+    **First step.** Step sizes begin in proportion to the root mean square of the params
+    of each group, up to three times as long where a group would promise less than the
+    median one. Armijo's test on the mini-batch, with c = 0.8, brackets a common factor.
+    In the first twenty steps :math:`\tau_k = k / 20`.
 
     **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u
-    \rangle` on its own mini-batch. The next one, with the loss :math:`f'`, measures
-    what it was worth on other examples: the slope
+    \rangle` on its own mini-batch. The next mini-batch, with the loss :math:`f'`,
+    measures what the step was worth on other examples: the slope
     :math:`S = 2 (f'(w) - f'(w + u)) + s` and the curvature :math:`C = S + s`
     along it, with :math:`s = \langle g'(w + u), u \rangle`. The *signal fraction*
-    :math:`\varphi = \sum S / \sum p` says how much of what steps promise is true. Step
-    sizes grow while :math:`C < \kappa S`, and shrink while it is above, with
-    :math:`\kappa = .5 + 1.1 \varphi`: without noise almost to where a step stops
-    decreasing the loss, and in noise to half of the best step. From the 51st step on
-    they shrink less, the faster the loss falls. Each group follows its own part of
+    :math:`\varphi = \sum S / \sum p` is the fraction of what steps promise that holds
+    on other examples. Step sizes grow while :math:`C < \kappa S`, and shrink while C is
+    above, with :math:`\kappa = 0.5 + 1.1 \varphi`: without noise almost to where a step
+    stops decreasing the loss, and in noise to half of the best step. From the 51st step
+    on, they shrink less, the faster the loss falls. Each group follows its own share of
     :math:`\kappa S - C`.
 
-    **Armijo's test** keeps out what goes wrong at once: a step must decrease the loss
+    **Armijo's test** stops steps that go wrong at once. A step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
     With ``num_steps``, in the first half of a run, the loss may also stay within two
-    mean deviations above its average. Each test and each measurement costs an
-    evaluation of the loss. Tests are made whenever k has grown by a fifth, measurements
-    whenever it has grown by a twentieth, so both ever more rarely.
+    mean deviations above its average. Each test and each measurement costs one
+    evaluation of the loss. A test is made whenever k has grown by a fifth, and a
+    measurement whenever it has grown by a twentieth, so both become ever rarer.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
-    twentieth of a positive loss; a fifth after 40 steps of a run whose length is known.
-    A step is undone, and step sizes shrink to .7, if the loss after it is not finite or
-    six mean deviations above its average, and the step is to blame, or if it is
-    measured to have raised the loss by ten average promises.
+    twentieth of a positive loss, or a fifth after 40 steps of a run whose length is
+    known. A step is rolled back, and step sizes shrink to 0.7 of what they were, if the
+    loss after it is not finite or six mean deviations above its average, and the step
+    is to blame, or if the step is measured to raise the loss by ten average promises.
 
-    The page `Formulas </armijo_adam>`_ has all of it.
+    The page `Formulas </armijo_adam>`_ has the details.
 
     Args:
       param_labels: which leaves share a step size: a pytree of labels that is a prefix
         of params' tree, or a function from params to one, as in ``optax.partition``.
-        None groups `by_layer`: each numbered layer, or in a tree without such layers
-        each child of its root. `one_group` gives all leaves one step size. Leaves
-        labelled `FROZEN` never move. Inside ``optax.inject_hyperparams`` a function
-        must be named in ``static_args``.
-      num_steps: how many updates the run has, at least 1, if that is known. Then
+        None groups `by_layer`: each block (a layer with a number in its name) is a
+        group, or in a tree without blocks each top-level entry of the params.
+        `one_group` gives all leaves one step size. Leaves labelled `FROZEN` never move.
+        Inside ``optax.inject_hyperparams`` a function must be named in
+        ``static_args``.
+      num_steps: the number of updates in the run, at least 1, if it is known. Then
         :math:`\tau_k = \min(x^{1 - \varphi^2}, 2 x)` falls to zero, where x falls from
-        1 to 0 over the run: what has no noise needs no decay in its first half. With
-        None there is none, and the average of the iterates (`average_iterates`) is what
-        to keep.
-      b1: decay rate of the first moment, in [0, 1). A step is undone exactly where b1,
+        1 to 0 over the run. A run without noise needs no decay in its first half. With
+        None there is no decay, and you should keep the average of the iterates
+        (`average_iterates`).
+      b1: decay rate of the first moment, in [0, 1). Rolling back a step is exact if b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).
       eps: added to the root of the second moment, above 0.
@@ -86,17 +87,18 @@ def armijo_adam(
       grad=None, **extra_args)`` needs ``value``, the loss at params, and
       ``value_fn``, a function from params (and those of the extra arguments that it
       names) to the loss of the same batch. The incoming updates are the gradient of
-      the loss, unless ``grad`` is given: then Adam takes the updates, which may be
-      clipped, and the search takes the gradient. State: `ArmijoState`, the
+      the loss, unless ``grad`` is given: then Adam uses the updates, which may be
+      clipped, and the search uses the gradient. The state is an `ArmijoState` with the
       moments in float32 or wider. Updates are in the params' dtypes. On a batch whose
-      loss or gradient is not finite nothing moves, moments included, or the last step
-      is undone.
+      loss or gradient is not finite, nothing moves, moments included, or the last step
+      is rolled back.
 
     Raises:
       ValueError: a hyper-parameter outside its range; when traced, missing ``params``,
-        ``value`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+        ``value`` or ``value_fn``, a loss that is not a scalar, or labels that do not
+        fit.
       TypeError: a learning rate; when traced, a complex or integer leaf that is not
-        `FROZEN`, a `value_fn` that takes more than params.
+        `FROZEN`, or a `value_fn` that takes more than params.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo
@@ -126,7 +128,7 @@ def armijo_adam(
 
       L. Galli et al., *Don't Be So Monotone: Relaxing Stochastic Line Search in
       Over-Parameterized Models*, 2023, `arXiv 2306.12747
-      <https://arxiv.org/abs/2306.12747>`_: the test that is not monotone.
+      <https://arxiv.org/abs/2306.12747>`_: the non-monotone test.
     """
     return search_along_adam(param_labels, num_steps, b1=b1, b2=b2, eps=eps)
 
@@ -144,24 +146,24 @@ def armijo_adamw(
 ) -> optax.GradientTransformationExtraArgs:
     r"""`armijo_adam` with decoupled weight decay.
 
-    To the updates of `armijo_adam` is added
+    To the updates of `armijo_adam` it adds
 
     .. math:: -\min(\tau_k \eta_l \lambda, 1)\, w_l
 
     with :math:`\lambda` the weight decay and :math:`\tau_k \eta_l` the step size that
-    group :math:`l` moved by, as AdamW decays by learning rate times :math:`\lambda`.
-    The loss that is tested does not include the decay. A group that does not move does
-    not decay. The decay of a step that is undone stays.
+    group :math:`l` moved by, just as AdamW decays by the learning rate times
+    :math:`\lambda`. The tested loss does not include the decay. A group that does not
+    move does not decay. Rolling back a step does not roll back its decay.
 
     Args:
-      param_labels: see `armijo_adam`, as for all but the last two.
+      param_labels: see `armijo_adam`, for all arguments except the last two.
       num_steps: at least 1.
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
       weight_decay: :math:`\lambda`, at least 0.
       mask: a pytree of bools that is a prefix of params' tree, or a function from
-        params to one, as in ``optax.adamw``: where False there is no decay.
+        params to one, as in ``optax.adamw``: where it is False there is no decay.
 
     Returns:
       A transformation with the same ``update`` and state as `armijo_adam`.
@@ -203,26 +205,27 @@ def scale_by_armijo(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales any descent direction by step sizes that an Armijo search finds.
 
-    The incoming updates :math:`d` are a direction, to be *added* to params as always
-    in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
-    ``optax.scale(-1.0)``. The step sizes are found as those of `armijo_adam`, except
-    that no gradient is clipped. The state keeps the direction of the last step, one
-    more array of the shape of each param.
+    The incoming updates :math:`d` are a direction to be *added* to the params, as
+    always in optax: put this after ``optax.sgd(1.0)``, ``optax.lion(1.0)`` or
+    ``optax.scale(-1.0)``. It finds step sizes in the same way as `armijo_adam`, except
+    that it clips no gradient. The state keeps the direction of the last step, which is
+    one more array of the shape of each param.
 
     Args:
       param_labels: which leaves share a step size; see `armijo_adam`.
-      num_steps: of the run, if that is known; see `armijo_adam`.
+      num_steps: the length of the run, if it is known; see `armijo_adam`.
 
     Returns:
       A transformation whose ``update(updates, state, params, *, value, grad,
       value_fn, **extra_args)`` needs ``value``, the loss at params; ``grad``, its
       gradient; and ``value_fn``, a function from params, and those of the extra
-      arguments that it names, to the loss of the same batch. State:
+      arguments that it names, to the loss of the same batch. The state is an
       `ArmijoState`.
 
     Raises:
       ValueError: `num_steps` below 1; when traced, missing ``params``, ``value``,
-        ``grad`` or ``value_fn``, a loss that is not a scalar, labels that do not fit.
+        ``grad`` or ``value_fn``, a loss that is not a scalar, or labels that do not
+        fit.
       TypeError: as `armijo_adam`.
 
     Example:

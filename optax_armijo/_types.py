@@ -7,7 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 Label: TypeAlias = Hashable
-"""What names a group: usually a string."""
+"""The name of a group, usually a string."""
 
 ParamLabels: TypeAlias = Any | Callable[[Any], Any] | None
 """A pytree of labels (a prefix of params' tree is enough), or a function to one."""

@@ -1,4 +1,4 @@
-"""Flax Linen: a `TrainState` that hands the loss on to a line search."""
+"""Flax Linen: a `TrainState` that passes the loss on to a line search."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -13,8 +13,8 @@ from optax_armijo.training.train_step import apply_updates
 class TrainState(train_state.TrainState):
     """``flax.training.train_state.TrainState``, which also takes the loss.
 
-    Params with ``_overwrite_with_gradient`` (fp8) are not supported. Subclass it to
-    add fields, as you would Flax's.
+    It does not support params with ``_overwrite_with_gradient`` (fp8). Subclass it to
+    add fields, as you would with Flax's.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax_armijo
@@ -53,9 +53,9 @@ class TrainState(train_state.TrainState):
         Args:
           grads: the gradient, structured like ``params``.
           value: the loss at ``params``. Only a line search needs it, and `value_fn`.
-          value_fn: from params to the loss of the same batch: same rows, same dropout
-            masks, same batch statistics. If the loss function returns aux:
-            ``lambda params: loss_fn(params)[0]``.
+          value_fn: a function from params to the loss of the same batch, with the same
+            examples, dropout masks and batch statistics. If the loss function returns
+            aux: ``lambda params: loss_fn(params)[0]``.
           **kwargs: other fields to replace, such as ``batch_stats``.
         """
         tx = optax.with_extra_args_support(self.tx)

@@ -1,4 +1,4 @@
-"""Flax NNX: one line a step, for any module, its state and dropout included."""
+"""Flax NNX: a train step for any module, with its state and dropout."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,19 +30,19 @@ def make_train_step(
 ) -> Callable[..., TrainMetrics]:
     """Returns ``step(model, optimizer, *batch) -> metrics``, jitted.
 
-    `model` is an ``nnx.Module`` and `optimizer` an ``nnx.Optimizer`` of it; both are
-    updated in place. State that is not trained, such as batch statistics and the counts
-    of random streams, is updated in the gradient's pass alone. All trials of a step
+    `model` is an ``nnx.Module`` and `optimizer` an ``nnx.Optimizer`` of it; the step
+    updates both in place. Only the gradient's pass updates state that is not trained,
+    such as batch statistics and the counts of random streams. All trials of a step
     start from the state that this pass started from, so that they see the same dropout
-    masks, and do not change it. What a bad batch makes of batch statistics is dropped,
-    as its step is. Variables that the loss adds to the model, as ``sow`` does, are not
-    kept: return them as aux.
+    masks, and do not change it. The step drops the batch statistics of a bad batch, as
+    it drops its step. It does not keep variables that the loss adds to the model, as
+    ``sow`` does: return them as aux.
 
     Args:
       loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the
         model's state.
-      *others: none. The transformation that `optax_armijo.make_train_step` takes here
-        is in the optimizer.
+      *others: none. The optimizer already holds the transformation that
+        `optax_armijo.make_train_step` takes here.
       has_aux: see `optax_armijo.make_train_step`, as for all that follow.
       num_microbatches: with more than one, state that is floating point becomes the
         average over the microbatches, and each microbatch has dropout masks of its own.
@@ -56,8 +56,8 @@ def make_train_step(
 
     Raises:
       ValueError: as `optax_armijo.make_train_step`.
-      TypeError: a transformation beside `loss_fn` or in its place; when traced,
-        params and state in the place of model and optimizer, or an
+      TypeError: a transformation beside `loss_fn` or instead of it; when traced,
+        params and state instead of model and optimizer, or an
         ``nnx.ModelAndOptimizer``.
 
     Example:
@@ -103,7 +103,7 @@ def make_train_step(
             loss, aux = loss_and_aux(merged, *batch)
             _, _, after = nnx.split(merged, optimizer.wrt, ...)
             after = dict(jax.tree_util.tree_flatten_with_path(after)[0])
-            # Frozen weights are no result: microbatches would stack and average them.
+            # Frozen weights are no result; microbatches would stack and average them.
             changed = {
                 i: after[path]
                 for i, (path, old) in enumerate(zip(paths, rest.tree, strict=True))
@@ -146,9 +146,9 @@ def _check_arguments(model: Any, optimizer: Any) -> None:
 
 
 def _settled(new: jax.Array, old: jax.Array, loss: jax.Array) -> jax.Array:
-    """The state to go on with: a bad batch leaves no NaN in running statistics.
+    """The state to continue with: a bad batch leaves no NaN in running statistics.
 
-    Keys stay: microbatches have numbers folded into theirs.
+    Keys stay as they were, since microbatches have numbers folded into theirs.
     """
     if is_key(old):
         return old
@@ -162,7 +162,7 @@ def _arrays(state: Any) -> Any:
     """Returns a state of arrays instead of variables, which belong to one trace."""
 
     def array(x: Any) -> Any:
-        # A variable in the place of a frozen leaf holds no array.
+        # A variable that stands for a frozen leaf holds no array.
         has_array = isinstance(x, nnx.Variable) and jax.tree.leaves(x)
         return x[...] if has_array else x
 

@@ -1,1 +1,1 @@
-"""Which leaves share a step size: label functions, and groups made of labels."""
+"""Which leaves share a step size: label functions, and groups made from labels."""

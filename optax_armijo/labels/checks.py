@@ -1,4 +1,4 @@
-"""Checks that labels fit params; messages have the name, the path and the label."""
+"""Checks that labels fit params. Messages give the name, the path and the label."""
 
 import numbers
 from collections.abc import Callable, Hashable, Sequence
@@ -15,13 +15,13 @@ from optax_armijo.labels.paths import Path, is_hole, paths_and_leaves
 
 LABEL_FUNCTIONS = {"one_group", "by_layer", "by_depth", "by_attention"}
 LABEL_FUNCTIONS |= {"by_pattern", "by_stacked_layer"}
-LIKE_FROZEN = {"frozen", "freeze"}  # as `optax.partition` may name them
+LIKE_FROZEN = {"frozen", "freeze"}  # as users of `optax.partition` may name it
 LABELS_ARE = "param_labels must be a pytree of labels or a function from params to one"
 NO_RATE = "there is no learning rate, since step sizes are found"
 
 
 def check_are_labels(param_labels: Any) -> None:
-    """Raises TypeError for what stands in the place of labels by mistake.
+    """Raises TypeError for what was passed instead of labels by mistake.
 
     That is a learning rate, a schedule, an option, or the name of a label function.
     """
@@ -43,7 +43,7 @@ def check_are_labels(param_labels: Any) -> None:
 
 
 def call_label_function(label_function: Callable[[Any], Any], params: Any) -> Any:
-    """Returns the labels of a function, which may be a schedule by mistake."""
+    """Returns the labels from a function, which may be a schedule by mistake."""
     try:
         labels = label_function(params)
     except TypeError as error:
@@ -59,7 +59,8 @@ def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
     """Returns the entry of `prefix` for each leaf of `params`, in tree order.
 
     Raises:
-      ValueError: `prefix`, called `name` in the message, is no prefix of params' tree.
+      ValueError: `prefix`, called `name` in the message, is not a prefix of params'
+        tree.
     """
     try:
         full = jax.tree.map(
@@ -76,7 +77,7 @@ def broadcast_prefix(name: str, prefix: Any, params: Any) -> list[Any]:
 
 
 def _misfit(prefix: Any, params: Any) -> str:
-    """Says which key a prefix misses, or has besides, and where."""
+    """Says which key a prefix lacks, or has in excess, and where."""
     given, wanted = _paths(prefix), _paths(params)
     parts_given = {path[:n] for path in given for n in range(len(path) + 1)}
     parts_wanted = {path[:n] for path in wanted for n in range(len(path) + 1)}
@@ -103,7 +104,7 @@ def _paths(tree: Any) -> dict[Path, None]:
 
 
 class _Boxed:
-    """Keeps an entry a leaf, whatever its type."""
+    """Makes an entry a leaf, whatever its type."""
 
     def __init__(self, entry: Any):
         self.entry = entry

@@ -1,6 +1,6 @@
 """Label functions, which map params to labels, and the labels `FROZEN` and `Stacked`.
 
-The functions split params into groups by tree paths only. They work on nested dicts,
+The functions split params into groups by tree paths alone. They work on nested dicts,
 lists, Flax Linen params, Flax NNX state and any other pytree whose paths have names.
 """
 
@@ -32,19 +32,19 @@ Example:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Labels a leaf that stacks layers along an axis: a group for each layer.
+    """Labels a leaf that stacks layers along an axis: one group per layer.
 
     Models that scan over their layers (``flax.linen.scan``, ``nnx.scan``) keep one leaf
-    for the same weight of all layers. Labelled with this, each layer in it has a step
-    size of its own; leaves with the same `label` share them, layer by layer.
+    for the same weight of all layers. With this label, each layer in it has its own
+    step size; leaves with the same `label` share them, layer by layer.
 
     Attributes:
-      label: of the groups, ``label_0``, ``label_1``, ...
-      axis: of the layers, counted from 0; 0 is Flax's default.
+      label: the name of the groups ``label_0``, ``label_1``, ...
+      axis: the axis of the layers, counted from 0; 0 is Flax's default.
 
     Raises:
       ValueError: `axis` below 0; when traced, a leaf that has no such axis, or leaves
-        with the same label but other numbers of layers.
+        with the same label but different numbers of layers.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -66,8 +66,8 @@ class Stacked:
         return f"{self.label}_{number}"
 
 
-MOST_PARTS = 16  # of a tree without layers that are groups of their own
-NO_LAYERS = "all (no layers found)"  # the one label where there are more
+MOST_PARTS = 16  # most top-level entries that are groups in a tree without layers
+NO_LAYERS = "all (no layers found)"  # the only label if there are more
 _OUTSIDE_BEFORE = re.compile(
     r"(?<![a-z])(pos|tok|token|word)?(emb|position|patch|stem)"  # begins a word
     r"|Emb|Position|Patch|Stem|^w[tp]e$"
@@ -85,27 +85,29 @@ def one_group(params: Any) -> Any:
 
 
 def by_layer(params: Any) -> Any:
-    """Labels embeddings, each numbered layer, and what comes after them.
+    """Labels embeddings, each block, and what comes after the blocks.
 
-    Layers are siblings whose names differ by a number only: ``layers/0`` and
-    ``layers/1``, ``Block_0`` and ``Block_1``, the items of a list. Of leaves side by
-    side, ``w1`` and ``b1`` are of one layer, ``w2`` and ``b2`` of the next. If a path
-    has several such families, the one with the most members counts, or the outer one of
-    two equal ones. Leaves outside all layers are ``"embeddings"`` if a name in their
-    path, but for those that all paths share, has a word that begins with embedding
-    (or emb), position, patch or stem. Of the others, those at the top of the tree have
-    their names as labels, and those in modules are ``"output"``.
+    A block is a layer with a number in its name. Blocks are siblings whose names differ
+    only by a number: ``layers/0`` and ``layers/1``, ``Block_0`` and ``Block_1``, or the
+    items of a list. If leaves are siblings, ``w1`` and ``b1`` belong to one block,
+    ``w2`` and ``b2`` to the next. If a path has several such families, the one with the
+    most members counts, or the outer one of two equal ones. Leaves outside all blocks
+    are ``"embeddings"`` if a name in their path, except for names that all paths share,
+    has a word that begins with embedding (or emb), position, patch or stem. Of the
+    other leaves, those at the top of the tree have their names as labels, and those in
+    modules are ``"output"``.
 
-    In a tree without layers, each child of the root is a group with its name as label.
+    In a tree without blocks, each top-level entry of the params is a group with its
+    name as label.
 
     Args:
       params: any pytree; only its paths are read.
 
     Returns:
       A pytree of labels like `params`: ``"embeddings"``, ``"layer_0"``, ...,
-      ``"output"``; with several families of layers their paths stand for
-      ``"layer"``. Every leaf is ``"all (no layers found)"`` where there are no layers
-      and more than 16 children.
+      ``"output"``; with several families of blocks, their paths replace ``"layer"``.
+      Every leaf is ``"all (no layers found)"`` if there are no blocks and more than 16
+      top-level entries.
 
     Example:
       >>> head, blocks = {"kernel": 0.0, "bias": 0.0}, [{"w": 0.0}, {"w": 0.0}]
@@ -122,14 +124,15 @@ def by_layer(params: Any) -> Any:
 
 
 def by_depth(num_groups: int) -> Callable[[Any], Any]:
-    """Splits the layers into even runs: the split of arXiv 2403.18506, section 3.
+    """Splits the blocks into even runs: the split of arXiv 2403.18506, section 3.
 
-    The first group is the embeddings, the last the output, and the layers between
-    are cut by depth into ``num_groups - 2`` runs whose lengths differ by one at most.
+    The first group is the embeddings and the last the output. The blocks (see
+    `by_layer`) between them are cut by depth into ``num_groups - 2`` runs whose lengths
+    differ by at most one.
 
     Args:
-      num_groups: how many groups in all, 3 or more. With fewer layers than
-        ``num_groups - 2`` each layer is a group.
+      num_groups: how many groups in all, 3 or more. With fewer blocks than
+        ``num_groups - 2`` each block is a group.
 
     Returns:
       A label function: ``"embeddings"``, ``"depth_0"``, ..., ``"output"``.
@@ -162,11 +165,11 @@ def by_depth(num_groups: int) -> Callable[[Any], Any]:
 
 
 def by_attention(params: Any) -> Any:
-    """Labels query, key and value weights, all layers together, and the rest.
+    """Labels query, key and value weights, with all layers together, and the rest.
 
-    A leaf belongs to ``"query"`` when a part of its path is ``query``, ``q``,
-    ``q_proj`` or alike; the same for key and value. This is the second split that
-    arXiv 2403.18506 tries.
+    A leaf belongs to ``"query"`` if a part of its path is ``query``, ``q``, ``q_proj``
+    or similar; the same holds for key and value. This is the second split that arXiv
+    2403.18506 tries.
 
     Example:
       >>> by_attention({"attn": {"q_proj": 0.0, "key": 0.0}, "mlp": 0.0})
@@ -187,16 +190,16 @@ def by_pattern(
 
     Args:
       patterns: label -> regular expression, searched for in the leaf's path, whose
-        parts are joined by ``/``. The first that matches gives the label.
-      default: the label of leaves that none matches. `FROZEN` freezes them.
+        parts are joined by ``/``. The first expression that matches gives the label.
+      default: the label of leaves that no expression matches. `FROZEN` freezes them.
 
     Returns:
       A label function.
 
     Raises:
       ValueError: an expression that does not compile, with its label; when traced, one
-        that matches no leaf where this would freeze or unfreeze something: that of
-        `FROZEN`, or any where `FROZEN` is the default.
+        that matches no leaf if this would freeze or unfreeze something: that of
+        `FROZEN`, or any if `FROZEN` is the default.
 
     Example:
       >>> label = by_pattern({"norms": "norm|bias"}, default="weights")
@@ -234,13 +237,13 @@ def by_stacked_layer(
 
     Args:
       pattern: regular expression, searched for in a leaf's path, whose parts are
-        joined by ``/``: the leaves that hold all layers.
-      label: of their groups, ``label_0``, ``label_1``, ...
-      axis: of those leaves, along which the layers lie; MaxText has 1.
+        joined by ``/``. It matches the leaves that hold all layers.
+      label: the name of their groups ``label_0``, ``label_1``, ...
+      axis: the axis of those leaves along which the layers lie; it is 1 in MaxText.
 
     Returns:
-      A label function: `Stacked` where the pattern matches, elsewhere
-      ``"embeddings"`` and ``"output"`` as `by_layer` tells them.
+      A label function: `Stacked` where the pattern matches, and elsewhere
+      ``"embeddings"`` and ``"output"`` as in `by_layer`.
 
     Raises:
       ValueError: a pattern that does not compile; when traced, one that matches no
@@ -321,13 +324,13 @@ def _num_shared(paths: Sequence[Path]) -> int:
 
 
 def _label_parts(paths: Sequence[Path], shared: int) -> list[str]:
-    """Labels each leaf by the first name in which paths differ."""
+    """Labels each leaf by the first name in which the paths differ."""
     labels = [path[shared] if len(path) > shared else "all" for path in paths]
     return labels if len(set(labels)) <= MOST_PARTS else [NO_LAYERS] * len(paths)
 
 
 def _layers(paths: Sequence[Path]) -> list[_Layer | None]:
-    """Returns the layer in which each leaf is; None outside all layers."""
+    """Returns the layer that each leaf is in; None outside all layers."""
     candidates = [_numbered_parts(path) for path in paths]
     members = Counter(layer.family for layer in {x for row in candidates for x in row})
     return [_largest_family(row, members) for row in candidates]
@@ -339,7 +342,7 @@ def _numbered_parts(path: Path) -> list[_Layer]:
     for i, part in enumerate(path):
         match = re.fullmatch(r"(.*?)(\d+)", part)
         if match:
-            # Numbered leaves belong together by their number: w1 and b1, w2 and b2.
+            # Leaves with the same number belong together: w1 and b1, w2 and b2.
             stem = "" if i == len(path) - 1 else match[1]
             layers.append(_Layer((*path[:i], stem), int(match[2])))
     return layers
@@ -354,7 +357,7 @@ def _largest_family(layers: list[_Layer], members: Counter[Path]) -> _Layer | No
 
 
 def _outside_label(path: Path, shared: int) -> str:
-    """Returns the label of a leaf outside every layer, by the names not all share."""
+    """Returns the label of a leaf outside all layers, by the names not all share."""
     own = path[min(shared, len(path) - 1) :]
     before = any(map(_OUTSIDE_BEFORE.search, own))
     return "embeddings" if before else "output"

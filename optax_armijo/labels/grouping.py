@@ -1,4 +1,4 @@
-"""From the user's labels to a static grouping of the leaves."""
+"""Turns the user's labels into a static grouping of the leaves."""
 
 import functools
 import zlib
@@ -24,12 +24,12 @@ from optax_armijo.labels.paths import natural_key, paths_and_leaves
 
 
 class Member(NamedTuple):
-    """Which groups a leaf that moves belongs to.
+    """Which groups a trainable leaf belongs to.
 
     Attributes:
-      groups: its one group, or, of a leaf that is `Stacked`, that of each layer in it.
-      axis: along which the layers lie; None for a leaf of one group.
-      ndim: of the leaf.
+      groups: its one group, or, for a leaf that is `Stacked`, that of each layer in it.
+      axis: the axis along which the layers lie; None for a leaf of one group.
+      ndim: the number of axes of the leaf.
     """
 
     groups: tuple[int, ...]
@@ -37,10 +37,10 @@ class Member(NamedTuple):
     ndim: int
 
     def spread(self, values: jax.Array) -> jax.Array:
-        """Lays out one number a group, [G], so that it broadcasts against the leaf."""
+        """Lays out one number per group, [G], to broadcast against the leaf."""
         if self.axis is None:
-            # A slice would put the number of the group into the kernel of each leaf, so
-            # that XLA compiled those of layers that are alike one by one.
+            # With a slice, each leaf's kernel would contain its group's index, and XLA
+            # would compile the kernels of identical layers one by one.
             is_group = np.arange(values.size) == self.groups[0]
             return jnp.sum(jnp.where(is_group, values, 0), dtype=values.dtype)
         shape = [1] * self.ndim
@@ -48,7 +48,7 @@ class Member(NamedTuple):
         return values[np.asarray(self.groups)].reshape(shape)
 
     def sum(self, array: jax.Array) -> jax.Array:
-        """Adds up an array shaped like the leaf by group: [1], or one a layer."""
+        """Adds up an array shaped like the leaf by group: [1], or one per layer."""
         if self.axis is None:
             return jnp.sum(array)[None]
         others = tuple(i for i in range(self.ndim) if i != self.axis)
@@ -56,11 +56,11 @@ class Member(NamedTuple):
 
 
 class Grouping(NamedTuple):
-    """Which group each leaf of params belongs to; all of it known at trace time.
+    """Which group each leaf of params belongs to; all of it is known at trace time.
 
     Attributes:
       treedef: the structure of params.
-      members: of each leaf, in tree order; None for a frozen one.
+      members: the member of each leaf, in tree order; None for a frozen one.
       labels: the label of each group, in natural order (``layer_2`` before
         ``layer_10``), which is also the order of the groups' turns.
     """
@@ -75,7 +75,7 @@ class Grouping(NamedTuple):
 
     @property
     def checksum(self) -> np.uint32:
-        """Of the labels and of which leaf is in which group."""
+        """A checksum of the labels and of which leaf is in which group."""
         groups = [member and member.groups for member in self.members]
         return np.uint32(zlib.crc32(repr((self.labels, groups)).encode()))
 
@@ -93,8 +93,8 @@ class Grouping(NamedTuple):
         """The tree with `leaves` where params move and `frozen` everywhere else.
 
         Args:
-          leaves: one entry a trainable leaf.
-          frozen: one entry a leaf of params; those of trainable leaves are unused.
+          leaves: one entry per trainable leaf.
+          frozen: one entry per leaf of params; those of trainable leaves are unused.
         """
         moving = iter(leaves)
         merged = [
@@ -104,7 +104,7 @@ class Grouping(NamedTuple):
         return self.treedef.unflatten(merged)
 
     def masked(self, leaves: Sequence[Any]) -> Any:
-        """The tree with `leaves` where params move, and no leaf where frozen."""
+        """The tree with `leaves` where params move, and no leaf where they do not."""
         return self.merge(leaves, [optax.MaskedNode()] * len(self.members))
 
     def zeros_like(self, params: Any) -> Any:
@@ -123,18 +123,18 @@ class Grouping(NamedTuple):
         ]
 
     def moved(self, params: Any, updates: Sequence[jax.Array]) -> Any:
-        """The point that ``optax.apply_updates`` reaches, frozen leaves as they are."""
+        """The point that ``optax.apply_updates`` reaches; frozen leaves stay."""
         pairs = zip(self.trainable(params), updates, strict=True)
         moved = [rounded(_sum(p, u), p.dtype) for p, u in pairs]
         return self.merge(moved, self.treedef.flatten_up_to(params))
 
     def whole(self, updates: Sequence[jax.Array], params: Any) -> Any:
-        """The tree of updates, of zeros where frozen."""
+        """The tree of updates, with zeros for frozen leaves."""
         leaves = self.treedef.flatten_up_to(params)
         return self.merge(updates, [jnp.zeros_like(leaf) for leaf in leaves])
 
     def spread(self, values: jax.Array) -> list[jax.Array]:
-        """Lays out one number a group, [G], beside each trainable leaf."""
+        """Lays out one number per group, [G], for each trainable leaf."""
         return [member.spread(values) for member in self.moving]
 
     def sum(self, leaves: Sequence[jax.Array]) -> jax.Array:
@@ -157,11 +157,12 @@ class Grouping(NamedTuple):
         return functools.reduce(jnp.add, totals)
 
     def _total(self, groups: tuple[int, ...], sums: jax.Array) -> jax.Array:
-        """Adds up numbers, of which entry i is of group ``groups[i]``, shape [G].
+        """Adds up numbers, of which entry i belongs to group ``groups[i]``, shape [G].
 
-        Neither a scatter, which explicit sharding wants told where its result lies, nor
-        a matrix product, which is rounded to less and spreads NaN over all groups. The
-        layers of a leaf come here by themselves, since they may be sharded.
+        This is not a scatter, for which explicit sharding must be told where its result
+        lies, nor a matrix product, which rounds to lower precision and spreads NaN over
+        all groups. The layers of a leaf come here by themselves, since they may be
+        sharded.
         """
         is_of_group = np.asarray(groups) == np.arange(self.num_groups)[:, None]
         return jnp.sum(jnp.where(is_of_group, sums, 0), axis=1)
@@ -170,8 +171,8 @@ class Grouping(NamedTuple):
 def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     """Resolves `param_labels` on `params` and checks the result.
 
-    A tree without leaves has no groups, whatever the labels: so optax's own tools see
-    it, ``optax.tree_map_params`` and wrappers that mask everything.
+    A tree without leaves has no groups, whatever the labels. Such trees come from
+    ``optax.tree_map_params``, and from wrappers that mask everything.
 
     Raises:
       ValueError: labels that do not fit the tree, or params with holes (inside
@@ -219,12 +220,12 @@ def _sum(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def sorting_key(label: Label) -> tuple[Any, ...]:
-    """The natural order, and one for ``w1`` and ``w01``, the same in each process."""
+    """The natural order, also of ``w1`` and ``w01``, the same in each process."""
     return natural_key(label), str(label), type(label).__name__
 
 
 def _labels_of(leaf: Any, label: Label) -> tuple[Label, ...]:
-    """Returns the labels of all groups in a leaf; none for a frozen one."""
+    """Returns the labels of all groups in a leaf; none for a frozen leaf."""
     if isinstance(label, Stacked):
         num_layers = jnp.shape(leaf)[label.axis]
         return tuple(label.of_layer(i) for i in range(num_layers))

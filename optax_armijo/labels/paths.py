@@ -1,4 +1,4 @@
-"""Where the leaves of a tree sit, as plain text parts."""
+"""The paths of the leaves of a tree, as plain strings."""
 
 import re
 import sys
@@ -16,8 +16,8 @@ def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
     """Returns keys, indices and attribute names on the way to each leaf, and the leaf.
 
     Flax keeps a leaf in a box, an ``nnx.Variable`` or a Linen ``Partitioned``, whose
-    attribute ``value`` says nothing about the leaf and is left out. Only its type tells
-    a box from a dataclass of the user's: JAX gives both the same keys.
+    attribute ``value`` says nothing about the leaf and is left out. Only its type
+    distinguishes a box from a user's dataclass, since JAX gives both the same keys.
     """
     boxes = _box_types()
 
@@ -37,7 +37,7 @@ def paths_and_leaves(tree: Any) -> list[tuple[Path, Any]]:
 def paths_and_holes(tree: Any) -> dict[Path, Any]:
     """Returns the leaves by their paths, None where there is an ``optax.MaskedNode``.
 
-    optax puts one in the place of a leaf that is left out.
+    optax puts one where a leaf is left out.
     """
     boxed = jax.tree.map(
         lambda node: _HOLE if is_hole(node) else node, tree, is_leaf=is_hole
@@ -47,7 +47,7 @@ def paths_and_holes(tree: Any) -> dict[Path, Any]:
 
 
 def is_hole(node: Any) -> bool:
-    """Tells whether this stands in the place of a leaf that is left out."""
+    """Tells whether this stands for a leaf that is left out."""
     return isinstance(node, optax.MaskedNode)
 
 

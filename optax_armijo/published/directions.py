@@ -1,6 +1,6 @@
-"""Directions of trials and of params: along the gradient, or by Adam's moments.
+"""Directions of trials and of steps: along the gradient, or from Adam's moments.
 
-All lists have one array a trainable leaf.
+All lists have one array per trainable leaf.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -30,18 +30,18 @@ class Adam(NamedTuple):
       m \leftarrow b_1 m + (1 - b_1) g, \quad v \leftarrow b_2 v + (1 - b_2) g^2, \quad
       P = \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon}
 
-    With k the number of good batches so far. The plain direction is :math:`-P g`, that
-    of momentum :math:`-P m / (1 - b_1^k)` (arXiv 2403.18506, section 2).
+    Here k is the number of good batches so far. The plain direction is :math:`-P g`,
+    and that of momentum is :math:`-P m / (1 - b_1^k)` (arXiv 2403.18506, section 2).
 
     Attributes:
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
-      momentum: ``"none"``: all goes along the plain direction. ``"kept"``: trials go
-        along the plain one, params along that of momentum. ``"unsearched"``: so too,
-        but groups that are searched go to their trial. ``"searched"``: all goes along
-        that of momentum.
-      amsgrad: whether P takes the largest v so far instead of v (arXiv 2006.06835).
+      momentum: ``"none"``: trials and params go along the plain direction. ``"kept"``:
+        trials go along the plain direction, params along that of momentum.
+        ``"unsearched"``: the same, except that groups that are searched go to their
+        trial. ``"searched"``: trials and params go along the direction of momentum.
+      amsgrad: whether P uses the largest v so far instead of v (arXiv 2006.06835).
       count_ahead: added to k (the released code of arXiv 2407.20650 is ahead by one).
     """
 
@@ -54,7 +54,7 @@ class Adam(NamedTuple):
 
 
 def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
-    """Returns optax's state of Adam or AMSGrad, of zeros, in float32 or wider."""
+    """Returns optax's state of Adam or AMSGrad with zeros in float32 or wider."""
     if adam is None:
         return optax.EmptyState()
 
@@ -70,7 +70,7 @@ def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
 def update_moments(
     grouping: Grouping, adam: Adam | None, moments: Any, grads: Leaves
 ) -> Any:
-    """Takes a gradient into the moments."""
+    """Adds a gradient to the moments."""
     if adam is None:
         return moments
 
@@ -100,10 +100,10 @@ def trial_direction(
     """Returns the direction of trials, NaN where a gradient's square overflows.
 
     Args:
-      grouping: of the leaves.
+      grouping: the groups of the leaves.
       adam: None for the gradient alone.
-      moments: with this batch's gradient in them.
-      batch: that is searched on.
+      moments: the moments with this batch's gradient in them.
+      batch: the batch that is searched on.
       needs_descent: whether a group in which the momentum does not descend goes along
         the plain direction.
     """
@@ -131,12 +131,13 @@ def step_direction(
     """Returns the direction along which params move.
 
     Args:
-      grouping: of the leaves.
+      grouping: the groups of the leaves.
       adam: None for the gradient alone.
-      moments: to go on with. Made from these, and not from those before a bad batch is
-        left out, the scales of the trials need not be kept while these are made.
+      moments: the moments to continue with. Since the direction is made from these, and
+        not from those before a bad batch is left out, the scales of the trials need not
+        be kept meanwhile.
       of_trials: the direction of trials.
-      searched: groups that were searched, bool[G].
+      searched: which groups were searched, bool[G].
     """
     if adam is None or adam.momentum in ("none", "searched"):
         return of_trials

@@ -10,25 +10,26 @@ import jax.numpy as jnp
 
 from optax_armijo._numerics import divide
 
-IMPACT_DECAY = 0.9  # of the average of the decrease that a group's searches brought
+IMPACT_DECAY = 0.9  # decay of the average decrease that a group's searches brought
 INIT_IMPACT = 1e-4  # that average before the first search of a group
 BASE, GROWTH = 0.2, 0.05  # what waiting adds to a group's weight: b and r in `Weights`
-WARMUP_STEPS, MAX_INTERVAL = 9, 10  # first steps that are due; the longest wait later
-FAST_DECAY, SLOW_DECAY = 0.9, 0.99  # of the averages of step sizes
+# Number of first steps that all have a search, and the longest wait after them.
+WARMUP_STEPS, MAX_INTERVAL = 9, 10
+FAST_DECAY, SLOW_DECAY = 0.9, 0.99  # decays of the averages of step sizes
 INIT_AVERAGE = 1e-8  # of both: far below any step size, so that they differ at first
 
 
 class LossAverage(NamedTuple):
-    r"""Zhang and Hager's average of the losses, for a test that is not monotone.
+    r"""Zhang and Hager's average of the losses, for a non-monotone test.
 
     .. math::
       Q_k = \xi Q_{k-1} + 1, \qquad C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k
 
-    Armijo's test then takes :math:`\max(C_k, f_k(w_k))` for the loss at params (Zhang
-    and Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
+    Armijo's test then uses :math:`\max(C_k, f_k(w_k))` as the loss at params (Zhang and
+    Hager 2004; for stochastic losses arXiv 2306.12747, equation 4).
 
     Attributes:
-      average: of the losses so far, C.  # f[]
+      average: the average of the losses so far, C.  # f[]
       weight: the sum of their weights, Q.  # f[]
     """
 
@@ -50,14 +51,14 @@ class Smoothing(NamedTuple):
       \bar s_l \leftarrow \beta \bar s_l + (1 - \beta) s_l \\
       & \sum_l h_l \ge c \sum_l \eta_l \bar s_l
 
-    The sums run over the groups that move; the decrease of a joint trial is shared out
-    in proportion to what was predicted, :math:`\rho_l = \eta_l s_l / \sum_k \eta_k
-    s_k`. Averages start from zero, and only an accepted trial enters them (arXiv
+    The sums run over the groups that move. The decrease of a joint trial is divided
+    among them in proportion to what was predicted, :math:`\rho_l = \eta_l s_l / \sum_k
+    \eta_k s_k`. Averages start from zero, and only an accepted trial enters them (arXiv
     2407.20650, equations 8 to 10). One noisy batch moves the step size less.
 
     Attributes:
       decay: :math:`\beta`, in [0, 1).
-      debias: whether averages are divided by :math:`1 - \beta^k`, k the number of
+      debias: whether averages are divided by :math:`1 - \beta^k`, with k the number of
         searches in them.
       allows_ascent: whether directions that ascend on this batch are searched too, as
         long as the averages allow; where the averaged slope is negative, c becomes
@@ -73,9 +74,9 @@ class SmoothedSides(NamedTuple):
     """The averages of both sides.
 
     Attributes:
-      decrease: of the loss, by the group's share in it.  # f[G]
-      slopes: of the direction.  # f[G]
-      num_searches: how many went into the averages.  # i32[G]
+      decrease: average of the group's share in the decrease of the loss.  # f[G]
+      slopes: average slopes of the direction.  # f[G]
+      num_searches: number of searches in the averages.  # i32[G]
     """
 
     decrease: jax.Array
@@ -89,12 +90,12 @@ class SmoothedSides(NamedTuple):
         step_size: jax.Array,
         slopes: jax.Array,
     ) -> "SmoothedSides":
-        """Takes a trial into the averages: the decrease of the loss, shared out.
+        """Adds a trial to the averages, with its decrease divided among the groups.
 
         Args:
-          smoothing: how.
-          decrease: of the loss, by the trial, shape [].
-          step_size: of the groups that it moves, 0 for the others, shape [G].
+          smoothing: how to average.
+          decrease: the decrease of the loss by the trial, shape [].
+          step_size: step sizes of the groups that it moves, 0 for others, shape [G].
           slopes: shape [G].
         """
         decay = smoothing.decay
@@ -108,7 +109,7 @@ class SmoothedSides(NamedTuple):
     def passes(
         self, smoothing: Smoothing, step_size: jax.Array, c: jax.Array
     ) -> jax.Array:
-        """Tells whether a trial passes that is in the averages already, bool[]."""
+        """Tells whether a trial that is already in the averages passes, bool[]."""
         weight = jnp.ones_like(step_size)
         if smoothing.debias:
             count = self.num_searches.astype(step_size.dtype)
@@ -121,7 +122,7 @@ class SmoothedSides(NamedTuple):
 
 
 def shares(step_size: jax.Array, slopes: jax.Array) -> jax.Array:
-    """Returns each group's part in the predicted decrease, [G]; 0 where that is 0."""
+    """Returns each group's share in the predicted decrease, [G]; 0 if that is 0."""
     parts = jnp.where(step_size > 0, jnp.abs(step_size * slopes), 0)
     total = jnp.sum(parts)
     return divide(parts, total, 0)
@@ -136,20 +137,20 @@ def next_in_cycle(turn: jax.Array, eligible: jax.Array) -> jax.Array:
 
 
 class Weights(NamedTuple):
-    r"""By which groups are searched more often whose searches lowered the loss.
+    r"""Weights by which groups are searched more often if that lowered the loss.
 
     .. math:: p_l = b\, 2^{r n_l} + \frac{i_l}{\sum_k i_k}
 
-    with :math:`n_l` the choices since group l was chosen last and :math:`i_l` the
-    running average of the decrease that its searches brought (``impact_mag`` in the
-    code of arXiv 2403.18506, which its released version never runs). There groups are
-    drawn with these weights; here each collects its share as credit, the one with most
-    is chosen and pays one, so that turns come as often as in the mean of the draws, the
-    same in every run, and no group waits for ever.
+    with :math:`n_l` the number of choices since group l was last chosen and :math:`i_l`
+    the running average of the decrease that its searches brought (``impact_mag`` in the
+    code of arXiv 2403.18506, which its released version never runs). That code draws
+    groups with these weights. Here each group collects its share as credit; the one
+    with most credit is chosen and pays one. So turns come as often as in the mean of
+    the draws, every run is the same, and no group waits for ever.
 
     Attributes:
       impact: running average of the decrease that its searches brought.  # f[G]
-      waited: choices since it was chosen last.  # i32[G]
+      waited: number of choices since it was last chosen.  # i32[G]
       credit: how far it is behind its due number of turns.  # f[G]
     """
 
@@ -167,9 +168,9 @@ class Weights(NamedTuple):
         )
 
     def next(self, eligible: jax.Array) -> tuple[jax.Array, "Weights"]:
-        """Returns the eligible group with most credit, i32[], and what is left then."""
+        """Returns the eligible group with most credit, i32[], and the new weights."""
         groups = jnp.arange(eligible.shape[0], dtype=jnp.int32)
-        # From 2^64 on one group has all the weight anyway.
+        # Above 2^64 one group has all the weight anyway.
         urgency = jnp.minimum(GROWTH * self.waited.astype(self.credit.dtype), 64)
         weight = BASE * 2**urgency + self.impact / jnp.sum(self.impact)
         credit = self.credit + weight / jnp.sum(weight)
@@ -181,8 +182,8 @@ class Weights(NamedTuple):
     def after(
         self, searched: jax.Array, accepted: jax.Array, decrease: jax.Array
     ) -> "Weights":
-        """Takes in what the searches of a step brought; all are of shape [G]."""
-        # A search that failed brought nothing; an average of zeros keeps its weight.
+        """Adds what the searches of a step brought; all are of shape [G]."""
+        # A failed search brought nothing. An average of zeros keeps a tiny weight.
         gain = jnp.where(accepted, jnp.maximum(decrease, 0), 0)
         impact = IMPACT_DECAY * self.impact + (1 - IMPACT_DECAY) * gain
         impact = jnp.maximum(impact, jnp.finfo(impact.dtype).tiny)
@@ -192,18 +193,18 @@ class Weights(NamedTuple):
 class Changes(NamedTuple):
     r"""How much step sizes change, and so how often they are searched.
 
-    With :math:`r = \max(fast / slow, slow / fast)` a search is due in the first steps,
+    Let :math:`r = \max(fast / slow, slow / fast)`. A search is due in the first steps,
     and when at least
 
     .. math:: \min\left(n_{max}, \frac{1}{r - 1}\right)
 
-    steps have passed since the last one (arXiv 2407.20650, section III). All numbers
+    steps have passed since the last one (arXiv 2407.20650, section III). All constants
     are those of the released code.
 
     Attributes:
-      fast: average of the step sizes found, quick to forget.  # f[G]
-      slow: the same, slow to forget.  # f[G]
-      waited: steps since the last search.  # i32[]
+      fast: average of the step sizes found, with a fast decay.  # f[G]
+      slow: the same with a slow decay.  # f[G]
+      waited: number of steps since the last search.  # i32[]
     """
 
     fast: jax.Array
@@ -223,13 +224,13 @@ class Changes(NamedTuple):
         """Tells whether a search is due at the step after `num_steps`, bool[]."""
         ratio = self.fast / self.slow
         change = jnp.max(jnp.maximum(ratio, 1 / ratio)) - 1
-        # `waited * change >= 1`, rather than a division by a change of zero.
+        # `waited * change >= 1` avoids a division by a change of zero.
         waited = self.waited + 1
         is_late = (waited >= MAX_INTERVAL) | (waited * change >= 1)
         return is_late | (num_steps < WARMUP_STEPS)
 
     def after(self, searched: jax.Array, step_size: jax.Array) -> "Changes":
-        """Takes in the step sizes of the groups that were searched, both [G]."""
+        """Adds the step sizes of the groups that were searched, both [G]."""
 
         def mixed(decay: float, average: jax.Array) -> jax.Array:
             new = decay * average + (1 - decay) * step_size
@@ -248,19 +249,19 @@ def combine(
     r"""Merges the two groups with the smallest step sizes once the smallest collapses.
 
     When the smallest step size is below the threshold, the two groups with the smallest
-    ones are one from then on: they share their turn, are searched by a common factor,
-    and step by the mean of their step sizes (arXiv 2403.18506, section IV, ``combine``
-    in its code). At most one pair is merged in a step. Which groups are one is state:
-    nothing is compiled anew.
+    step sizes become one: they share their turn, are searched by a common factor, and
+    step by the mean of their step sizes (arXiv 2403.18506, section IV, ``combine`` in
+    its code). At most one pair is merged per step. The state holds which groups are
+    merged, so that nothing is recompiled.
 
     Args:
-      merged: the group under whose number each is searched, the lowest of those that
-        are one, i32[G].
+      merged: the number under which each group is searched, which is the lowest of the
+        groups merged with it, i32[G].
       step_size: f[G].
       threshold: at least 0.
 
     Returns:
-      Both as they are from then on.
+      The new `merged` and `step_size`.
     """
     groups = jnp.arange(merged.shape[0], dtype=jnp.int32)
     sizes = jnp.where(merged == groups, step_size, jnp.inf)

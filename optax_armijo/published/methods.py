@@ -1,7 +1,7 @@
-"""The published methods. `docs/methods.md` has their formulas, and how they differ.
+"""The published methods. `docs/methods.md` has their formulas and how they differ.
 
-What all of them do with a search that finds nothing: params stay, and the next search
-brackets. The released codes go on from its last trial, or from a tiny step.
+When a search finds nothing, all of them keep the params and bracket in the next search.
+The released codes go on from its last trial, or from a tiny step.
 """
 
 from typing import Literal
@@ -34,19 +34,19 @@ def sls(
     .. math:: f(w - \eta g) \le f(w) - c\, \eta\, \|g\|^2, \qquad
       w \leftarrow w - \eta g
 
-    Each search begins :math:`\gamma^{1/n}` above the last step size and shrinks it by
-    `decrease_factor` until the test passes. :doc:`Methods <../methods>` says how this
-    and the other methods differ from the released codes.
+    Each search begins at :math:`\gamma^{1/n}` times the last step size and shrinks it
+    by `decrease_factor` until the test passes. :doc:`Methods <../methods>` says how
+    this and the other methods differ from the released codes.
 
     Args:
-      param_labels: as in `armijo_adam`; with several groups one common factor is
-        searched, and leaves labelled `FROZEN` never move.
+      param_labels: as in `armijo_adam`; with several groups the search finds one common
+        factor, and leaves labelled `FROZEN` never move.
       c: the sufficient-decrease constant, in (0, 1).
       decrease_factor: in (0, 1).
       growth_per_epoch: :math:`\gamma`, at least 1.
       n_batches_per_epoch: n, above 0; only sets how fast step sizes grow.
       init_step_size: where the first search begins, above 0.
-      max_trials: loss evaluations a search may make, at least 1.
+      max_trials: largest number of loss evaluations per search, at least 1.
       start: where a search begins: ``"grow"`` as above, ``"keep"`` at the last step
         size, ``"reset"`` at `init_step_size` (the paper's options 2, 0 and 1).
 
@@ -108,7 +108,7 @@ def amsgrad_sls(
 
     Args:
       param_labels: as in `sls`, like all arguments that are not named here.
-      momentum: ``"none"``: the trial is what is kept, as in the paper's analysis;
+      momentum: ``"none"``: the step ends at the trial, as in the paper's analysis;
         ``"kept"``: the step goes along :math:`-P m / (1 - b_1^k)`.
       b1: in [0, 1); unused while `momentum` is ``"none"``.
       b2: in [0, 1).
@@ -174,24 +174,24 @@ def ponos(
 
     with :math:`s = -\langle g, d \rangle`, and C Zhang and Hager's average of losses:
     :math:`C_k = (\xi Q_{k-1} C_{k-1} + f_k(w_k)) / Q_k`, :math:`Q_k = \xi Q_{k-1} + 1`.
-    The memory of backtracks :math:`n_k = \max(n_{k-1} + b_{k-1} - 1, 0)`, with b those
-    of a search, makes most first trials good. Along Adam's direction the trial has no
-    momentum and the step that is kept has it; the authors' runs then take ``c=0.1``,
-    ``decrease_factor=0.9`` and no memory.
+    The memory of backtracks, :math:`n_k = \max(n_{k-1} + b_{k-1} - 1, 0)` with b the
+    number of backtracks of a search, makes most first trials pass. With Adam's
+    direction, trials have no momentum, but the step does; for it the authors' runs use
+    ``c=0.1``, ``decrease_factor=0.9`` and no memory.
 
     Args:
       param_labels: as in `sls`.
       direction: ``"sgd"`` or ``"adam"``.
       c: in (0, 1).
-      c_p: of Polyak's step size, above 0.
+      c_p: the constant of Polyak's step size, above 0.
       decrease_factor: :math:`\delta`, in (0, 1).
       lowest_loss: :math:`f^*`.
       averaging: :math:`\xi`, in [0, 1].
       remembers_backtracks: whether starts shrink by the memory of backtracks.
       min_start: :math:`\eta_{low}`, above 0.
       max_start: :math:`\eta_{high}`, at least `min_start`.
-      max_trials: loss evaluations a search may make, at least 1.
-      b1: in [0, 1); of Adam's direction, as the next two.
+      max_trials: largest number of loss evaluations per search, at least 1.
+      b1: in [0, 1); only for Adam's direction, like the next two.
       b2: in [0, 1).
       eps: above 0.
 
@@ -246,23 +246,23 @@ def adamsls(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamSLS: one Armijo search a step along Adam's direction without momentum.
+    r"""AdamSLS: one Armijo search per step, along Adam's direction without momentum.
 
     .. math::
       &f(w - \eta P g) \le f(w) - c\, \eta\, \langle g, P g \rangle, \qquad
       P = \frac{1}{\sqrt{v / (1 - b_2^k)} + \epsilon} \\
       &w \leftarrow w - \eta P m / (1 - b_1^k)
 
-    The step is made along the momentum direction, with the step size found: it is not
-    the point that was tested. It follows the released code (``adam_sls.py``) step for
-    step, as long as no search fails.
+    The step goes along the momentum direction by the step size found, so it does not
+    end at the tested point. AdamSLS follows the released code (``adam_sls.py``) step
+    for step, as long as no search fails.
 
     Args:
       param_labels: as in `sls`, like all arguments that are not named here.
       c: in (0, 1); 0.1 in the paper's runs.
       init_step_size: above 0; 1 in the code of arXiv 2006.06835, from which it comes.
-      smoothing: decay of the averages of both sides of the test, in [0, 1), None for
-        none; the released code's ``smooth`` is 0.999, with bias correction.
+      smoothing: decay of the averages of both sides of the test, in [0, 1); None for
+        none. The released code's ``smooth`` is 0.999, with bias correction.
       b1: in [0, 1).
       b2: in [0, 1).
       eps: above 0.
@@ -321,7 +321,7 @@ def plasls(
 ) -> optax.GradientTransformationExtraArgs:
     r"""PLASLS: `adamsls` with a step size for each group of leaves.
 
-    After a few joint steps one group l is searched a step, in turn, and all move:
+    After a few joint steps, each step searches one group l, in turn, and moves all:
 
     .. math::
       &f(w' - \eta_l P_l g_l) \le f(w) - c\, \eta_l \langle g_l, P_l g_l \rangle \\
@@ -329,22 +329,23 @@ def plasls(
 
     Every group's step size grows by :math:`\gamma^{1/n}` in every step, searched or
     not. In the paper's form :math:`w' = w`: the group is tested by itself. In the
-    released code the groups before it in the order have already made this step's move
-    when it is tested, while :math:`f(w)` is from before; with that, searches fail that
-    should not, and step sizes collapse. Take ``form="code"`` to reproduce it, step for
-    step as long as no search fails, and ``form="paper"`` for what the paper says.
+    released code, the groups before it in the order have already made this step's move
+    when it is tested, while :math:`f(w)` is the loss before these moves. So searches
+    fail that should not, and step sizes collapse. Use ``form="code"`` to reproduce it,
+    step for step as long as no search fails, and ``form="paper"`` for what the paper
+    says.
 
     Args:
-      param_labels: as in `armijo_adam`; None groups `by_layer`. The order of turns is
-        that of the labels, numbers by their size. Arguments that are not named here
-        are as in `sls`.
-      num_joint_steps: first steps that search one common factor, at least 0.
+      param_labels: as in `armijo_adam`; None groups `by_layer`. Turns follow the order
+        of the labels, with numbers in them ordered by size. Arguments that are not
+        named here are as in `sls`.
+      num_joint_steps: number of first steps that search one common factor, at least 0.
       smoothing: each group has its own averages.
       search: ``"cycle"``: the next group in order; ``"weighted"``: more often the
         groups whose searches lowered the loss, as the paper says and the code never
         does.
       merge_below: merge the two groups with the smallest step sizes when one falls
-        below this (the paper's ``combine``; its runs take 1e-12), None for never.
+        below this (the paper's ``combine``; its runs use 1e-12); None for never.
       form: ``"code"`` or ``"paper"``.
       b1: in [0, 1).
       b2: in [0, 1).
@@ -410,22 +411,22 @@ def salsa(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SaLSA: a smoothed Armijo search, made only as often as step sizes change.
+    r"""SaLSA: a smoothed Armijo search that runs only as often as step sizes change.
 
     .. math::
       &h \leftarrow \beta_3 h + (1 - \beta_3) (f(w) - f(w + \eta d)), \qquad
       s \leftarrow \beta_3 s - (1 - \beta_3) \langle g, d \rangle \\
       &h \ge c\, \eta\, s
 
-    Without `use_mv` trials go along :math:`d = -P g`; a step with a search ends at the
-    trial that it accepted, a step without one goes along :math:`-P m / (1 - b_1^k)`, by
-    `increase_factor` times the last step size found. With `use_mv` trials and steps all
-    go along the momentum direction, but along :math:`-P g` where that does not descend.
-    Averages take in accepted trials alone. With r the ratio of a fast and a slow
-    average of the step sizes found, the larger to the smaller, a search is due
-    :math:`\min(10, 1 / (r - 1))` steps after the last one, and in the first 9. It
-    follows the released code (package SaLSa-Optimizer 0.1.0) step for step, as long as
-    no search fails.
+    Without `use_mv`, trials go along :math:`d = -P g`. A step with a search ends at the
+    trial that it accepted; a step without one goes along :math:`-P m / (1 - b_1^k)`, by
+    `increase_factor` times the last step size found. With `use_mv`, trials and steps
+    all go along the momentum direction, but along :math:`-P g` where that does not
+    descend. Only accepted trials enter the averages. With r the ratio of a fast and a
+    slow average of the step sizes found, the larger to the smaller, a search is due
+    :math:`\min(10, 1 / (r - 1))` steps after the last one, and in the first 9 steps.
+    SaLSA follows the released code (package SaLSa-Optimizer 0.1.0) step for step, as
+    long as no search fails.
 
     Args:
       param_labels: as in `sls`, like all arguments that are not named here.
@@ -435,8 +436,8 @@ def salsa(
       smoothing: :math:`\beta_3`, in [0, 1).
       frequency: ``"adaptive"``: searches as often as step sizes change, from every
         step to every tenth; ``"every"``: in every step.
-      weight_decay: decoupled; params decay by the last step size before the trials are
-        made, which see it; the loss compared with is from before. At least 0.
+      weight_decay: decoupled, at least 0. Params decay by the last step size before the
+        trials, which see the decay; they are compared with the loss before it.
       form: ``"code"``: the moments are corrected by one step too many, as in the
         released code; ``"paper"``: as in Adam.
       b1: in [0, 1).
@@ -475,7 +476,7 @@ def salsa(
         momentum="searched" if use_mv else "unsearched",
         count_ahead=int(form == "code"),
     )
-    # A decay that is known to be zero is none, and costs no pass over the params.
+    # A decay that is known to be zero costs no pass over the params.
     has_decay = type(weight_decay) not in (int, float) or weight_decay != 0
     method = Method(
         adam=adam if direction == "adam" else None,
@@ -513,8 +514,8 @@ def kensls(
       s \leftarrow \beta s - (1 - \beta) \langle g, d \rangle \\
       &h \ge c\, \eta\, s \quad (s > 0), \qquad h \ge \eta\, s / c \quad (s \le 0)
 
-    What is tested is what is kept, and it may ascend on a batch as long as the averages
-    allow. The slope is exact here, a finite difference in the released code.
+    The step ends at the tested point, and may ascend on a batch as long as the averages
+    allow. The slope is exact here, but a finite difference in the released code.
 
     Args:
       param_labels: as in `sls`, like all arguments that are not named here.

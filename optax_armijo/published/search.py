@@ -1,16 +1,16 @@
-"""The search of a step: which factors of the step are tried, and when to stop.
+"""The search of a step: which factors of the step it tries, and when it stops.
 
-There are two ways to go:
+It has two modes:
 
-* **backtracking**, when the step is known to be of the right size: start a little
+* **backtracking**, if the step is known to be of the right size: start a little
   above it and shrink until a trial passes (Algorithm 1 of arXiv 2403.18506);
 * **bracketing**, after a search that found nothing. On a loss that is never negative
   Armijo's test can pass only below :math:`t_{max} = f(w) / (c s)`. Climb a ladder of
   rungs a factor of 4 apart from far below :math:`t_{max}` until a trial fails, then
-  halve the gap once. Should the lowest rung fail, fall by growing strides to a rung
-  that passes and climb from there. So the accepted trial is the largest of an unbroken
-  row of trials that pass, starting at zero: a dip beyond a wall is not accepted, as
-  far as the trials can tell.
+  halve the gap once. If the lowest rung fails, fall by growing strides to a rung that
+  passes and climb from there. So the accepted trial is the largest of an unbroken
+  sequence of trials that pass, starting at zero: a dip beyond a wall is not accepted,
+  as far as the trials can tell.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax import lax
 
 LADDER_FACTOR = 4.0  # ratio of neighbouring rungs while bracketing
-# Parts of the largest step that can pass, between which bracketing begins: below the
+# Bracketing begins between these fractions of the largest step that can pass. Below the
 # lower one a decrease, 1e-6 of the loss, drowns in rounding.
 LOWEST_START, HIGHEST_START = LADDER_FACTOR**-9, LADDER_FACTOR**-4
-BRACKET_RATIO = 2.1  # a bracket is narrow enough when its ends differ by it or less
+BRACKET_RATIO = 2.1  # a bracket is narrow enough if its ends differ by at most this
 
 
 class Search(NamedTuple):
@@ -32,10 +32,10 @@ class Search(NamedTuple):
 
     Attributes:
       factor: the next trial, > 0.  # f[]
-      passed: the largest trial that passed, 0 when none did.  # f[]
+      passed: the largest trial that passed, 0 if none did.  # f[]
       failed: the smallest trial that failed or is known to fail, else +inf.  # f[]
-      passed_loss: the loss at `passed`; that at params while it is 0.  # f[]
-      num_trials: trials made.  # i32[]
+      passed_loss: the loss at `passed`; that at params while `passed` is 0.  # f[]
+      num_trials: number of trials made.  # i32[]
       brackets: whether the search brackets or backtracks.  # bool[]
     """
 
@@ -52,8 +52,8 @@ def start(loss: jax.Array, largest: jax.Array, brackets: jax.Array) -> Search:
 
     Args:
       loss: at params, shape [].
-      largest: no larger factor is tried; while bracketing none at or above can pass.
-        Finite, shape [].
+      largest: no larger factor is tried; while bracketing, none at or above it can
+        pass. Finite, shape [].
       brackets: whether to bracket, shape [].
     """
     one = jnp.ones_like(loss)
@@ -106,9 +106,9 @@ def run(
 
     Args:
       begin: what `start` returned.
-      trial: from a factor to its loss and whether that passes.
+      trial: returns for a factor the loss, and whether it passes.
       is_due: whether to search at all, shape [].
-      decrease_factor: of backtracking, in (0, 1), shape [].
+      decrease_factor: the factor of backtracking, in (0, 1), shape [].
       max_trials: at least 1, shape [].
     """
 

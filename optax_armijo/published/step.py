@@ -48,11 +48,11 @@ from optax_armijo.search.weight_decay import decay_updates
 
 MIN_STEP_SIZE = 1e-30
 MAX_STEP_SIZE = 1e6
-"""Step sizes stay within these, so that they can always come back."""
+"""Bounds of step sizes, so that they can always recover."""
 
 
 class Polyak(NamedTuple):
-    r"""Searches begin at Polyak's step size, cut by the memory of backtracks.
+    r"""Polyak's step size, where searches begin, cut by the memory of backtracks.
 
     .. math:: \eta_0 = \mathrm{clip}\left(\frac{f(w) - f^*}{c_p s}\,
       \delta^{n_k}, \eta_{low}, \eta_{high}\right), \qquad
@@ -88,18 +88,20 @@ class Method(NamedTuple):
       max_trials: loss evaluations a search may make, at least 1.
       start: where searches begin: above the last step size, there, or at the first.
       averaging: decay of Zhang and Hager's average of losses, in [0, 1]; None for none.
-      smoothing: of both sides of the test; None for none.
-      selection: what is searched: all groups by a common factor, or one group, the next
-        one or the one with most weight. Then step sizes grow in every step, searched or
-        not.
-      num_joint_steps: first steps in which all groups are searched whatever it says.
+      smoothing: smoothing of both sides of the test; None for none.
+      selection: what is searched: all groups by a common factor, or one group, which is
+        the next one or the one with most weight. If it is one group, step sizes grow in
+        every step, searched or not.
+      num_joint_steps: number of first steps that search all groups, whatever
+        `selection` says.
       is_adaptive: whether searches are made as often as step sizes change, else in
         every step.
       merge_below: step size below which groups are merged; None for never.
-      earlier_groups_moved: whether trials of a group alone depart from where the groups
-        before it in order have made this step's move, as in the released code of arXiv
-        2403.18506.
-      weight_decay: decoupled, before the trials are made, which see it; None for none.
+      earlier_groups_moved: whether trials of a single group start from where the groups
+        before it in order have already made this step's move, as in the released code
+        of arXiv 2403.18506.
+      weight_decay: decoupled decay, applied before the trials, which see it; None for
+        none.
     """
 
     adam: Adam | None
@@ -124,9 +126,9 @@ def published(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation that follows a method.
 
-    All methods share two safeguards, which leave published trajectories as they are: a
-    batch that is not finite and a search that finds nothing move no param, and after a
-    failed search the next one brackets.
+    All methods share two safeguards, which leave published trajectories unchanged. No
+    param moves on a batch that is not finite, or if a search finds nothing. After a
+    failed search, the next one brackets.
 
     Raises:
       ValueError: a number outside its range.
@@ -180,7 +182,7 @@ def _init_state(grouping: Grouping, params: Any, method: Method) -> PublishedSta
     dtype = search_dtype(grouping.trainable(params))
     num_groups = grouping.num_groups
 
-    # Every leaf is an array of its own, strongly typed: the state may be donated.
+    # Every leaf is a separate, strongly typed array, because the state may be donated.
     def zeros(dtype: Any, *shape: int) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
@@ -200,8 +202,8 @@ def _init_state(grouping: Grouping, params: Any, method: Method) -> PublishedSta
     is_polyak = isinstance(method.start, Polyak)
     init_step_size = jnp.asarray(method.init_step_size, dtype)
     return PublishedState(
-        # Not `asarray`: before JAX 0.10 its type under an explicit mesh was not the one
-        # that `update` returns, and the second step was traced again.
+        # Not `asarray`: before JAX 0.10 its type under an explicit mesh differed from
+        # the one that `update` returns, and the second step was traced again.
         label_codes=jnp.array(encode_labels(grouping.labels)),
         num_steps=zeros(jnp.int32),
         step_size=jnp.full((num_groups,), init_step_size, dtype),
@@ -225,12 +227,12 @@ def take_step(
     moments: Any,
     state: PublishedState,
 ) -> tuple[Any, tuple[Any, PublishedState]]:
-    """Direction, whose turn it is, the search, move, learn."""
+    """Takes a step: finds the direction, chooses groups, searches, moves, learns."""
     dtype, smoothing = state.step_size.dtype, method.smoothing
     needs_descent = smoothing is None or not smoothing.allows_ascent
 
-    # The direction of the trials and its slopes, whose sums are all that the search
-    # adds to what devices send.
+    # The direction of the trials and its slopes, whose sums are the only communication
+    # between devices that the search adds.
     mixed = update_moments(grouping, method.adam, moments, batch.updates)
     direction = trial_direction(
         grouping, method.adam, mixed, batch, needs_descent=needs_descent
@@ -241,7 +243,7 @@ def take_step(
     is_good = on_its_own(is_good)
     moments = tree_where(is_good, mixed, moments)
     slope = slope.astype(dtype)
-    # Averages must not learn from the loss of a bad batch, even if it is finite.
+    # Averages must not include the loss of a bad batch, even if it is finite.
     value = jnp.where(is_good, batch.value.astype(dtype), jnp.nan)
     averages = state.averages
     if method.averaging is not None:
@@ -268,7 +270,7 @@ def take_step(
     along = step_direction(grouping, method.adam, moments, direction, searched)
 
     # Trials start where weight decay, by the last step sizes, has moved the params, or
-    # where the moves of the groups before the one in turn have.
+    # where the groups before the one in turn have already moved.
     ahead = decay = None
     if method.weight_decay is not None:
         rates = jnp.where(at_rest > 0, state.step_size, 0)
@@ -281,7 +283,7 @@ def take_step(
     departure = batch.params if ahead is None else grouping.moved(batch.params, ahead)
 
     def trial(factor: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Moves the searched groups by a factor: the loss there, and if it passes."""
+        """Moves the searched groups by a factor; returns the loss and if it passes."""
         step_size = jnp.where(searched, factor * begin, 0)
         updates = _updates(grouping, step_size, direction, batch.params)
         loss = batch.loss_fn(grouping.moved(departure, updates))
@@ -301,8 +303,8 @@ def take_step(
     # If nothing passed, the next search begins below the last trial.
     size = begin * jnp.where(has_passed, found.passed, found.factor)
 
-    # All groups move together, decay beside them. A group whose search found nothing
-    # stays where it is, and does not decay.
+    # All groups move together, and decay. A group whose search found nothing stays
+    # where it is, and does not decay.
     applied = jnp.where(searched, jnp.where(has_passed, size, 0), at_rest)
     updates = _updates(grouping, applied, along, batch.params)
     if decay is not None:
@@ -318,7 +320,7 @@ def take_step(
         sides = averages.after(smoothing, decrease, found_size, slope)
         averages = tree_where(accepted, sides, averages)
     if isinstance(method.start, Polyak):
-        # One trial without a backtrack makes up for one backtrack remembered.
+        # A trial without a backtrack cancels one remembered backtrack.
         backtracks = jnp.where(
             searched, jnp.maximum(backtracks + num_trials - 2, 0), backtracks
         )
@@ -332,9 +334,9 @@ def take_step(
     if method.merge_below is not None:
         merged, size = combine(merged, size, method.merge_below)
 
-    # After a failed search the next ones stay below where it began. Otherwise a batch
-    # on which nothing passes would be followed by a bracket, and that by the largest
-    # step that passes on a single batch.
+    # After a failed search the next ones stay below where it began. Otherwise a bracket
+    # would follow a batch on which nothing passes, and lead to the largest step that
+    # passes on a single batch.
     has_failed = searched & ~accepted & state.bracketed
     limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
     num_evaluations = jnp.where(jnp.any(searched), found.num_trials, 0)
@@ -373,9 +375,9 @@ def take_step(
 
 
 def _choose(method: Method, state: PublishedState) -> tuple[jax.Array, jax.Array, Any]:
-    """Returns the group in turn, which are searched with it, [G], and the next turn.
+    """Returns the group in turn, which groups it is searched with, [G], and the turn.
 
-    A joint step searches all groups with group 0.
+    The turn is the one to continue with. A joint step searches all groups with group 0.
     """
     is_due = jnp.ones((), jnp.bool_)
     if method.is_adaptive:
@@ -426,7 +428,7 @@ def _largest(
     searched: jax.Array,
     begin: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest factors that may be tried, and that can pass, f[] both."""
+    """Returns the largest factor that may be tried, and the largest that can pass."""
     step_size = jnp.where(searched, begin, 0)
     cap = divide(jnp.asarray(MAX_STEP_SIZE, slope.dtype), jnp.max(step_size), jnp.inf)
     cap = jnp.minimum(cap, jnp.finfo(slope.dtype).max)
@@ -446,7 +448,7 @@ def _passes(
     step_size: jax.Array,
     slope: jax.Array,
 ) -> jax.Array:
-    """The test of sufficient decrease, by this step alone or by averages, bool[]."""
+    """Tests for sufficient decrease, by this step alone or by averages, bool[]."""
     c = jnp.asarray(method.c, slope.dtype)
     if method.smoothing is not None:
         is_finite = jnp.isfinite(loss)

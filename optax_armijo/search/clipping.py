@@ -1,6 +1,6 @@
-"""Gradient clipping: how much one mini-batch may change Adam's moments.
+"""Gradient clipping, which limits how much one mini-batch may change Adam's moments.
 
-The tests of sufficient decrease see the gradient of the loss as it is.
+The tests of sufficient decrease use the unclipped gradient of the loss.
 """
 
 import jax
@@ -12,12 +12,13 @@ from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, debias
 
-# One spoilt mini-batch would turn Adam's direction for ten steps, and fill its second
-# moments for a thousand. Squares are summed before they are compared with second
-# moments: those of rare words are young, and would rule a mean of ratios.
-CLIP = 2.0  # times the average size so far: the largest that enters the moments
+# Without clipping, one spoilt mini-batch would distort Adam's direction for ten steps,
+# and its second moments for a thousand. Squares are summed before they are compared
+# with second moments, because those of rare words are young and would dominate a mean
+# of ratios.
+CLIP = 2.0  # largest size that enters the moments, relative to the average so far
 CLIP_FROM = 6  # the first step that clips: second moments of fewer batches say little
-SIZE_DECAY = 0.9  # of the average
+SIZE_DECAY = 0.9  # decay of that average
 
 
 def relative_size(
@@ -25,8 +26,9 @@ def relative_size(
 ) -> jax.Array:
     """The gradient's norm relative to its second moments, f[].
 
-    Of each group the sum of the squares over that of the second moments of the batches
-    before, debiased, or 0 where these are 0; the root of the mean over groups.
+    The sum of each group's squares is divided by the sum of its debiased second moments
+    from the batches before; the ratio is 0 where these are 0. The size is the root of
+    the mean over groups.
     """
     moments = grouping.trainable(old.nu)
     dtype = search_dtype([*grads, *moments])
@@ -34,17 +36,17 @@ def relative_size(
     sums = grouping.sum([v.astype(dtype) for v in moments])
     [sums] = debias([sums], b2, jnp.maximum(jnp.asarray(old.count), 1))
     mean = jnp.mean(divide(squares, sums, 0))
-    root = jnp.sqrt(jnp.where(mean > 0, mean, 1))  # it has no slope at zero
+    root = jnp.sqrt(jnp.where(mean > 0, mean, 1))  # no derivative at zero
     return jnp.where(mean > 0, root, mean)
 
 
 def clipped(
     size: jax.Array, average: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """What to scale a gradient of this relative size by, f[]; the average with it, f[].
+    """Returns the scale of a gradient of this relative size, and the new average, f[].
 
-    The average is that of the sizes after clipping, so it follows gradients that grow.
-    It is 1 until the second batch. A size that is not finite changes nothing.
+    The average is over the sizes after clipping, so it follows growing gradients. It is
+    1 until the second batch. A non-finite size changes nothing.
     """
     size = size.astype(average.dtype)
     limit = CLIP * jnp.maximum(average, 1)

@@ -1,6 +1,6 @@
-"""Where a step goes: Adam's direction, or one that is given.
+"""The direction of a step: Adam's direction, or a given one.
 
-Both have the same methods; what they return has one array a trainable leaf.
+Both classes have the same methods, which return one array per trainable leaf.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 
 Leaves: TypeAlias = Sequence[jax.Array]
-"""One array a trainable leaf of params."""
+"""One array per trainable leaf of the params."""
 
 
 def slopes(
     grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
 ) -> jax.Array:
-    r"""Returns :math:`-\langle g, d \rangle` by group: a unit step's decrease, [G]."""
+    r"""Returns :math:`-\langle g, d \rangle` by group, a unit step's decrease, [G]."""
     return -grouping.by_group(products(grouping, grads, direction))
 
 
 def products(
     grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
 ) -> list[jax.Array]:
-    r"""Returns :math:`\langle g, d \rangle` of each leaf, as `Grouping.by_leaf`."""
+    r"""Returns :math:`\langle g, d \rangle` by leaf, as `Grouping.by_leaf` does."""
     dtype = search_dtype([*grads, *direction])
     # The sum of products, unlike a dot of flattened arrays, keeps any sharding.
     return grouping.by_leaf(
@@ -41,14 +41,14 @@ def products(
 
 
 def check_adam(b1: Scalar, b2: Scalar, eps: Scalar) -> None:
-    """Raises ValueError for a number of Adam's outside its range."""
+    """Raises ValueError if one of Adam's constants is outside its range."""
     check_range("b1", b1, at_least=0, below=1)
     check_range("b2", b2, at_least=0, below=1)
     check_range("eps", eps, above=0)
 
 
 def update_moment(old: Leaves, grads: Leaves, decay: Scalar, order: int) -> Leaves:
-    """Takes gradients, to a power, into a moment of Adam's; its dtypes stay."""
+    """Adds gradients, to a power, to one of Adam's moments, and keeps its dtypes."""
     new = optax.tree_utils.tree_update_moment(grads, old, decay, order)
     return [x.astype(y.dtype) for x, y in zip(new, old, strict=True)]
 
@@ -61,23 +61,23 @@ def debias(moment: Leaves, decay: Scalar, count: jax.Array) -> list[jax.Array]:
 
 
 def inverse_root(moment: Leaves, eps: Scalar) -> list[jax.Array]:
-    """Adam's P of its debiased second moment."""
+    """Returns Adam's P for the debiased second moment."""
     return [1 / (jnp.sqrt(v) + in_dtype(eps, v.dtype)) for v in moment]
 
 
 class AdamDirections(NamedTuple):
-    """Adam's directions once this batch's gradient is in its moments.
+    """Adam's directions after this batch's gradient has entered the moments.
 
     Everything is computed from the old moments where it is needed, so that nothing of
-    the size of params is kept for a search that may not take place. So are the
-    gradients times `scale`, which stand for the gradients throughout.
+    the size of the params is kept for a search that may not take place. This includes
+    the gradients times `scale`, which replace the gradients throughout.
 
     Attributes:
-      grouping: of the params.
-      old: moments of the batches before.
-      grads: as they came in.
-      scale: by which they are clipped, at most 1.  # f[]
-      gradient_size: to go on with after a good batch.  # f[]
+      grouping: the groups of the params.
+      old: the moments of the batches before.
+      grads: the gradients as they came in.
+      scale: the factor that clips them, at most 1.  # f[]
+      gradient_size: the average size to continue with after a good batch.  # f[]
       b1: decay rate of the first moment.
       b2: decay rate of the second moment.
       eps: added to the root of the second moment.
@@ -94,7 +94,7 @@ class AdamDirections(NamedTuple):
 
     @property
     def num_good(self) -> jax.Array:
-        """How many batches were good, this one among them."""
+        """The number of good batches, this one included."""
         return increment(self.old.count)
 
     def direction(self) -> list[jax.Array]:
@@ -104,15 +104,16 @@ class AdamDirections(NamedTuple):
         return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
 
     def last_direction(self) -> list[jax.Array]:
-        """The direction of the step before, made again from the old moments."""
+        """The direction of the last step, recomputed from the old moments."""
         mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
         return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
-        """The moments to go on with, the old ones after a bad batch; their direction.
+        """Returns the moments to continue with, and their direction.
 
-        That is `direction` after a good batch, and `last_direction` after a bad one.
-        They are computed again: keeping them since the slopes would take memory.
+        These are the new moments and `direction` after a good batch, and the old
+        moments and `last_direction` after a bad one. They are computed again, because
+        it would take memory to keep them since the slopes were computed.
         """
         grads, old = jax.lax.optimization_barrier((self.grads, self.old))
         here = self._replace(grads=grads, old=old)
@@ -141,10 +142,10 @@ class AdamDirections(NamedTuple):
 
 
 class GivenDirection(NamedTuple):
-    """A direction that came in as updates, in the place of `AdamDirections`.
+    """A direction that came in as updates, used instead of `AdamDirections`.
 
-    It has no moments of the gradient, so nothing is clipped: `gradient_size` stays. The
-    direction of the last step stands in the place of ``mu``.
+    It has no moments of the gradient, so nothing is clipped and `gradient_size` stays.
+    ``mu`` holds the direction of the last step.
     """
 
     grouping: Grouping
@@ -161,7 +162,7 @@ class GivenDirection(NamedTuple):
         return self.updates
 
     def last_direction(self) -> Leaves:
-        """The direction of the step before."""
+        """The direction of the last step."""
         return self.grouping.trainable(self.old.mu)
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:

@@ -1,4 +1,4 @@
-"""Devices of the state's own arrays: all devices that hold params.
+"""Places the state's own arrays on all devices that hold params.
 
 The outputs of a step are on the devices of the params. If the state's arrays were on
 JAX's default device before the first step, the second step would be compiled again.
@@ -15,17 +15,17 @@ Built = TypeVar("Built")
 
 
 def build_beside(params: Any, build: Callable[[], Built]) -> Built:
-    """Returns ``build()``, small arrays, copied to each device that params lie on."""
+    """Returns ``build()``, small arrays, copied to each device that holds params."""
     sharding = _replicated_over(jax.tree.leaves(params))
     if sharding is None:
         return build()
-    # Not `device_put`: it cannot reach other processes' devices, or compares what all
-    # of them hold, array by array.
+    # `device_put` will not do: it cannot reach other processes' devices, or it compares
+    # what all of them hold, array by array.
     return jax.jit(build, out_shardings=sharding)()
 
 
 def _replicated_over(leaves: list[Any]) -> Sharding | None:
-    """Returns where copies go; None where JAX is free to choose, as inside ``jit``."""
+    """Returns where copies go; None if JAX is free to choose, as inside ``jit``."""
     for leaf in leaves:
         if isinstance(leaf, Tracer) or not getattr(leaf, "committed", False):
             continue

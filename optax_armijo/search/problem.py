@@ -1,7 +1,7 @@
-"""What a step of the search starts from: groups, params, the loss and its gradient.
+"""The inputs of a step of the search: groups, params, the loss and its gradient.
 
-A slope is the decrease of the loss that is predicted for a unit step: positive along a
-descent. Shapes: G groups.
+A slope is the predicted decrease of the loss per unit step, so it is positive where the
+direction descends. Shapes: G groups.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from optax_armijo.labels.grouping import Grouping
 from optax_armijo.labels.paths import paths_and_leaves
 from optax_armijo.search.directions import Leaves, products
 
-ROUNDING_ULPS = 4.0  # of the loss, by which a difference of losses may be off
+ROUNDING_ULPS = 4.0  # allowed error of a difference of losses, in ulps of the loss
 
 
 class Problem(NamedTuple):
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
         return self.grouping.scaled(step_size, direction, self.params)
 
     def loss_after(self, step_size: jax.Array, direction: Leaves) -> jax.Array:
-        """The loss where ``optax.apply_updates`` leads; +inf if it is not finite."""
+        """The loss where ``optax.apply_updates`` leads; +inf if it is non-finite."""
         updates = self.updates(step_size, direction)
         loss = self.loss_fn(self.grouping.moved(self.params, updates))
         return nonfinite_to_inf(loss.astype(self.value.dtype))
@@ -44,16 +44,16 @@ class Problem(NamedTuple):
         return products(self.grouping, self.loss_grads, direction)
 
     def slopes(self, products: Sequence[jax.Array]) -> jax.Array:
-        """The decrease that is predicted for a unit step, by group, [G]."""
+        """The predicted decrease of a unit step, by group, [G]."""
         return -self.grouping.by_group(products).astype(self.value.dtype)
 
     def code_of_bad_leaf(self, products: Sequence[jax.Array]) -> jax.Array:
-        """The path of the first leaf that has a bad gradient, u8[P]."""
+        """The path of the first leaf with a bad gradient, u8[P]."""
         return code_of_bad_leaf(self.grouping, self.params, self.value, products)
 
     @property
     def tolerance(self) -> jax.Array:
-        """By how much a difference of losses may be off by rounding."""
+        """How far rounding may shift a difference of losses."""
         dtype = self.value.dtype
         ulps = jnp.asarray(ROUNDING_ULPS, dtype)
         return rounding_error(self.value, ulps, self.loss_dtype, dtype)
@@ -62,9 +62,9 @@ class Problem(NamedTuple):
 def code_of_bad_leaf(
     grouping: Grouping, params: Any, value: jax.Array, products: Sequence[jax.Array]
 ) -> jax.Array:
-    """The path of the first leaf that has a bad gradient under a finite loss, u8[P].
+    """The path of the first leaf with a bad gradient under a finite loss, u8[P].
 
-    Zeros if there is none.
+    It is zeros if there is none.
     """
     sums = jnp.concatenate([jnp.sum(x, keepdims=True) for x in products])
     is_bad = jnp.isfinite(value) & ~jnp.isfinite(sums)
@@ -73,6 +73,6 @@ def code_of_bad_leaf(
 
 
 def names_of_leaves(grouping: Grouping, params: Any) -> list[str]:
-    """The paths of the trainable leaves, as ``layer/kernel``."""
+    """The paths of the trainable leaves, such as ``layer/kernel``."""
     pairs = zip(paths_and_leaves(params), grouping.members, strict=True)
     return ["/".join(path) for (path, _), member in pairs if member is not None]

@@ -1,4 +1,4 @@
-"""Refused: learning rates, calls without the loss, states of other searches."""
+"""Refuses learning rates, calls without the loss, and states of other searches."""
 
 import functools
 import inspect
@@ -22,13 +22,13 @@ from optax_armijo.labels.paths import Path, paths_and_leaves
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# As other optimizers name them.
+# Names that other optimizers use.
 RATES = {"learning_rate", "lr", "step_size", "alpha"}
 SCHEDULES = {"schedule", "total_steps", "decay_steps", "warmup_steps"}
 
 
 def names_unknown_options(make: Callable[P, T]) -> Callable[P, T]:
-    """Wraps `make`: given an option that it lacks, it says what there is instead.
+    """Wraps `make` so that, given an option it lacks, it names the alternative.
 
     Raises:
       TypeError: when called with such an option.
@@ -80,7 +80,7 @@ def check_given(**arguments: Any) -> None:
 def check_groups(grouping: Grouping, state: Any) -> None:
     """Raises ValueError for a state of other groups.
 
-    Inside ``jit`` the state's labels are not known, but for their number and width.
+    Inside ``jit`` nothing is known of the state's labels except their number and width.
     """
     num_groups = state.step_size.shape[-1]
     wanted, found = encode_labels(grouping.labels), state.label_codes
@@ -97,8 +97,8 @@ def check_groups(grouping: Grouping, state: Any) -> None:
 
 
 def check_members(grouping: Grouping, state: Any) -> None:
-    """Raises ValueError where the same groups had other leaves."""
-    found = getattr(state, "checksum", grouping.checksum)  # not in published methods
+    """Raises ValueError if the same groups had other leaves."""
+    found = getattr(state, "checksum", grouping.checksum)  # published methods have none
     if not isinstance(found, Tracer) and np.any(np.asarray(found) != grouping.checksum):
         raise ValueError(
             f"param_labels gives the groups {grouping.labels} other leaves than those "
@@ -110,8 +110,8 @@ def check_search_state(state: Any, kind: type) -> None:
     """Raises TypeError for a state that is not of this kind of search."""
     if not isinstance(state, kind):
         raise TypeError(
-            f"state must be what init returned; got {type(state).__name__} in the "
-            f"place of {kind.__name__}. A state that was read without its types: "
+            f"state must be what init returned; got {type(state).__name__} "
+            f"instead of {kind.__name__}. A state that was read without its types: "
             "optax_armijo.restore_state(tx.init(params), state)"
         )
 
@@ -139,7 +139,7 @@ def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:
 
 
 def check_shapes(grouping: Grouping, params: Any, **trees: Any) -> None:
-    """Raises ValueError if a tree that is given has leaves of other shapes."""
+    """Raises ValueError if a given tree has leaves of other shapes."""
     for name, tree in trees.items():
         others = grouping.treedef.flatten_up_to(params if tree is None else tree)
         leaves = zip(paths_and_leaves(params), others, grouping.members, strict=True)
@@ -173,8 +173,8 @@ def warn_outside_jit(calls: Iterator[int], *trees: Any) -> None:
 def check_not_in_multi_steps() -> None:
     """Raises ValueError when called from within ``optax.MultiSteps``.
 
-    It hands over an accumulated gradient with the loss of the last micro-batch, and
-    nothing in its call tells so: the call stack does, at trace time.
+    It passes an accumulated gradient with the loss of the last micro-batch, and nothing
+    in its call reveals this except the call stack at trace time.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -184,7 +184,7 @@ def check_not_in_multi_steps() -> None:
                 "inside optax.MultiSteps a line search would test the loss of the "
                 "last micro-batch against the gradient of all. Take "
                 "optax_armijo.make_train_step(loss_fn, tx, num_microbatches=k), which "
-                "tests the loss of the whole batch at the memory of one part."
+                "tests the loss of the whole batch at the memory of one microbatch."
             )
         frame = frame.f_back
 
@@ -193,9 +193,9 @@ _MULTI_STEPS = ("MultiSteps.init", "MultiSteps.update")
 
 
 def as_arrays(tree: Any) -> Any:
-    """Turns NumPy arrays and Python numbers, which optax takes too, into JAX arrays."""
+    """Turns NumPy arrays and Python numbers, which optax accepts, into JAX arrays."""
     if not any(map(_is_foreign, jax.tree.leaves(tree))):
-        return tree  # the user's own, as the label function is to see it
+        return tree  # the user's own tree, for the label function
     return jax.tree.map(lambda x: jnp.asarray(x) if _is_foreign(x) else x, tree)
 
 

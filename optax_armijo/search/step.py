@@ -1,8 +1,8 @@
 """One step of the search, from top to bottom: `take_step`.
 
-``docs/armijo_adam.md`` has the same as pseudocode. Here k is the number of mini-batches
-so far and g the gradient of the loss on this one; p, S, C, z and phi are those of
-`optax_armijo.search.step_sizes`. Shapes: G groups.
+``docs/armijo_adam.md`` has the same steps in pseudocode. Here k counts the good
+mini-batches, this one included, and g is the gradient of the loss on this one; p, S, C,
+z and phi are defined in `optax_armijo.search.step_sizes`. Shapes: G groups.
 """
 
 from typing import Any
@@ -40,13 +40,20 @@ from optax_armijo.search.step_sizes import (
 )
 from optax_armijo.search.trials import HALF, tested, untested
 
-TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05  # growth of k from one to the next
-FAR = 6.0  # mean deviations of the loss, above which the last step is suspected
-RAISED = 10.0  # average promises by which a step that is undone has raised the loss
-RISE = 2.0  # mean deviations above the average loss, up to which a test may lead
-SETTLING = 0.5  # of a run of known length, at its end: steps settle into a valley
-LOSS_DECAY = 0.9  # of the averages of the loss and of its deviations
-SHORTENED = 0.7  # what step sizes are multiplied by after a step was undone
+# Growth of k between two tests, and between two measurements.
+TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
+# The last step is suspect if the loss is more than this many mean deviations above its
+# average.
+FAR = 6.0
+# A step measured to raise the loss by more than this many average promises is rolled
+# back.
+RAISED = 10.0
+# In a run of known length, a tested step may lead to a loss up to this many mean
+# deviations above the average.
+RISE = 2.0
+SETTLING = 0.5  # last fraction of a run of known length: steps settle into a valley
+LOSS_DECAY = 0.9  # decay of the averages of the loss and of its deviation
+SHORTENED = 0.7  # length of the step after a rolled-back one, relative to it
 
 
 def take_step(
@@ -55,28 +62,31 @@ def take_step(
     moments: AdamDirections | GivenDirection,
     num_steps: Scalar | None,
 ) -> tuple[Any, ArmijoState]:
-    """Measure the last step, or undo it; change the step sizes; test; move."""
+    """Measures the last step or rolls it back, adapts step sizes, tests and moves."""
     value, k, move = problem.value, moments.num_good, state.move
     along, is_first = moments.direction(), ~jnp.any(state.step_size > 0)
     products = problem.products(along)
     slope = problem.slopes(products)  # [G]
     is_good = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
-    # What was the last step worth? A clipped mini-batch counts by its clipped gradient.
+    # What was the last step worth? If a batch is clipped, its clipped gradient counts.
     last = moments.last_direction()
     last_slope = problem.slopes(problem.products(last))
     end_slope = -moments.scale * move.step_size * last_slope  # s, [G]
     predicted = jnp.sum(move.predicted)
     moved = jnp.any(move.step_size != 0)
-    counts = is_good & moved  # steps uphill, too: an oscillation has as many
-    # The next measurement may be far off, so that a spoilt one would rule until then.
+    # Uphill steps count too: in an oscillation they are half of all.
+    counts = is_good & moved
+    # A spoilt measurement would dominate until the next one, which may be many steps
+    # away, so clipped batches do not measure.
     measures = counts & (moments.scale >= 1)
     must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
-    # If the loss is far above those before, was the last step the cause?
+    # If the loss is far above the losses before, did the last step cause it?
     excess = value - state.losses.average
     far = FAR * state.losses.deviation + problem.tolerance
     is_far = (k > FIRST_STEPS) & (excess > far)
-    # A finite loss whose gradient is not may come of this batch alone: not so twice.
+    # A finite loss with a non-finite gradient may be this batch's fault alone, but not
+    # twice in a row.
     was_bad = ~jnp.any(state.last.applied_step_size != 0)
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
@@ -94,7 +104,8 @@ def take_step(
         predicted=predicted,
         deviation=state.losses.deviation,
     )
-    # A step may pass over a minimum and land where gradients vanish, below `far`.
+    # A step may jump over a minimum onto a plateau whose loss is not `far` above the
+    # average.
     raised = value - before
     overshoots = raised > RAISED * statistics.average_promise + problem.tolerance
     is_to_blame = is_bad | (raised > excess / 2)
@@ -109,9 +120,9 @@ def take_step(
         k=k,
     )
 
-    # Were the step sizes too short or too long? z is that of the step without schedule
-    # and warm-up; but the sum is that with the warm-up, since the noise of a twentieth
-    # of a step says little about a whole one.
+    # Were the step sizes too short or too long? Each group's z is for the step without
+    # schedule and warm-up. Their sum keeps the warm-up, because the noise of a
+    # twentieth of a step says little about a whole one.
     warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
     error_of_all = jnp.sum(error_of(move, signal, end_slope, warmed))
     error = error_of(move, signal, end_slope, move.multiple)
@@ -121,8 +132,8 @@ def take_step(
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)
 
-    # The first step is bracketed, later ones are tested on their own mini-batch. Where
-    # nothing descends there is no first step.
+    # The first step is bracketed, later ones are tested on their own mini-batch. If no
+    # group's direction descends, no first step is made.
     multiple = _schedule(k, signal.fraction, num_steps)
     promised = multiple * jnp.sum(sizes * slope)
     largest = _largest_noise(k, num_steps)
@@ -148,15 +159,16 @@ def take_step(
     factor = jnp.where(is_first, 1, found)
     applied = jnp.where(is_good, factor, 0) * multiple * sizes
 
-    # One mini-batch may shorten its own step at will, but step sizes by half at most.
-    # Where momentum ascends, its test says nothing about them.
+    # One mini-batch may shorten its own step at will, but step sizes by at most half.
+    # If momentum ascends, the test says nothing about them.
     kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
     sizes = jnp.where(is_good, kept * sizes, state.step_size)
     sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
-    # Always true, but XLA learns it from the test, which may so read the old moments.
+    # This is always true, but XLA must wait for the test to know it. So the test can
+    # still read the old moments.
     is_over = test.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
-    by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN of a bad batch
+    by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
     made = Move(applied, moments.scale * by_group, multiple, value)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
@@ -175,7 +187,7 @@ def take_step(
         signal=signal,
         errors=errors,
         losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
-        # The step after one that was undone is tested.
+        # The step after a rolled-back one is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
         num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
         input_errors=test.errors._replace(
@@ -201,7 +213,7 @@ def take_step(
 
 
 def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStatistics:
-    """The statistics with another loss in them; the first one is all there is."""
+    """Adds a loss to the statistics; the first loss replaces them."""
     excess = loss - losses.average
     spread = jnp.abs(excess) - losses.deviation
     average = losses.average + (1 - LOSS_DECAY) * excess
@@ -221,9 +233,9 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
 
 
 def _shortened(sizes: jax.Array, k: jax.Array) -> jax.Array:
-    """Step sizes after a step was undone, so that the next one is `SHORTENED`, [G].
+    """Step sizes that make the next step `SHORTENED` times the rolled-back one, [G].
 
-    The warm-up goes on: the one that was undone was the (k - 1)th, the next is the kth.
+    The warm-up's rise from step k - 1 (rolled back) to step k is divided out.
     """
     k = k.astype(sizes.dtype)
     warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
@@ -236,12 +248,12 @@ def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
 
 
 def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> jax.Array:
-    """By what step k of the run is multiplied, f[].
+    """The factor of step k of the run, f[].
 
-    It rises in the first steps, since Adam's first directions are little more than the
-    signs of one gradient. Where the length of the run is known, it falls to zero over
-    the rest: by x ** (1 - phi²), since noise is what a decay takes out, and at the end
-    on a line at the latest, since long steps stay above a narrow valley.
+    It rises in the first steps, because Adam's first directions are little more than
+    the signs of one gradient. If the length of the run is known, it falls to zero over
+    the rest. It falls like x ** (1 - phi²), because a decay removes noise, and near the
+    end at least linearly, because long steps stay above a narrow valley.
     """
     rising = jnp.minimum(k.astype(fraction.dtype) / WARM_UP_STEPS, 1)
     if num_steps is None:
@@ -252,7 +264,7 @@ def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> ja
 
 
 def _left(k: jax.Array, num_steps: Scalar, dtype: Any) -> jax.Array:
-    """The part of the run that is left after the warm-up, x, dtype[]."""
+    """x, the fraction of the run after the warm-up that remains, dtype[]."""
     steps, length = k.astype(dtype), jnp.asarray(num_steps, dtype)
     left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
     return jnp.clip(left, 0, 1)
@@ -263,8 +275,8 @@ def _usual_loss(
 ) -> jax.Array:
     """The loss up to which a tested step passes in any case, f[].
 
-    Long steps pay only if shorter ones follow: where the length of the run is known,
-    and not at its end.
+    Long steps pay only if shorter ones follow, so this holds only in runs of known
+    length, and not at their end.
     """
     none = jnp.full_like(losses.average, -jnp.inf)
     if num_steps is None:
@@ -275,14 +287,14 @@ def _usual_loss(
 
 
 def _largest_noise(k: jax.Array, num_steps: Scalar | None) -> jax.Array | float:
-    """What a step may promise of noise, as a part of the loss, f[]."""
+    """How much noise a step's promise may contain, relative to the loss, f[]."""
     if num_steps is None:
         return LARGEST_NOISE
     return jnp.where(k > EARLY_STEPS, LARGEST_NOISE_LATER, LARGEST_NOISE)
 
 
 def _shares(predicted: jax.Array, decrease: jax.Array) -> jax.Array:
-    """The decrease of the loss, shared out as it was predicted, [G]."""
+    """Splits a decrease among the groups in proportion to the predicted ones, [G]."""
     total = jnp.sum(predicted)
     share = jnp.where(total != 0, predicted / jnp.where(total != 0, total, 1), 0)
     return share * decrease

@@ -1,16 +1,16 @@
-r"""How step sizes change from step to step: what the next mini-batch says about a step.
+r"""How step sizes change: the next mini-batch tells what a step was worth.
 
 A step :math:`u` from :math:`w` promises the decrease :math:`p = -\langle g, u \rangle`
-on its own mini-batch. The next one, with loss :math:`f'` and gradient :math:`g'`, says
-what it was worth on other examples. On a quadratic with slope S and curvature C along
-the step,
+on its own mini-batch. The next mini-batch, with loss :math:`f'` and gradient
+:math:`g'`, tells what the step was worth on other examples. On a quadratic with slope S
+and curvature C along the step,
 
 .. math::
   d = f'(w) - f'(w + u) = S - C / 2, \qquad
   s = \langle g'(w + u), u \rangle = C - S
 
-so that S = 2 d + s and C = 2 (d + s). The signal fraction phi = sum S / sum p is how
-much of what steps promise is true. Shapes: G groups.
+so that S = 2 d + s and C = 2 (d + s). The signal fraction phi = sum S / sum p is the
+fraction of what steps promise that holds on other examples. Shapes: G groups.
 """
 
 from typing import Any
@@ -25,32 +25,33 @@ from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
-KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # of C / S, without signal and without noise
-LEAST_AIMED_AT = 0.03  # phi in the aim: one near 0 would shorten steps for good
-UP, DOWN = 0.1, 0.25  # most that their logarithm changes by,
-FADING = 6.0  # and not more than this over k
-OWN, OWN_FADING = 0.25, 1.0  # the same of one group relative to the others
-FAR_TOO_SHORT, LEAP = 0.05, 0.7  # C / S, below which step sizes leap by e^LEAP
-HELD_BELOW = 6.0  # C / S, below which step sizes shrink less while the loss falls,
-HELD_AFTER = 50  # and this step: shorter runs rather learn few rows by heart
-FIRST_STEPS = 10  # in which averages say little: none leaps, and none is suspected
-KNOWN, KNOWN_WELL = 2, 4  # measurements, from which C counts, or a leap is due
+KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # the aim of C / S at phi = 0, and at phi = 1
+# Lower bound of phi in the aim; near 0 it would shorten steps permanently.
+LEAST_AIMED_AT = 0.03
+UP, DOWN = 0.1, 0.25  # largest change of the log step size,
+FADING = 6.0  # and no more than this over k
+OWN, OWN_FADING = 0.25, 1.0  # the same for one group relative to the others
+FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
+HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss falls,
+HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
+FIRST_STEPS = 10  # steps in which averages are unreliable: no leaps, no loss is far
+KNOWN, KNOWN_WELL = 2, 4  # measurements needed before C counts, and before a leap
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
-FALL_ERRORS = 2.5  # mean deviations of the loss, that its average fall may be off by
-OUTLIER = 3.0  # times the spread of z, to which z is limited
-LARGEST_NOISE = 0.05  # of the loss, that a step may promise,
-LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # and after this many, if steps will fall
-LEAST_BOUNDED = 0.1  # phi in this bound, or one of 0 would be none
+FALL_ERRORS = 2.5  # allowed error of the average fall, in mean deviations of the loss
+OUTLIER = 3.0  # z is limited to this many times its spread
+LARGEST_NOISE = 0.05  # largest noise that a step may promise, relative to the loss;
+LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # later, if the run's length is known
+LEAST_BOUNDED = 0.1  # lower bound of phi in that bound; a phi of 0 would remove it
 
 
 def with_unit(
     old: SignalStatistics, counts: jax.Array, predicted: jax.Array
 ) -> SignalStatistics:
-    """The averages, in whose unit another step is."""
+    """Adds a step to the average of |p|, the unit of the other averages."""
 
     def towards(x: jax.Array, new: Any) -> jax.Array:
         return jnp.where(counts, x + (1 - UNIT_DECAY) * (new - x), x)
@@ -69,13 +70,13 @@ def with_fall(
     predicted: jax.Array,
     deviation: jax.Array,
 ) -> SignalStatistics:
-    r"""The sums of all steps, and what phi can be at most in view of them.
+    r"""Adds a step to the averages over all steps, and bounds phi by them.
 
-    Measurements are few, and those of the largest steps rule. But over all steps d adds
+    Measurements are few, and the largest steps dominate them. But over all steps d adds
     up to the fall of the loss, which costs no evaluation:
-    :math:`\sum S = 2 \sum d + \sum s`. The noise of single losses cancels, but for that
-    of the first and the last, so that where steps promise more than this noise, a loss
-    that does not fall gives them away.
+    :math:`\sum S = 2 \sum d + \sum s`. The noise of the losses cancels except for the
+    first and the last. So if steps promise more than that noise and the loss does not
+    fall, the promises are false.
     """
 
     def towards(x: jax.Array, new: Any) -> jax.Array:
@@ -101,7 +102,7 @@ def with_measurement(
     predicted: jax.Array,
     k: jax.Array,
 ) -> SignalStatistics:
-    """The averages with a measurement: all weigh the same until there are many."""
+    """Adds a measurement to the averages; until there are many, all weigh the same."""
     unit = old.average_promise
     counts &= jnp.isfinite(signal)
     count = old.number + counts.astype(old.number.dtype)
@@ -137,9 +138,10 @@ def error_of(
 
     Args:
       move: the last step.
-      signal: what is known of phi.
+      signal: what is known about phi.
       end_slope: s, the slope along the step at its end.  # f[G]
-      multiple: what shortened the step: z is that of the step without.  # f[]
+      multiple: the factor that shortened the step; z is for the step without it.
+        # f[]
     """
     curvature = signal.raw_fraction * move.predicted + end_slope  # C = S + s
     return aim(signal) * move.predicted - curvature / multiple
@@ -148,7 +150,7 @@ def error_of(
 def with_error(
     old: StepSizeErrors, counts: jax.Array, error_of_all: jax.Array, error: jax.Array
 ) -> StepSizeErrors:
-    """The averages with z of another step, which is limited if it is an outlier."""
+    """Adds z of another step to the averages, limited if it is an outlier."""
     error = jnp.concatenate([error_of_all[None], error])
     dtype = error.dtype
     count = jnp.maximum(old.number, 1).astype(dtype)
@@ -177,21 +179,24 @@ def change_of(
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
-    All grow or shrink by the t-statistic of the sum of z, and each one relative to
-    their mean by that of its own. phi p + s is a noisy curvature, the measured one
-    hardly: no step is shortened that it finds too short, none lengthened that it finds
-    to raise the loss, and one that it finds far too short grows at once.
+    All step sizes grow or shrink together by the t-statistic of the sum of z, and each
+    relative to their mean by that of its own z. phi p + s is a noisy curvature; the
+    measured one is hardly noisy. So nothing shrinks together while it finds steps too
+    short, nothing grows together while it finds that they raise the loss, and all leap
+    if it finds them far too short.
 
     Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
-    would shrink for good although the loss falls along the valley: short-horizon bias
-    (Wu et al., 2018, arXiv 1803.02021). So they shrink less, the faster it falls.
+    would shrink permanently although the loss falls along the valley. This is the
+    short-horizon bias (Wu et al., 2018, arXiv 1803.02021). So the faster the loss
+    falls, the less step sizes shrink.
 
     Args:
       errors: averages of z.
       signal: averages of the measurements.
-      k: of the step.  # i32[]
-      multiple: of the schedule, which the last step was multiplied by.  # f[]
-      power: a, if the losses fall like k^-a: from 1 on nothing shrinks.  # f[]
+      k: the number of the step.  # i32[]
+      multiple: the factor on the last step, 1 in the warm-up.  # f[]
+      power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
+        # f[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -205,8 +210,9 @@ def change_of(
     is_short = signal.curvature < aim(signal) * signal.recently_predicted
     is_short &= is_known
     raises_loss = is_known & (signal.curvature > 2 * slope)
-    # Far below zero it is noise, as that of a network that knows its rows by heart. A
-    # mini-batch of a vanishing loss has no curvature, but no slope either.
+    # A curvature far below zero is noise, as in a network that has memorised its
+    # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
+    # the slope.
     is_far_too_short = signal.number >= KNOWN_WELL
     is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
     steps = k.astype(dtype)
@@ -229,12 +235,13 @@ def shortening(
     value: jax.Array,
     largest: jax.Array | float,
 ) -> jax.Array:
-    """What a step is multiplied by, f[], so that phi (1 - phi) |p| <= largest * f.
+    """The factor on a step, f[], that makes phi (1 - phi) |p| <= largest * f.
 
-    A single mini-batch may promise several times its loss, where large steps ruin a
-    pretrained network. Without noise nothing is shortened, nor a loss below zero. Phi
-    is at least `LEAST_BOUNDED`, or where hardly any promise is true there would be no
-    bound. Steps uphill are shortened alike, or they would be the longest.
+    A single mini-batch may promise several times its loss, and steps that large ruin a
+    pretrained network. Steps without noise are not shortened, nor steps at a loss of
+    zero or below. Phi counts as at least `LEAST_BOUNDED`, or there would be no bound
+    where hardly any promise holds. Uphill steps are shortened alike, or they would be
+    the longest.
     """
     fraction = jnp.maximum(fraction, LEAST_BOUNDED)
     noise = fraction * (1 - fraction) * jnp.abs(promised)
@@ -245,17 +252,19 @@ def shortening(
 def with_new_groups(
     problem: Problem, sizes: jax.Array, slope: jax.Array, is_first: jax.Array
 ) -> jax.Array:
-    """Step sizes in proportion to the params at first, [G].
+    """Gives step sizes to all groups at first, and later to new ones, [G].
 
-    One that would promise less than the median group is lifted to the same predicted
-    decrease, by `LARGEST_LIFT` at most: so is a new head of small params, which would
-    hold up what lies below it, and the scale of its params still does not matter.
+    At first they are proportional to the root mean squares of the params. A group that
+    would promise less than the median group is lifted to the same predicted decrease,
+    but by at most a factor of `LARGEST_LIFT`. Otherwise a new head with small params
+    would hold up the layers below it. The scale of the params still does not matter.
 
-    A group waits while its direction ascends. One without a step size since its params
-    or its gradients were zero gets that with the predicted decrease of the median
-    group, but no more than the largest, unless, at first, the squares of its params
-    overflow; the largest where no other descends. Where there is no other at all, that
-    decrease is all of the loss, or 1 where it is zero.
+    A group waits while its direction ascends. A group that has no step size yet,
+    because its params or gradients were zero, gets the step size that promises as much
+    as the median group, but at most the largest step size, unless this is the first
+    step and the squares of its params overflow. If no other group descends, it gets the
+    largest; if no group has a step size, it gets one that promises the whole loss, or a
+    decrease of 1 if the loss is zero.
     """
     root = jax.lax.cond(
         is_first,
@@ -282,7 +291,7 @@ def with_new_groups(
 
 
 def root_mean_squares(grouping: Grouping, params: Any, dtype: Any) -> jax.Array:
-    """The groups' root mean squares, dtype[G]; infinity where squares overflow."""
+    """The groups' root mean squares, dtype[G]; infinite where squares overflow."""
     leaves = grouping.trainable(params)
     common = search_dtype(leaves)
     squares = [jnp.square(x.astype(common)) for x in leaves]

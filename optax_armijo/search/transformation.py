@@ -49,14 +49,14 @@ from optax_armijo.search.weight_decay import check_mask, decay_updates
 
 
 class Batch(NamedTuple):
-    """What an ``update`` brings, checked.
+    """The checked inputs of an ``update``.
 
     Attributes:
       params: the whole params.
-      updates: that came in, of the trainable leaves.
-      grads: of the loss, of the trainable leaves.
-      value: the loss at params, in the dtype that the user's loss has.  # []
-      loss_fn: from params to the loss of the same batch.
+      updates: the incoming updates of the trainable leaves.
+      grads: the gradient of the loss for the trainable leaves.
+      value: the loss at params, in the dtype of the user's loss.  # []
+      loss_fn: a function from params to the loss of the same batch.
     """
 
     params: Any
@@ -82,19 +82,19 @@ def transformation(
       param_labels: how the leaves are grouped.
       init: ``(grouping, params) -> state``.
       step: ``(grouping, batch, state) -> (updates, state)``.
-      kind: type of the search's state.
-      search_state: where in the whole state it stands.
-      moments: trees of the state whose leaves are like those of params.
+      kind: the type of the search's state.
+      search_state: takes the search's state from the whole state.
+      moments: takes the trees whose leaves are like those of params from the state.
       needs_grad: whether updates are a direction, so that ``grad`` must be given.
 
     Raises:
-      TypeError: a learning rate in the place of labels.
+      TypeError: a learning rate instead of labels.
     """
     check_are_labels(param_labels)
     calls_outside_jit = itertools.count()
 
     def counted(state: Any) -> Any:
-        """The state after a step in which there was nothing to move."""
+        """Returns the state after a step with nothing to move."""
         old = search_state(state)
         new = old._replace(num_steps=increment(old.num_steps))
         is_old = lambda node: node is old  # noqa: E731
@@ -155,7 +155,7 @@ def search_along_adam(
     weight_decay: Scalar | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns Adam with a step size a group.
+    """Returns Adam with one step size per group.
 
     Raises:
       ValueError: an argument outside its range.
@@ -203,7 +203,7 @@ def search_along_updates(
     def step(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
-        # Trials and the step itself are in the same dtype.
+        # Trials and the step itself use the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
         unclipped = jnp.ones_like(state.gradient_size)
         direction = GivenDirection(
@@ -222,7 +222,7 @@ def search_along_updates(
 
 
 def check_num_steps(num_steps: Any) -> None:
-    """Raises ValueError for what is neither None nor a number of steps."""
+    """Raises ValueError unless the argument is None or a number of steps."""
     if num_steps is not None:
         check_range("num_steps", num_steps, at_least=1, is_integer=True)
 
@@ -230,7 +230,7 @@ def check_num_steps(num_steps: Any) -> None:
 def adam_directions(
     grouping: Grouping, batch: Batch, state: Any, b1: Scalar, b2: Scalar, eps: Scalar
 ) -> AdamDirections:
-    """Adam's directions of a batch whose gradient is clipped."""
+    """Returns Adam's directions for a batch, and clips its gradient."""
     grads = [g.astype(search_dtype([g])) for g in batch.updates]
     size = relative_size(grouping, grads, state.adam, b2)
     scale, size = clipped(size, state.gradient_size, increment(state.adam.count))
@@ -238,7 +238,7 @@ def adam_directions(
 
 
 def make_problem(grouping: Grouping, batch: Batch) -> Problem:
-    """What a step of the search starts from."""
+    """Returns the inputs of a step of the search."""
     dtype = search_dtype(grouping.trainable(batch.params))
     return Problem(
         grouping=grouping,
@@ -258,8 +258,8 @@ def _decayed(
     weight_decay: Scalar,
     mask: Any,
 ) -> Any:
-    """Adds decoupled weight decay by the step sizes that the groups moved by."""
-    # A step that is undone has negative step sizes.
+    """Adds decoupled weight decay in proportion to the step sizes just applied."""
+    # Where a step is rolled back, step sizes are negative.
     applied = jnp.maximum(state.last.applied_step_size, 0)
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
@@ -267,17 +267,17 @@ def _decayed(
 
 
 def _init_state(grouping: Grouping, params: Any, mu: Any, nu: Any) -> ArmijoState:
-    """The state before the first step, with these moments."""
+    """Returns the state before the first step, with these moments."""
     state = build_beside(params, lambda: _numbers(grouping, params))
     return state._replace(adam=state.adam._replace(mu=mu, nu=nu))
 
 
 def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
-    """All of the state but Adam's moments."""
+    """Returns all of the state except Adam's moments."""
     dtype = search_dtype(grouping.trainable(params))
     num_groups = grouping.num_groups
 
-    # Every leaf is an array of its own, strongly typed: the state may be donated.
+    # Every leaf is a separate, strongly typed array, because the state may be donated.
     def zeros(dtype: Any, *shape: int) -> jax.Array:
         return jnp.zeros(shape, dtype)
 

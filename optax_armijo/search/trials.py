@@ -13,25 +13,26 @@ from optax_armijo._state import InputErrors
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
-C_FIRST, C_LATER = 0.8, 0.1  # of the promised decrease that a step must make
+C_FIRST, C_LATER = 0.8, 0.1  # fraction of the promised decrease that a step must make
 HALF, MOST_HALVINGS = 0.5, 10
-FIRST_TRIAL = 0.01  # times the root mean square of the params
+FIRST_TRIAL = 0.01  # relative to the root mean square of the params
 UP_LADDER, DOWN_LADDER = 4.0, 1 / 16
-NARROW = 2.1  # the last trial is at 2 times another, but for rounding
+NARROW = 2.1  # the ends of a bracket are at last a factor of 2 apart, up to rounding
 MOST_TRIALS = 20
-MEASURABLE = 16.0  # times its rounding error, from which a decrease is compared
+# A decrease is compared with the slope only above this many rounding errors.
+MEASURABLE = 16.0
 
 
 class Trials(NamedTuple):
     """The carry of the loop of trials, and what it found.
 
     Attributes:
-      factor: of the step that is evaluated next.  # f[]
-      passed: the largest that passed, else 0.  # f[]
-      failed: the smallest that failed, else +inf.  # f[]
-      loss: at the last one; that before the step where there was none.  # f[]
-      num_trials: evaluations.  # i32[]
-      errors: of the inputs, as far as trials tell.
+      factor: the factor on the step to evaluate next.  # f[]
+      passed: the largest factor that passed, else 0.  # f[]
+      failed: the smallest factor that failed, else +inf.  # f[]
+      loss: the loss at the last trial, or before the step if there was none.  # f[]
+      num_trials: number of evaluations.  # i32[]
+      errors: errors of the inputs, as far as trials reveal them.
     """
 
     factor: jax.Array
@@ -43,7 +44,7 @@ class Trials(NamedTuple):
 
 
 def untested(problem: Problem, errors: InputErrors) -> Trials:
-    """A step that is made as it is."""
+    """The result for a step that is made without a test."""
     one, none = jnp.ones_like(problem.value), jnp.zeros((), jnp.int32)
     return Trials(one, one, jnp.inf * one, problem.value, none, errors)
 
@@ -57,20 +58,20 @@ def tested(
     usual: jax.Array,
     errors: InputErrors,
 ) -> Trials:
-    """Tries a step: the first of a run is bracketed, a later one backtracks.
+    """Tests a step: brackets the first one of a run, and backtracks in later ones.
 
-    The first one is the largest that passes with `C_FIRST`, within a factor of two; its
-    first trial is a small part of ``sizes``. A later one is halved until it passes with
-    `C_LATER`. Where its momentum ascends on this mini-batch, the loss may rise by
-    (2 - c) times what the slope says. A step that leaves the loss exactly as it was
-    passes, since it may have been rounded away. So does one after which the loss is no
-    higher than ``usual``: a test that is not monotone allows for longer steps (Galli et
-    al., 2023, arXiv 2306.12747).
+    The bracket finds the largest first step that passes with `C_FIRST`, within a factor
+    of two; its first trial is a small fraction of ``sizes``. A later step is halved
+    until it passes with `C_LATER`. If its momentum ascends on this mini-batch, the loss
+    may rise by (2 - c) times what the slope says. A later step that leaves the loss
+    exactly as it was passes, because it may have been rounded away. So does one after
+    which the loss is no higher than ``usual``, because a non-monotone test allows
+    longer steps (Galli et al., 2023, arXiv 2306.12747).
 
-    Before the first step, and where all trials fail, a step of 0 is evaluated as well:
-    its loss is that of the params, if ``value_fn`` is the function of ``value``. The
-    smallest trial whose decrease is more than rounding decreases the loss by what the
-    slope predicts, if ``grad`` is the gradient of ``value``.
+    Before the first step, and if all trials fail, a step of 0 is evaluated as well. Its
+    loss equals ``value`` if ``value_fn`` is the function of ``value``. The smallest
+    trial whose decrease exceeds rounding decreases the loss by what the slope predicts
+    if ``grad`` is the gradient of ``value``.
     """
     predicted = jnp.sum(sizes * slope)
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
@@ -120,7 +121,7 @@ def tested(
     zero = jnp.zeros_like(start.factor)
     first = jnp.where(is_first, zero, start.factor)
     end = jax.lax.while_loop(goes_on, body, start._replace(factor=first, passed=zero))
-    # A later step that passes may be far from what the slope says: it is curved.
+    # A later step that passes may be far from what the slope says, due to curvature.
     says = is_first | (end.passed == 0)
     slope = jnp.where(says, end.errors.slope, errors.slope)
     return end._replace(errors=end.errors._replace(slope=slope))

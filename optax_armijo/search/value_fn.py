@@ -1,4 +1,4 @@
-"""Calling the user's loss: with the extra arguments that it names, checked."""
+"""Calls the user's loss with the extra arguments that it names, and checks it."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def bind_value_fn(
 
 
 def _lacks_arguments(value_fn: ValueFn, params: Any, arguments: Any) -> bool:
-    """Whether a call that raised is at fault itself, and not what happens inside."""
+    """Whether a call that raised was itself wrong, rather than the code inside."""
     try:
         inspect.signature(value_fn).bind(params, **arguments)
     except ValueError:  # a callable written in C
@@ -72,11 +72,11 @@ def check_loss(name: str, value: Any) -> jax.Array:
 def _named(value_fn: ValueFn, extra_args: Mapping[str, Any]) -> list[str]:
     try:
         parameters = list(inspect.signature(value_fn).parameters.values())
-    except ValueError:  # a callable written in C tells nothing of its arguments
+    except ValueError:  # a callable written in C has no signature
         return list(extra_args)
     kinds = {parameter.kind for parameter in parameters}
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return list(extra_args)
-    # The first parameter is params, under whatever name.
+    # The first parameter is params, whatever its name.
     names = {parameter.name for parameter in parameters[1:]}
     return [name for name in extra_args if name in names]

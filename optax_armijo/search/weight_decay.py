@@ -1,4 +1,4 @@
-"""Decoupled weight decay by the step size of each group."""
+"""Decoupled weight decay, in proportion to the step size of each group."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from optax_armijo.labels.grouping import Grouping
 
 
 def check_mask(mask: Any) -> None:
-    """Raises ValueError for what ``optax.inject_hyperparams`` makes of a function."""
+    """Raises ValueError for False, which ``inject_hyperparams`` makes of a function."""
     if mask is False:
         raise ValueError(
             "mask must be a pytree of bools or a function from params to one; got "
@@ -35,7 +35,8 @@ def decay_updates(
       params: the whole params.
       step_size: :math:`\eta`, shape [G].
       weight_decay: :math:`\lambda`, at least 0.
-      mask: bools, a prefix of params' tree, or a function to them; None decays all.
+      mask: a pytree of bools that is a prefix of params' tree, or a function from
+        params to one; None decays all.
     """
     mask = mask(params) if callable(mask) else mask
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
@@ -43,7 +44,7 @@ def decay_updates(
     # Decay never changes the sign of a weight, however large the step.
     rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
     return [
-        # What is infinite, as masks may be, does not decay.
+        # Infinite entries, such as those of masks, do not decay.
         jnp.where(jnp.isfinite(p), -(rate * p.astype(dtype)), 0).astype(p.dtype)
         if is_decayed
         else jnp.zeros_like(p)

@@ -1,4 +1,4 @@
-"""The average of the last iterates: what to validate and keep, without a schedule."""
+"""Averages the last iterates, to validate and to keep, in a run without a schedule."""
 
 import sys
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ class AveragedState(NamedTuple):
     """State of `average_iterates`.
 
     Attributes:
-      num_iterates: params in the average so far, one a step.  # i32[]
-      average: of the params after each step, in float32 or wider, structured like them;
-        an ``optax.MaskedNode`` in the place of a leaf that is `FROZEN`, or of integers
-        or random keys.
+      num_iterates: number of params in the average so far, one per step.  # i32[]
+      average: average of the params after each step, in float32 or wider and structured
+        like them; an ``optax.MaskedNode`` replaces each leaf that is `FROZEN`, or that
+        holds integers or random keys.
       inner: the state of the transformation inside.
     """
 
@@ -43,12 +43,13 @@ def average_iterates(
     .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
 
     with p the `fraction`: about the last p n of n steps count, later ones more
-    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). Training is not
-    changed. `averaged_params` returns the average, to validate with and to save. It
-    removes the noise of the last mini-batches, for which one otherwise needs a decaying
+    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). It does not change
+    training. `averaged_params` returns the average, to validate with and to save. The
+    average removes the noise of the last mini-batches. That otherwise takes a decaying
     step size, and so the number of steps in advance. The price is one more copy of the
     params that move: leaves that the search in `tx` labels `FROZEN` have no average.
-    Its moments tell which those are. `sls` has none, and so averages of all leaves.
+    The moments of the search tell which those are. `sls` has no moments, so all leaves
+    are averaged.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
@@ -56,10 +57,10 @@ def average_iterates(
       fraction: p, in (0, 1].
 
     Returns:
-      A transformation with the updates of `tx`. State: `AveragedState`.
+      A transformation with the updates of `tx`. The state is an `AveragedState`.
 
     Raises:
-      TypeError: `tx` is no transformation.
+      TypeError: `tx` is not a transformation.
       ValueError: `fraction` outside its range; when traced, no params given.
 
     Example:
@@ -117,13 +118,13 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
     """Returns the average that `average_iterates` keeps, in the dtypes of `params`.
 
     Args:
-      opt_state: a state that holds one `AveragedState`, however deep; an
+      opt_state: a state that holds one `AveragedState` at any depth; an
         ``nnx.Optimizer`` or a Linen ``TrainState`` that holds it will do.
-      params: as they are now: a pytree, an ``nnx.State``, or an ``nnx.Module``, of
-        which a copy with the averaged params comes back.
+      params: the current params: a pytree, an ``nnx.State``, or an ``nnx.Module``, for
+        which it returns a copy with the averaged params.
 
     Raises:
-      ValueError: when the state holds none, or several, or was made for other params.
+      ValueError: if the state holds none, or several, or was made for other params.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_armijo
@@ -148,10 +149,10 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
 
 
 def _fill_in(average: dict[Path, Any], params: Any, *, is_whole: bool) -> Any:
-    """Puts averages in the place of params; a module has other leaves besides.
+    """Replaces params by their averages; a module has other leaves besides.
 
-    They are found by their paths: NNX keeps params and averages in other variables.
-    All are copies, since the next step may be given the state's arrays to overwrite.
+    Averages are found by their paths, since NNX keeps params and averages in different
+    variables. All are copies, since the next step may overwrite the state's arrays.
     """
     leaves = dict(paths_and_leaves(params))
     strangers = average.keys() - leaves.keys()
@@ -180,13 +181,13 @@ def _frozen(inner_state: Any) -> set[Path]:
 
 
 def _is_averaged(leaf: Any) -> bool:
-    """Whether a leaf is numbers to average, not a count or a random key."""
+    """Whether a leaf holds numbers to average, not counts or random keys."""
     dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _moved_toward(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:
-    """An average with a new iterate in it; exact where equal, so infinities stay."""
+    """Adds an iterate to an average; exact where both are equal, so infinities stay."""
     moved = old + rate.astype(old.dtype) * (new - old)
     return jnp.where(new == old, old, moved)
 

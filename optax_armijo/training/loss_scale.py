@@ -1,4 +1,4 @@
-"""A loss scale that adapts itself: gradients in float16 without underflow."""
+"""A loss scale that adapts itself, for gradients in float16 without underflow."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class LossScaleState(NamedTuple):
     """State of `dynamic_loss_scale`.
 
     Attributes:
-      scale: by which the loss is multiplied for its gradient.  # f32[]
+      scale: the factor on the loss when its gradient is taken.  # f32[]
       num_good: finite gradients since the last change of the scale.  # i32[]
       inner: the state of the transformation inside.
     """
@@ -51,27 +51,27 @@ def dynamic_loss_scale(
     it. The dtypes of the state and updates of `inner` do not change. The loss itself,
     `value` and `value_fn`, is never scaled, since trials take no gradient. After a
     gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
-    Precision Training*, 2017, section 3.2). Where a smaller scale would not help, since
+    Precision Training*, 2017, section 3.2). If a smaller scale would not help, because
     the loss itself is not finite or the scale is `min_scale`, a line search in `inner`
-    gets the bad batch, and can undo the last step; the scale stays.
+    gets the bad batch, and can roll back the last step; the scale stays.
 
     `make_train_step` scales the loss. In a custom training loop, take the gradient of
     ``loss * loss_scale(opt_state)``.
 
     Args:
-      inner: what sees the unscaled gradients.
-      init_scale: :math:`\sigma` to begin with, in [`min_scale`, `max_scale`].
+      inner: the transformation that gets the unscaled gradients.
+      init_scale: the initial :math:`\sigma`, in [`min_scale`, `max_scale`].
       factor: :math:`\phi`, above 1.
       growth_interval: n, at least 1.
       min_scale: above 0.
       max_scale: at least `min_scale`.
 
     Returns:
-      A transformation with the same ``update`` as `inner`, but for the scaled
+      A transformation with the same ``update`` as `inner`, except for the scaled
       gradient; its state is a `LossScaleState`.
 
     Raises:
-      TypeError: `inner` is no transformation.
+      TypeError: `inner` is not a transformation.
       ValueError: an argument outside its range.
 
     Example:
@@ -109,7 +109,7 @@ def dynamic_loss_scale(
         **extra_args: Any,
     ) -> tuple[Any, LossScaleState]:
         def unscaled(tree: Any) -> Any:
-            # In float32: unscaled, a gradient may be too small for float16 again.
+            # In float32, since an unscaled gradient may be too small for float16 again.
             def divide(g: Any) -> Any:
                 if has_no_gradient(g):
                     return g
@@ -121,7 +121,7 @@ def dynamic_loss_scale(
             return jax.tree.map(divide, tree)
 
         given = [x for x in jax.tree.leaves(updates) if not has_no_gradient(x)]
-        given = map(jnp.asarray, given)  # from NumPy's, as optax allows
+        given = map(jnp.asarray, given)  # also from NumPy, as optax allows
         is_good = on_its_own(all_finite([*given]))
         if grad is not None:
             extra_args["grad"] = unscaled(grad)
@@ -133,7 +133,7 @@ def dynamic_loss_scale(
             value = jnp.asarray(extra_args.get("value", 0.0))
             scale_is_no_cause = ~jnp.isfinite(value) | (state.scale <= min_scale)
             found = (new_updates, inner_state)
-            # What stands beside the search may have taken the gradient in.
+            # Transformations beside the search may have taken in the bad gradient.
             is_handled = jax.lax.cond(
                 ~is_good & scale_is_no_cause,
                 lambda: _has_no_nan_or_infinity(found),
@@ -162,7 +162,7 @@ def loss_scale(opt_state: Any) -> jax.Array:
     """Returns the current scale of `dynamic_loss_scale`, or 1 if there is none.
 
     Args:
-      opt_state: a state, however deep the `LossScaleState` is in it.
+      opt_state: a state that may hold a `LossScaleState` at any depth.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -179,7 +179,7 @@ def find_loss_scale(opt_state: Any) -> LossScaleState | None:
 
 
 def _has_no_nan_or_infinity(tree: Any) -> jax.Array:
-    """Unlike `all_finite`, of the entries and not of their squares."""
+    """Tells whether all entries are finite; `all_finite` checks their squares."""
     numbers = [x for x in jax.tree.leaves(tree) if not is_key(x)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in numbers]))
 

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient: whole, in microbatches, over devices."""
+"""The loss of a batch and its gradient: at once, in microbatches, over devices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,8 +22,8 @@ class Objective(NamedTuple):
     Attributes:
       value_and_grad: ``(params, *batch) -> ((loss, aux), grads)``.
       value: ``(params, *batch) -> loss``: the same loss, for trials.
-      weight: ``(*batch) -> weight`` of that batch in a mean over several; None if
-        all count equally.
+      weight: ``(*batch) -> weight`` of that batch in a mean over several; None if all
+        count equally.
     """
 
     value_and_grad: Callable[..., tuple[tuple[jax.Array, Any], Any]]
@@ -40,7 +40,7 @@ def build_objective(
     weight_fn: Callable[..., Any] | None,
     axis_name: Any,
 ) -> Objective:
-    """Returns the objective of a batch, put together as `make_train_step` is told."""
+    """Returns the objective of a batch for the arguments of `make_train_step`."""
     scale = find_loss_scale(opt_state)
     whole = objective(loss_fn, None if scale is None else scale.scale)
     whole = whole._replace(weight=weight_fn)
@@ -52,7 +52,7 @@ def build_objective(
 
 
 def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
-    """Returns the loss function that always gives ``(loss, aux)``, aux None if none.
+    """Returns a loss function that always gives ``(loss, aux)``, with aux None if none.
 
     Raises:
       ValueError: when traced, a loss that is not one real number.
@@ -78,9 +78,9 @@ def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
 
 
 def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective:
-    """Returns the objective of a loss function with aux, on the batch at once.
+    """Returns the objective of a loss function with aux, on the whole batch at once.
 
-    With a `loss_scale` the gradient, and nothing else, comes multiplied by it.
+    A `loss_scale` multiplies the gradient, and nothing else.
     """
 
     def scaled_loss(params: Any, *batch: Any) -> Any:
@@ -89,7 +89,7 @@ def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective
         return scaled, (loss, aux)
 
     def value_and_grad(params: Any, *batch: Any) -> Any:
-        # Integers and keys among params are frozen, which the transformation checks.
+        # The transformation checks that integers and keys among params are frozen.
         grad_fn = jax.value_and_grad(scaled_loss, has_aux=True, allow_int=True)
         (_, loss_and_aux), grads = grad_fn(params, *batch)
         return loss_and_aux, grads
@@ -98,7 +98,7 @@ def objective(loss_fn: LossFn, loss_scale: jax.Array | None = None) -> Objective
 
 
 class Whole(NamedTuple):
-    """An argument of a batch that has no rows, whatever its leaves look like."""
+    """An argument of a batch that is not split, whatever its leaves look like."""
 
     tree: Any
 
@@ -110,17 +110,17 @@ def by_microbatch(
     argnums: Sequence[int] | None,
     axis_name: Any,
 ) -> Objective:
-    r"""Returns the objective of a batch of which `part` is evaluated in parts.
+    r"""Returns the objective of a batch that is evaluated in microbatches by `part`.
 
     .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
 
     Args:
       part: the objective of one microbatch, with its weight :math:`\omega_i`.
       num_microbatches: at least 1.
-      argnums: which arguments of the batch have rows; None for all whose leaves have
-        an axis, but for those that are `Whole`. The others go to every part whole.
-        Random keys have the part's number folded in.
-      axis_name: the mapped axis over which a batch is split besides, or None.
+      argnums: which arguments of the batch hold examples; None for all whose leaves
+        have an axis, except for those that are `Whole`. The others go whole to each
+        microbatch. Random keys have the microbatch's number folded in.
+      axis_name: the mapped axis over which a batch is also split, or None.
     """
 
     def parts_of(batch: Sequence[Any]) -> tuple[Callable[[Any], list[Any]], Any]:
@@ -176,7 +176,7 @@ def by_microbatch(
 
         def mean(t: jax.Array, p: Any) -> Any:
             if is_key(p):
-                return np.zeros(p.shape, jax.dtypes.float0)  # as JAX itself gives
+                return np.zeros(p.shape, jax.dtypes.float0)  # as JAX itself returns
             return (t / norm.astype(t.dtype)).astype(p.dtype)
 
         zeros = jax.tree.map(zero, params)
@@ -206,7 +206,7 @@ def _average(values: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _weighted(value: jax.Array, weight: jax.Array) -> jax.Array:
-    """The product in the weight's dtype; 0 for no weight, where a mean may be NaN."""
+    """The product in the weight's dtype; 0 for a weight of 0, whose mean may be NaN."""
     return jnp.where(weight == 0, 0, weight * value.astype(weight.dtype))
 
 
@@ -225,13 +225,13 @@ def _check_rows(
     num_parts: int,
     argnums: Sequence[int] | None,
 ) -> None:
-    """Raises ValueError unless the arguments can be split, each row for itself."""
+    """Raises ValueError unless the arguments can be split into microbatches."""
     num_first = sum(isinstance(arg, Whole) for arg in batch)  # not the user's
     for i in argnums or ():
         if not num_first <= i < len(batch):
             raise ValueError(
                 f"microbatch_argnums must be in [0, {len(batch) - num_first}), since "
-                f"the batch has so many arguments; got {i - num_first}"
+                f"the batch has that many arguments; got {i - num_first}"
             )
     shapes = [
         (jnp.shape(leaf), i - num_first)
@@ -239,33 +239,34 @@ def _check_rows(
         for leaf in (jax.tree.leaves(arg) if split else ())
         if not _is_one_key(leaf)
     ]
-    advice = "Name those with rows in microbatch_argnums."
+    advice = "Name those that hold examples in microbatch_argnums."
     for shape, i in shapes:
         if not shape or shape[0] % num_parts:
             raise ValueError(
-                f"num_microbatches must divide the rows of each argument that is "
-                f"split; got num_microbatches={num_parts} and shape {shape} in "
+                "num_microbatches must divide the number of examples in each argument "
+                f"that is split; got num_microbatches={num_parts} and shape {shape} in "
                 f"argument {i} of the batch. {advice}"
             )
         if shape[0] != shapes[0][0][0]:
             first, j = shapes[0]
             raise ValueError(
-                "arguments that num_microbatches splits must have as many rows as each "
-                f"other; got shape {first} in argument {j} of the batch and {shape} in "
-                f"argument {i}. {advice}"
+                "arguments that num_microbatches splits must have the same number of "
+                f"examples; got shape {first} in argument {j} of the batch and {shape} "
+                f"in argument {i}. {advice}"
             )
     if not shapes and not any(map(is_key, jax.tree.leaves(list(batch)))):
         raise ValueError(
             f"num_microbatches={num_parts} needs an argument of the batch to split; "
-            f"got none of which all leaves have rows. {advice}"
+            f"got none whose leaves all hold examples. {advice}"
         )
 
 
 def _split(arg: Any, num_parts: int) -> Any:
     """Splits leaves of shape [B, ...] to [num_parts, B / num_parts, ...].
 
-    Part i has the rows i, i + num_parts, ...: so each part is spread over all devices
-    that the rows are spread over. A single random key becomes one for each part.
+    Microbatch i holds the examples i, i + num_parts, ..., so each microbatch is spread
+    over all devices that the examples are spread over. A single random key becomes one
+    per microbatch.
     """
 
     def split(leaf: Any) -> jax.Array:
@@ -295,8 +296,9 @@ def _is_one_key(leaf: Any) -> bool:
 def over_devices(local: Objective, axis_name: Any) -> Objective:
     """Returns the objective whose batch is split over a mapped axis.
 
-    Params are the same on all devices, and so are loss, aux and gradient that come
-    back: means over the axis. Aux that is not floating point stays each device's own.
+    Params are the same on all devices, and so are the returned loss, aux and gradient,
+    which are means over the axis. Aux that is not floating point stays each device's
+    own.
     """
 
     def mean(tree: Any, batch: Sequence[Any]) -> Any:
@@ -305,7 +307,7 @@ def over_devices(local: Objective, axis_name: Any) -> Objective:
 
     def value_and_grad(params: Any, *batch: Any) -> Any:
         # Varying params keep the gradient local until the one mean below, whether or
-        # not the map itself keeps account of what varies.
+        # not the map itself tracks what varies.
         found = local.value_and_grad(varying(params, axis_name), *batch)
         return mean(found, batch)
 
@@ -325,7 +327,7 @@ def varying(tree: Any, axis_name: Any) -> Any:
             return x
         if hasattr(lax, "pcast"):
             return lax.pcast(x, missing, to="varying")
-        pvary = getattr(lax, "pvary", None)  # its name in between; before, no account
+        pvary = getattr(lax, "pvary", None)  # its name in between; before, none
         return x if pvary is None else pvary(x, missing)
 
     return jax.tree.map(mark, tree)
@@ -336,14 +338,14 @@ def _varies_over(x: Any) -> frozenset[Any]:
     if typeof is None:
         return frozenset()
     kind = getattr(typeof(x), "manual_axis_type", None)
-    # Its name before JAX 0.10 or so was vma.
+    # Before about JAX 0.10 its name was vma.
     return getattr(typeof(x), "vma", frozenset()) if kind is None else kind.varying
 
 
 def mean_over(tree: Any, axis_name: Any, weight: Any = None) -> Any:
     """Averages the floating point leaves over an axis; the others stay as they are.
 
-    The mean is weighted by each device's `weight`, if that is given.
+    Each device's `weight`, if given, weights the mean.
     """
 
     def mean(x: jax.Array) -> jax.Array:

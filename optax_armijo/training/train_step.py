@@ -1,4 +1,4 @@
-"""`make_train_step`: the body of a loop, for any params and any transformation."""
+"""`make_train_step`: a training step for any params and any transformation."""
 
 import functools
 import itertools
@@ -26,7 +26,7 @@ class TrainMetrics(NamedTuple):
     """The metrics of a train step.
 
     Attributes:
-      loss: of the whole batch, before the step.  # f[]
+      loss: the loss of the whole batch, before the step.  # f[]
       aux: auxiliary output of the loss function, or None.
       info: what the line search did; None without a search.
     """
@@ -51,32 +51,33 @@ def make_train_step(
 
     ``step(params, opt_state, *batch) -> (params, opt_state, metrics)`` takes the
     gradient of the batch's loss, lets `tx` search on the loss of the same batch, and
-    applies the updates. Auxiliary output, such as batch statistics, is that of the
-    gradient's pass. Trials get the same arguments, and their auxiliary output is
-    dropped.
+    applies the updates. Auxiliary output, such as batch statistics, comes from the
+    gradient's pass. Trials get the same arguments, and the step drops their auxiliary
+    output.
 
     With several microbatches,
 
     .. math:: f(w) = \sum_i \omega_i f_i(w) / \sum_i \omega_i
 
     the gradient and every trial go through them one after the other, with the memory of
-    one microbatch. The loss that is tested is that of the whole batch, to rounding. Aux
-    is averaged in the same way where it is floating point; else it is that of the last
+    one microbatch. The tested loss is that of the whole batch, up to rounding. Aux is
+    averaged in the same way if it is floating point; otherwise it is that of the last
     microbatch.
 
     Args:
       loss_fn: ``(params, *batch) -> loss``, a scalar, or ``(loss, aux)``: a mean over
-        the rows of the batch.
+        the examples of the batch.
       tx: an optax transformation; those without a search work too.
-      has_aux: whether `loss_fn` gives aux.
-      num_microbatches: at least 1; must divide the number of rows. Microbatch i has
-        the rows i, i + n, i + 2 n, ...
-      microbatch_argnums: which arguments of the batch have rows, from 0; None for all
-        whose leaves have an axis. The others go whole to each microbatch; a random key
-        (of ``jax.random.key``) among them gets the microbatch's number folded in.
-      weight_fn: ``(*microbatch) -> weight``, for losses that are not means over rows
-        that count equally, such as means over unpadded tokens; None for equal weights.
-        The devices of `axis_name` are weighted in the same way.
+      has_aux: whether `loss_fn` returns aux.
+      num_microbatches: at least 1; must divide the number of examples. Microbatch i
+        holds the examples i, i + n, i + 2 n, ...
+      microbatch_argnums: which arguments of the batch hold examples, counted from 0;
+        None for all whose leaves have an axis. The others go whole to each microbatch;
+        a random key (of ``jax.random.key``) among them gets the microbatch's number
+        folded in.
+      weight_fn: ``(*microbatch) -> weight``, for losses that are not means over
+        examples that count equally, such as means over unpadded tokens; None for equal
+        weights. It weights the devices of `axis_name` in the same way.
       axis_name: the axis, or axes, over which ``jax.shard_map`` or ``jax.pmap`` splits
         the batch; loss, aux and gradient are averaged over it, so that every device
         finds the same step sizes. None under ``jax.jit`` alone, which needs nothing.
@@ -90,11 +91,11 @@ def make_train_step(
     of params that stand still.
 
     Raises:
-      TypeError: `loss_fn` is no function, or `tx` no transformation.
-      ValueError: `num_microbatches` below 1; when traced, rows that it does not divide,
-        arguments with other numbers of rows, none to split, `microbatch_argnums` out of
-        range, a loss that is not a scalar; when called, one array in two places that
-        are donated.
+      TypeError: `loss_fn` is not a function, or `tx` is not a transformation.
+      ValueError: `num_microbatches` below 1; when traced, a number of examples that it
+        does not divide, arguments with different numbers of examples, none to split,
+        `microbatch_argnums` out of range, or a loss that is not a scalar; when called,
+        one array in two places that are donated.
 
     Example:
       >>> import jax.numpy as jnp, optax_armijo
@@ -159,13 +160,13 @@ def info_of(opt_state: Any) -> ArmijoInfo | None:
 def watched(jitted: Any, *donated: str) -> Any:
     """Returns a step that says what is wrong with its arguments.
 
-    It warns once of each kind of mistake that the line search finds. It reads few infos
-    and each of them one call late, so that no step waits for the device.
+    It warns once of each kind of mistake that the line search finds. It reads few
+    infos, and each of them one call late, so that no step waits for the device.
 
     Args:
       jitted: the step.
-      donated: names of its first arguments, which it donates; it says which of their
-        leaves are one array.
+      donated: the names of its first arguments, which it donates; it says which of
+        their leaves are one array.
     """
     calls, unread, known = itertools.count(1), [], set[str]()
 
@@ -173,7 +174,7 @@ def watched(jitted: Any, *donated: str) -> Any:
     def call(*args: Any) -> Any:
         try:
             results = jitted(*args)
-        except Exception as error:  # its type is another in each version of JAX
+        except Exception as error:  # its type differs between versions of JAX
             if "donate the same buffer twice" not in str(error):
                 raise
             raise ValueError(
@@ -198,7 +199,7 @@ def watched(jitted: Any, *donated: str) -> Any:
 
 
 def _is_read(info: ArmijoInfo | None, call: int) -> bool:
-    """Whether to read a call's info: of the 1st, 2nd, 4th, ..., and each 64th."""
+    """Whether to read a call's info: that of the 1st, 2nd, 4th, ..., and each 64th."""
     if info is None or isinstance(info.value_error, Tracer) or info.value_error.ndim:
         return False  # no search; inside another jit; one info for each device
     return call % 64 == 0 or call & (call - 1) == 0
