@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from classification import Rows
 from flax import nnx
-from regressions import regression_task
-from small_models import Perceptron, held_out, shuffled
+from regressions import held_out, regression_task, shuffled
+from small_models import Perceptron
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from classification import Rows
 from tasks import Task
 
 NUM_EPOCHS = 10
@@ -51,3 +52,20 @@ def regression_task(
         num_epochs=NUM_EPOCHS,
         evaluate=evaluate,
     )
+
+
+def held_out(rows: Rows, num_validation: int) -> tuple[Rows, Rows]:
+    """Rows in no order: a pool, and the first ones for validation."""
+    return rows.at(slice(num_validation, None)), rows.at(slice(num_validation))
+
+
+def shuffled(pool: Rows, batch_size: int) -> Callable[[int, int], Iterator[Rows]]:
+    """Rows that come in another order in each epoch."""
+    num_rows = len(pool.labels)
+
+    def batches(seed: int, epoch: int) -> Iterator[Rows]:
+        order = np.random.default_rng((seed, epoch)).permutation(num_rows)
+        for i in range(0, num_rows - batch_size + 1, batch_size):
+            yield pool.at(order[i : i + batch_size])
+
+    return batches

@@ -13,8 +13,8 @@ import optax
 from classification import Rows, digit_rows
 from fit_gaussians import load_pixels
 from flax import nnx
-from regressions import regression_task
-from small_models import Perceptron, held_out, module_task
+from regressions import held_out, regression_task
+from small_models import Perceptron, module_task
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
 

@@ -3,7 +3,7 @@
 All begin from random weights. Shapes: N rows, D columns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from classification import SOURCES, Rows, digit_rows, scratch_task
 from flax import nnx
-from regressions import mean_squared_error, regression_task
+from regressions import held_out, mean_squared_error, regression_task, shuffled
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
@@ -284,11 +284,6 @@ def split(x: np.ndarray, labels: np.ndarray, num_validation: int) -> tuple[Rows,
     return rows.at(order[num_validation:]), rows.at(order[:num_validation])
 
 
-def held_out(rows: Rows, num_validation: int) -> tuple[Rows, Rows]:
-    """Rows in no order: a pool, and the first ones for validation."""
-    return rows.at(slice(num_validation, None)), rows.at(slice(num_validation))
-
-
 def standardized(x: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and variance 1, float32 [N, D].
 
@@ -328,15 +323,3 @@ def _task(
         *(init, mean_squared_error(output), shuffled(pool, batch_size), validation),
         steps_per_epoch=len(pool.labels) // batch_size,
     )
-
-
-def shuffled(pool: Rows, batch_size: int) -> Callable[[int, int], Iterator[Rows]]:
-    """Rows that come in another order in each epoch."""
-    num_rows = len(pool.labels)
-
-    def batches(seed: int, epoch: int) -> Iterator[Rows]:
-        order = np.random.default_rng((seed, epoch)).permutation(num_rows)
-        for i in range(0, num_rows - batch_size + 1, batch_size):
-            yield pool.at(order[i : i + batch_size])
-
-    return batches

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bundle import NOISE, NUM_CAMERAS, NUM_POINTS, observations, project, rotate, truth
+from fit_bundle import (
+    NOISE,
+    NUM_CAMERAS,
+    NUM_POINTS,
+    observations,
+    project,
+    rotate,
+    truth,
+)
 from scipy.spatial.transform import Rotation
 from tasks import family_of, make_task
 
@@ -20,10 +28,10 @@ def test_points_turn_as_in_scipy():
 
 
 def test_every_camera_sees_every_point_but_for_noise():
-    rows = observations()
-    assert len(np.unique(rows.inputs, axis=0)) == NUM_POINTS * NUM_CAMERAS
+    pairs, pixels = observations()
+    assert len(np.unique(pairs, axis=0)) == NUM_POINTS * NUM_CAMERAS
     scene = jax.tree.map(jnp.asarray, truth())
-    error = np.asarray(project(scene, jnp.asarray(rows.inputs))) - rows.labels
+    error = np.asarray(project(scene, jnp.asarray(pairs))) - pixels
     assert np.std(error) == pytest.approx(NOISE, rel=0.05)
 
 

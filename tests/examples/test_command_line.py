@@ -7,6 +7,7 @@ from typing import Any
 import finetune_bert
 import finetune_lora
 import finetune_sharded
+import fit_bundle
 import fit_camera
 import fit_gaussians
 import fit_neural_ode
@@ -21,7 +22,13 @@ from text_data import TWEETS
 from tiny_bert import TINY
 from wheels import need_wheel
 
-FITS = (fit_camera, fit_gaussians, fit_neural_ode, solve_inverse_problem)
+FITS = (
+    fit_bundle,
+    fit_camera,
+    fit_gaussians,
+    fit_neural_ode,
+    solve_inverse_problem,
+)
 PAGES = (*FITS, train_digits, train_language_model)
 FINE_TUNERS = (finetune_bert, finetune_lora, finetune_sharded, trial)
 BAD_FILE = MAIN + "/x.csv"

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import display
+import fit_bundle
 import fit_camera
 import fit_gaussians
 import jax
@@ -100,6 +101,22 @@ def test_step_sizes_and_rates_share_an_axis_from_the_first_step():
     np.testing.assert_allclose(bent, falling(np.arange(10)), rtol=1e-5)
     labels = [x.get_text() for x in figure.subfigs[1].legends[0].get_texts()]
     assert labels == [*"abcdef", "Adam", "falling"]
+    figure.draw_without_rendering()
+    assert_no_ticks_overlap(figure)
+
+
+def test_errors_of_a_bundle_adjustment_are_shown_in_pixels():
+    first, pairs = fit_bundle.first_estimate(0), np.array([[0, 0], [1, 2]])
+    pixels = np.asarray(fit_bundle.project(first, jnp.asarray(pairs))) + 3.0
+    run = {"step": [3], "score": [1.0], "params": first._asdict()}
+    run["step_sizes"] = [dict.fromkeys(first._fields, 0.1)] * 3
+    runs = dict.fromkeys((fit_bundle.OURS, fit_bundle.SWEPT), run)
+    figure = fit_bundle.draw(runs, first, pairs, pixels)
+    assert [x.get_title() for x in figure.axes[:3]] == [
+        f"{name}: 3.0 pixels off" for name in ("first estimate", *runs)
+    ]
+    for axes in figure.axes[:3]:
+        np.testing.assert_allclose(axes.lines[0].get_xydata(), -3.0, atol=1e-4)
     figure.draw_without_rendering()
     assert_no_ticks_overlap(figure)
 
