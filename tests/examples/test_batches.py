@@ -5,6 +5,7 @@ import doctest
 import batches
 import bert
 import display
+import fit_bundle
 import jax
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_rows_that_fill_up_a_batch_do_not_count():
     assert four == pytest.approx(one, rel=1e-5)
 
 
-@pytest.mark.parametrize("module", [bert, display, trial_report])
+@pytest.mark.parametrize("module", [bert, display, fit_bundle, trial_report])
 def test_doctests_of_the_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

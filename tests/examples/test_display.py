@@ -110,13 +110,14 @@ def test_errors_of_a_bundle_adjustment_are_shown_in_pixels():
     pixels = np.asarray(fit_bundle.project(first, jnp.asarray(pairs))) + 3.0
     run = {"step": [3], "score": [1.0], "params": first._asdict()}
     run["step_sizes"] = [dict.fromkeys(first._fields, 0.1)] * 3
-    runs = dict.fromkeys((fit_bundle.OURS, fit_bundle.SWEPT), run)
+    runs: dict[str, Any] = dict.fromkeys((fit_bundle.OURS, fit_bundle.SWEPT), run)
     figure = fit_bundle.draw(runs, first, pairs, pixels)
     assert [x.get_title() for x in figure.axes[:3]] == [
         f"{name}: 3.0 pixels off" for name in ("first estimate", *runs)
     ]
     for axes in figure.axes[:3]:
-        np.testing.assert_allclose(axes.lines[0].get_xydata(), -3.0, atol=1e-4)
+        (drawn,) = axes.lines
+        np.testing.assert_allclose(np.array(drawn.get_xydata()), -3.0, atol=1e-4)
     figure.draw_without_rendering()
     assert_no_ticks_overlap(figure)
 
