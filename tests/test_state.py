@@ -3,6 +3,7 @@
 import contextlib
 import re
 import struct
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -267,6 +268,16 @@ def test_a_value_fn_of_the_last_microbatch_is_named():
 def test_a_value_fn_that_is_always_of_the_first_mini_batch_is_found():
     info, _ = remarks_on(network_loss, network_loss, num_steps=60)
     assert info.value_error > 0.02 and "value_fn(params) differs" in str(info)
+
+
+def test_a_mistake_that_is_found_in_each_step_is_warned_of_once():
+    """By Python's usual filter: the text has no number that would make it another."""
+    wrong = lambda params, step: 4 * network_loss(params, step)  # noqa: E731
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for num_steps in (1, 2, 3):
+            remarks_on(network_loss, wrong, num_steps)[0].to_dict()
+    assert ["value_fn(params) differs" in str(x.message) for x in said] == [True]
 
 
 def test_the_value_fn_of_value_is_found_right():

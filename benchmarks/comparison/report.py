@@ -90,7 +90,8 @@ were seen while it was made, and not chosen by.
 LINKS = """\
 ## More
 
-- [Tables by kind of task](by_kind.md): accuracies, decibels, losses; gaps in accuracy.
+- [Tables by kind of task](by_kind.md): accuracies, decibels, losses; gaps in accuracy;
+  gaps on the test tasks on which nothing had run before.
 - [How it was measured](how_it_was_measured.md): seeds, sweeps, columns.
 - A page for each task, with every learning rate, in `tasks/`.
 """
@@ -156,8 +157,6 @@ def page() -> str:
     text = INTRODUCTION
     for name in reversed(LISTS):
         text += f"\n## {name.capitalize()} tasks\n\n{summary(name)}\n"
-    text += f"\n## Some of the test tasks\n\n{SOME}\n{subsets()}\n"
-    text += f"\n## Fine-tuned texts of 500 examples\n\n{texts()}\n"
     return f"{text}\n{LINKS}"
 
 
@@ -264,6 +263,8 @@ def by_kind() -> str:
         "# By kind of task\n\nMeans over the tasks of a kind, ± the error over seeds. "
     )
     text += "Methods are there that have run on all tasks of the kind.\n"
+    text += f"\n## Some of the test tasks\n\n{SOME}\n\n{subsets()}\n"
+    text += f"\n## Fine-tuned texts of 500 examples\n\n{texts()}\n"
     for name in reversed(LISTS):
         tasks = recorded(name)
         for unit in ("accuracy", "dB"):
