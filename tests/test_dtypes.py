@@ -64,7 +64,7 @@ def test_small_steps_move_params_in_float16():
     assert bool(jnp.all(history[-1].params["w"] < 0.0195))
 
 
-def test_trap_7_mixed_tree():
+def test_a_tree_of_mixed_dtypes():
     params = network_params()
     params["embed"] = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params["embed"])
     params["head"] = jax.tree.map(lambda x: x.astype(jnp.float16), params["head"])

@@ -267,7 +267,7 @@ def test_frozen_leaves_are_passed_over_by_the_tools_that_walk_a_state():
 class TestAsOptaxTestsItsOwn:
     """What optax's suite asks of optimizers, contributed ones and wrappers."""
 
-    def test_trap_4_a_chain_compiles_once_keeps_types_and_may_be_donated(self, name):
+    def test_a_chain_compiles_once_keeps_types_and_may_be_donated(self, name):
         tx = optax.chain(
             optax.clip_by_global_norm(10.0), FORMS[name](), optax.scale(0.9)
         )

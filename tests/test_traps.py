@@ -1,7 +1,8 @@
 """The traps measured in optax's own line searches, each with its test.
 
-Those of 1 and 2 are in `search/test_robustness.py`, of 4 in `test_forms.py`, of 7 in
-`test_dtypes.py`, of 8 in `devices/test_many_devices.py`.
+Others: a search that finds nothing, and a direction that ascends, in
+`search/test_robustness.py`; a chain that compiles once, in `test_forms.py`; mixed
+dtypes, in `test_dtypes.py`; explicit sharding, in `devices/test_many_devices.py`.
 """
 
 import chex
@@ -17,7 +18,7 @@ from optax_armijo import armijo_adam, armijo_adamw, armijo_info
 from optax_armijo.search.trials import MOST_HALVINGS
 
 
-def test_trap_1_a_step_size_never_sticks_at_zero():
+def test_a_step_size_never_sticks_at_zero():
     """Trials that are all non-finite leave a step size that works again at once."""
 
     tx = armijo_adam()
@@ -44,7 +45,7 @@ def test_trap_1_a_step_size_never_sticks_at_zero():
     assert losses[-1] < 0.5 * losses[4]
 
 
-def test_trap_3_evaluations_are_counted_exactly_and_have_a_limit():
+def test_evaluations_are_counted_exactly_and_have_a_limit():
     calls = []
     params = network_params()
     tx = armijo_adam(LABELS)
@@ -78,7 +79,7 @@ def test_trap_3_evaluations_are_counted_exactly_and_have_a_limit():
     assert min(of_whole_steps) == 0
 
 
-def test_trap_6_extra_arguments_of_others_are_ignored():
+def test_extra_arguments_of_others_are_ignored():
     def named(params, rows):
         return network_loss(params, rows)
 
@@ -108,7 +109,7 @@ def test_trap_6_extra_arguments_of_others_are_ignored():
     chex.assert_trees_all_equal(*results)
 
 
-def test_trap_9_rounding_follows_the_dtype_of_the_loss():
+def test_rounding_follows_the_dtype_of_the_loss():
     """A rise that bfloat16 cannot tell from a tie passes there, not in float32."""
 
     def rises(dtype):
@@ -128,7 +129,7 @@ def test_trap_9_rounding_follows_the_dtype_of_the_loss():
         assert bool(jnp.all(params + updates != params)) is expected
 
 
-def test_trap_10_the_label_function_sees_params_in_init_and_in_update():
+def test_the_label_function_sees_params_in_init_and_in_update():
     seen = []
 
     def param_labels(params):
@@ -143,14 +144,14 @@ def test_trap_10_the_label_function_sees_params_in_init_and_in_update():
     assert all(tree is params for tree in seen)
 
 
-def test_trap_10_labels_of_mixed_types_do_not_crash():
+def test_labels_of_mixed_types_do_not_crash():
     labels = {"embed": 1, "layers": "one", "head": 2.5}
     _, state = one_step(armijo_adam(labels), network_params(), network_loss)
     assert armijo_info(state).labels == ("1", "2.5", "one")
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_trap_11_strict_dtype_promotion(dtype):
+def test_strict_dtype_promotion(dtype):
     params = {"a": jnp.ones(3, dtype), "b": jnp.ones(3, jnp.float32)}
 
     def f(params):
@@ -162,7 +163,7 @@ def test_trap_11_strict_dtype_promotion(dtype):
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))
 
 
-def test_trap_5_the_loss_is_never_handed_a_hole():
+def test_the_loss_is_never_handed_a_hole():
     """With frozen leaves, the loss still sees the full params (optax#1649)."""
     params = network_params()
     structure = jax.tree.structure(params)
@@ -175,7 +176,7 @@ def test_trap_5_the_loss_is_never_handed_a_hole():
     run(armijo_adam(labels), params, loss_fn, num_steps=2)
 
 
-def test_trap_11_strict_dtype_promotion_with_x64(x64):
+def test_strict_dtype_promotion_with_x64(x64):
     """Counters are int32 also where an arange would be int64."""
     params = {"a": jnp.ones(3), "b": jnp.ones(3, jnp.float32)}
 

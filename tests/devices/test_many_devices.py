@@ -83,14 +83,14 @@ def test_fully_sharded(name, num_microbatches):
 
 
 @each_case
-def test_trap_8_explicit_mode_with_whole_params(name, num_microbatches):
+def test_explicit_mode_with_whole_params(name, num_microbatches):
     mesh = mesh_of("Explicit")
     options = {"num_microbatches": num_microbatches}
     compare(name, whole, mesh=mesh, explicit=True, **options)
 
 
 @each_case
-def test_trap_8_explicit_mode_with_split_params(name, num_microbatches):
+def test_explicit_mode_with_split_params(name, num_microbatches):
     mesh = mesh_of("Explicit")
     loss_fn = gathered(PROBLEMS[name].loss_fn)
     options = {"num_microbatches": num_microbatches}

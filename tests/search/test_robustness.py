@@ -301,7 +301,7 @@ def test_a_bad_first_batch_costs_one_step():
 # Where groups are compared in these steps, one of them comes out five times smaller.
 @pytest.mark.parametrize(("bad", "part"), [(17, 0.3), (12, 0.15)])
 @pytest.mark.parametrize("name", ["armijo_adam", "scale_by_armijo"])
-def test_trap_1_a_search_that_finds_nothing_comes_back(name, bad, part):
+def test_a_search_that_finds_nothing_comes_back(name, bad, part):
     """Neither the step nor the step size is lost: the trap of a rate stuck at 0.
 
     Every trial is infinite at some steps, the loss and its gradient are not.
@@ -340,7 +340,7 @@ def test_trap_1_a_search_that_finds_nothing_comes_back(name, bad, part):
 
 
 @pytest.mark.parametrize("direction", [1.0, 0.0])
-def test_trap_2_a_direction_that_does_not_descend_is_not_followed(direction):
+def test_a_direction_that_does_not_descend_is_not_followed(direction):
     """An ascent direction (or none) costs no trial and no step."""
     tx = optax.chain(optax.scale(direction), scale_by_armijo(LABELS))
     history = run(tx, network_params(), num_steps=3)
