@@ -228,6 +228,22 @@ def check_command(words: list[str]) -> None:
         assert all(f'"{x}"' in text for x in options), words
 
 
+@pytest.mark.parametrize("module", ["step", "step_sizes", "trials", "clipping"])
+def test_every_constant_of_the_search_is_in_the_table(module):
+    names = vars(importlib.import_module(f"optax_armijo.search.{module}"))
+    source = Path(names["__file__"]).read_text()
+    own = [
+        x
+        for x in names
+        if x.isupper() and re.search(rf"^[A-Z_, ]*\b{x}\b.* = ", source, re.M)
+    ]
+    page = (ROOT / "docs" / "armijo_adam.md").read_text()
+    (row,) = re.findall(rf"^\| `{module}.py` .*\n(?:\| \| .*\n)*", page, re.M)
+    assert own
+    for name in own:
+        assert f"`{name}`" in row, name
+
+
 def test_one_version():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     cited = (ROOT / "CITATION.cff").read_text()
