@@ -269,16 +269,18 @@ def mistakes(info: ArmijoInfo) -> dict[str, str]:
             "update has other labels than the state: groups have the step sizes of "
             "others. Call init again, or use the labels that the state was made with"
         )
-    if int(info.num_still) >= MANY_STILL:
+    num_still = int(info.num_still)
+    if info.bad_leaf and num_still >= SOME_STILL:
+        found["gradient"] = (
+            f"{_bad_gradient(info)}, again and again, so that the params do not move: "
+            "does the loss take a square root or a norm at 0 (add a small number under "
+            "the root), or is it huge?"
+        )
+    if num_still >= MANY_STILL and not found:
         found["still"] = (
             f"the params have not moved for {MANY_STILL} steps or more: is the loss at "
             "a minimum, its gradient zero, not finite, or below the range of its "
             "dtype, or has the run gone beyond num_steps?"
-        )
-    if info.bad_leaf and int(info.num_still) >= SOME_STILL:
-        found["gradient"] = (
-            f"{_bad_gradient(info)}, again and again, so that the params do not move: "
-            "does the loss take a square root or a norm at 0, or is it huge?"
         )
     return found
 
@@ -298,7 +300,8 @@ def _remarks(info: ArmijoInfo) -> list[str]:
             "above the losses before, or the step had raised it much"
         )
     elif info.bad_leaf:
-        found.append(f"nothing moved: {_bad_gradient(info)}, but the loss is")
+        if int(info.num_still) < SOME_STILL:  # from then on it is a mistake
+            found.append(f"nothing moved: {_bad_gradient(info)}, although the loss is")
     elif not np.any(is_finite):
         found.append("nothing moved: the loss is not finite")
     elif np.all(is_finite) and np.any(searched) and not np.any(applied):

@@ -63,7 +63,7 @@ def test_the_snippets_in_readme_train(capsys):
             "model_loss": lambda model, x, y: jnp.mean((model(x) - y) ** 2),
             "y": jnp.ones((256, 1)),
             "apply": None,
-            "batch_loss": lambda params: jnp.mean((x @ params["w1"] - 1.0) ** 2),
+            "batch_loss": lambda params: jnp.mean((x @ params["hidden"] - 1) ** 2),
         },
     )
     loss, header = capsys.readouterr().out.split(maxsplit=1)
