@@ -142,18 +142,21 @@ class Grouping(NamedTuple):
         return self.by_group(self.by_leaf(leaves))
 
     def by_leaf(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
-        """Adds up each array: [1], or [layers] where the leaf is `Stacked`."""
-        return [m.sum(leaf) for m, leaf in zip(self.moving, leaves, strict=True)]
+        """Adds up each array: [1], or [G] where the leaf is `Stacked`."""
+        sums = [m.sum(leaf) for m, leaf in zip(self.moving, leaves, strict=True)]
+        return [
+            x if member.axis is None else self._total(member.groups, x)
+            for member, x in zip(self.moving, sums, strict=True)
+        ]
 
     def by_group(self, sums: Sequence[jax.Array]) -> jax.Array:
         """Adds up the sums of `by_leaf` by group, shape [G]."""
         pairs = list(zip(self.moving, sums, strict=True))
         plain = [(m.groups, x) for m, x in pairs if m.axis is None]
-        parts = [(m.groups, x) for m, x in pairs if m.axis is not None]
+        totals = [x for m, x in pairs if m.axis is not None]
         if plain:
             groups, single = zip(*plain, strict=True)
-            parts.append((sum(groups, ()), jnp.concatenate(single)))
-        totals = [self._total(groups, x) for groups, x in parts]
+            totals.append(self._total(sum(groups, ()), jnp.concatenate(single)))
         return functools.reduce(jnp.add, totals)
 
     def _total(self, groups: tuple[int, ...], sums: jax.Array) -> jax.Array:
