@@ -152,6 +152,17 @@ def test_links_between_pages_lead_somewhere(page):
             assert anchor in [heading.replace(" ", "-") for heading in words]
 
 
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.parent.name + page.stem)
+def test_words_are_the_standard_ones(page):
+    """Blocks, top-level entries, rolled back, points; decimals have a zero."""
+    code = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)", re.DOTALL)
+    prose = code.sub(" ", page.read_text())
+    others = (
+        r"child(?:ren)? of (?:the|its) root|numbered layer|\bundone\b|hundredths of"
+    )
+    assert not re.findall(rf"{others}|(?<=[\s(\[])\.\d", prose)
+
+
 def test_every_method_has_its_place():
     by_method = (ROOT / "docs" / "methods.md").read_text()
     for name in PUBLISHED:
