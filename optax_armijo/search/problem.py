@@ -66,8 +66,8 @@ def code_of_bad_leaf(
 
     It is zeros if there is none.
     """
-    sums = jnp.concatenate([jnp.sum(x, keepdims=True) for x in products])
-    is_bad = jnp.isfinite(value) & ~jnp.isfinite(sums)
+    sums = [x if x.size == 1 else jnp.sum(x, keepdims=True) for x in products]
+    is_bad = jnp.isfinite(value) & ~jnp.isfinite(jnp.concatenate(sums))
     codes = jnp.asarray(encode_labels(names_of_leaves(grouping, params)))
     return jnp.where(jnp.any(is_bad), codes[jnp.argmax(is_bad)], 0)
 
