@@ -26,7 +26,7 @@ TRUE_FOCAL, FIRST_FOCAL, NOISE = 800.0, 600.0, 1.0  # pixels
 OFF_BY = {"points": 0.1, "rotations": 0.03, "translations": 0.1}  # at first
 PIXELS = 250.0  # in which differences are measured
 BATCH_SIZE, NUM_VALIDATION = 32, NUM_POINTS * NUM_CAMERAS // 5
-SWEPT_RATE = 0.02  # the best of 5 from 5e-3 to 1e-1, says the comparison
+SWEPT_RATE = 0.02  # the best of a sweep from 5e-3 to 1e-1, says the comparison
 OURS, SWEPT = "armijo_adam", "AdamW, swept rate"
 PICTURE = Path("runs") / "bundle.png"
 

@@ -53,7 +53,7 @@ from standings import (  # noqa: E402
     shown,
     table,
 )
-from tasks import FAMILIES, LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
+from tasks import LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = "(<!-- profile -->\n).*?(\n<!-- end of profile -->)"  # in the README
@@ -69,7 +69,6 @@ ON_TEXTS = (
     "salsa",
 )
 FEWEST_TASKS = 4  # of a row in the table of differences
-KINDS = tuple(dict.fromkeys(family.kind for family in FAMILIES.values()))
 
 INTRODUCTION = f"""\
 # How far from the best, with nothing set
@@ -272,7 +271,7 @@ def by_kind() -> str:
             if some:
                 text += f"\n## {name.capitalize()} tasks: gaps in {unit}\n\n"
                 text += f"{gaps_in(some)}\n"
-        for kind in KINDS:
+        for kind in figures.KINDS:
             some = [x for x in tasks if family_of(x).kind == kind]
             if some:
                 text += f"\n## {name.capitalize()} tasks: {kind}\n\n{', '.join(some)}."
