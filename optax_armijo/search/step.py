@@ -127,7 +127,14 @@ def take_step(
     error_of_all = jnp.sum(error_of(move, signal, end_slope, warmed))
     error = error_of(move, signal, end_slope, move.multiple)
     errors = with_error(state.errors, counts, error_of_all, error)
-    change = change_of(errors, signal, k, multiple=warmed, power=state.losses.power)
+    change = change_of(
+        errors,
+        signal,
+        k,
+        multiple=warmed,
+        power=state.losses.power,
+        only_grows=(k > WARM_UP_STEPS) & _is_early(k, num_steps),
+    )
     change = jnp.where(counts, change, 0)
     sizes = state.step_size * jnp.exp(change)
     sizes = with_new_groups(problem, sizes, slope, is_first)
@@ -278,12 +285,18 @@ def _usual_loss(
     Long steps pay only if shorter ones follow, so this holds only in runs of known
     length, and not at their end.
     """
-    none = jnp.full_like(losses.average, -jnp.inf)
-    if num_steps is None:
-        return none
     usual = losses.average + RISE * losses.deviation
-    settles = _left(k, num_steps, usual.dtype) < SETTLING
-    return jnp.where((k > FIRST_STEPS) & ~settles, usual, none)
+    return jnp.where((k > FIRST_STEPS) & _is_early(k, num_steps), usual, -jnp.inf)
+
+
+def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array:
+    """Whether step k is before the middle of a run of known length, bool[].
+
+    Then a decay is to come, which takes out the noise of long steps.
+    """
+    if num_steps is None:
+        return jnp.zeros((), jnp.bool_)
+    return _left(k, num_steps, jnp.float32) >= SETTLING
 
 
 def _largest_noise(k: jax.Array, num_steps: Scalar | None) -> jax.Array | float:

@@ -176,6 +176,7 @@ def change_of(
     *,
     multiple: jax.Array | float = 1.0,
     power: jax.Array | float = 0.0,
+    only_grows: jax.Array | bool = False,
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
@@ -197,6 +198,7 @@ def change_of(
       multiple: the factor on the last step, 1 in the warm-up.  # f[]
       power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
         # f[]
+      only_grows: whether nothing shrinks together, since a decay is to come.  # bool[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -220,7 +222,8 @@ def change_of(
     up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
     holds = (k > HELD_AFTER) & (multiple * signal.curvature < HELD_BELOW * slope)
     share = jnp.where(holds, jnp.clip(1 - power, 0, 1), 1)
-    down = jnp.where(is_short, 0, jnp.minimum(DOWN, share * FADING / steps))
+    shrinks = ~(is_short | only_grows)
+    down = jnp.where(shrinks, jnp.minimum(DOWN, share * FADING / steps), 0)
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
     change = of_all + own - jnp.mean(own)

@@ -169,7 +169,9 @@ def average_errors(memory: Memory, errors: Numbers) -> None:
     memory.num_errors += 1
 
 
-def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
+def changes(
+    memory: Memory, groups: list[str], k: int, num_steps: int | None
+) -> Numbers:
     """What is added to the logarithm of each step size."""
     number, t = memory.num_errors, {}
     for name in [ALL, *groups]:
@@ -193,7 +195,9 @@ def changes(memory: Memory, groups: list[str], k: int) -> Numbers:
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
-        of_all = 0.0 if is_short else t[ALL] * min(0.25, shrinks * 6 / k)
+        stays = num_steps and k > 20 and left_of(k, num_steps) >= 0.5
+        of_all = t[ALL] * min(0.25, shrinks * 6 / k)
+        of_all = 0.0 if is_short or stays else of_all
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}
     mean = sum(own.values()) / len(own)
     return {name: of_all + own[name] - mean for name in groups}
@@ -388,7 +392,7 @@ def one_step(
             errors[x] = aimed_at - curvature / memory.multiple
             errors[ALL] += aimed_at - curvature / warmed
         average_errors(memory, errors)
-        change = changes(memory, groups, k)
+        change = changes(memory, groups, k, options.num_steps)
         sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
 
     event, applied, tested = "bad", dict.fromkeys(groups, 0.0), False

@@ -18,6 +18,7 @@ from optax_armijo.search.step import (
     RISE,
     SHORTENED,
     _is_due,
+    _is_early,
     _largest_noise,
     _schedule,
     with_loss,
@@ -239,6 +240,23 @@ def test_step_sizes_grow_while_steps_are_too_short() -> None:
     kept = change_of(too_long, statistics(KNOWN, **short), k)
     chex.assert_trees_all_close(kept, jnp.zeros(2), atol=1e-6)
     assert np.all(change_of(too_long, statistics(KNOWN - 1, **short), k) < 0)
+
+
+def test_all_together_only_grow_before_the_middle_of_a_run_of_known_length() -> None:
+    """Groups still move apart: it is their sum that does not shrink."""
+    k, signal = jnp.asarray(30), statistics(5, **LONG)
+    errors = errors_of(jnp.array([-1.0, -1.0, 0.5]))
+    assert np.sum(change_of(errors, signal, k)) < 0
+    change = change_of(errors, signal, k, only_grows=True)
+    assert np.sum(change) == pytest.approx(0, abs=1e-6) and change[0] < 0 < change[1]
+    grown = change_of(errors_of(jnp.ones(3)), signal, k, only_grows=True)
+    chex.assert_trees_all_close(grown, jnp.full(2, UP), rtol=1e-5)
+    for at, num_steps, is_early in [
+        (111, 200, True),
+        (112, 200, False),
+        (30, None, False),
+    ]:
+        assert _is_early(jnp.asarray(at), num_steps) == is_early
 
 
 def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
