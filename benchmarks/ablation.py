@@ -129,6 +129,7 @@ ABLATIONS = (
         {"step_sizes.HELD_BELOW": 0},
         (4, 2, 17),
     ),
+    Ablation("only growing at first", {"step.CLEAR": 2.0}, (1, 1, 25)),
     Ablation(
         "the last word of measured curvature", {"step_sizes.KNOWN": NEVER}, (1, 0, 4)
     ),

@@ -120,6 +120,7 @@ class SignalStatistics(NamedTuple):
       end_slope: s, the slope along a step at its end, over all steps.  # f[]
       promised: p, over all steps.  # f[]
       most: the upper bound of phi that these imply.  # f[]
+      early_fraction: the mean of phi from the end of the warm-up to step 50.  # f[]
     """
 
     unit: jax.Array
@@ -135,6 +136,7 @@ class SignalStatistics(NamedTuple):
     end_slope: jax.Array
     promised: jax.Array
     most: jax.Array
+    early_fraction: jax.Array
 
     @property
     def average_promise(self) -> jax.Array:

@@ -19,19 +19,23 @@ from optax_armijo._state import (
     LastStep,
     LossStatistics,
     Move,
+    SignalStatistics,
 )
 from optax_armijo._types import Scalar
 from optax_armijo.search.directions import AdamDirections, GivenDirection
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
+    CLEAR,
     EARLY_STEPS,
     FIRST_STEPS,
+    HELD_AFTER,
     LARGEST_NOISE,
     LARGEST_NOISE_LATER,
     WARM_UP_STEPS,
     change_of,
     error_of,
     shortening,
+    with_early_fraction,
     with_error,
     with_fall,
     with_measurement,
@@ -119,6 +123,7 @@ def take_step(
         predicted=predicted,
         k=k,
     )
+    signal = with_early_fraction(signal, counts, k)
 
     # Were the step sizes too short or too long? Each group's z is for the step without
     # schedule and warm-up. Their sum keeps the warm-up, because the noise of a
@@ -133,7 +138,7 @@ def take_step(
         k,
         multiple=warmed,
         power=state.losses.power,
-        only_grows=(k > WARM_UP_STEPS) & _is_early(k, num_steps),
+        only_grows=_only_grows(signal, k, num_steps),
     )
     change = jnp.where(counts, change, 0)
     sizes = state.step_size * jnp.exp(change)
@@ -287,6 +292,22 @@ def _usual_loss(
     """
     usual = losses.average + RISE * losses.deviation
     return jnp.where((k > FIRST_STEPS) & _is_early(k, num_steps), usual, -jnp.inf)
+
+
+def _only_grows(
+    signal: SignalStatistics, k: jax.Array, num_steps: Scalar | None
+) -> jax.Array:
+    """Whether the step sizes together do not shrink, bool[].
+
+    The aim suits a step that is the last one. Longer steps pay before the middle of a
+    run of known length, but only where most of what steps promise holds on other
+    examples, and not in a short run, which tends to memorise few examples.
+    """
+    if num_steps is None:
+        return jnp.zeros((), jnp.bool_)
+    is_long = jnp.asarray(num_steps) > 2 * HELD_AFTER
+    is_clear = signal.early_fraction > CLEAR
+    return (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long & is_clear
 
 
 def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array:

@@ -34,6 +34,7 @@ OWN, OWN_FADING = 0.25, 1.0  # the same for one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
 HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss falls,
 HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
+CLEAR = 0.5  # above this phi up to then, step sizes together only grow at first
 FIRST_STEPS = 10  # steps in which averages are unreliable: no leaps, no loss is far
 KNOWN, KNOWN_WELL = 2, 4  # measurements needed before C counts, and before a leap
 WARM_UP_STEPS = 20  # the first full step
@@ -124,6 +125,17 @@ def with_measurement(
     )
 
 
+def with_early_fraction(
+    old: SignalStatistics, counts: jax.Array, k: jax.Array
+) -> SignalStatistics:
+    """Adds phi to its mean from the end of the warm-up to step `HELD_AFTER`."""
+    number = k - WARM_UP_STEPS
+    adds = counts & (number > 0) & (k <= HELD_AFTER)
+    weight = jnp.where(adds, 1 / jnp.maximum(number, 1).astype(old.signal.dtype), 0)
+    mean = old.early_fraction + weight * (old.fraction - old.early_fraction)
+    return old._replace(early_fraction=mean)
+
+
 def aim(signal: SignalStatistics) -> jax.Array:
     r"""What C / p should be, f[]: :math:`\kappa(\varphi)\, \varphi`."""
     fraction = signal.fraction
@@ -198,7 +210,7 @@ def change_of(
       multiple: the factor on the last step, 1 in the warm-up.  # f[]
       power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
         # f[]
-      only_grows: whether nothing shrinks together, since a decay is to come.  # bool[]
+      only_grows: whether nothing shrinks together.  # bool[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)

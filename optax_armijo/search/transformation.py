@@ -311,6 +311,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             end_slope=zeros(dtype),
             promised=zeros(dtype),
             most=jnp.ones((), dtype),
+            early_fraction=jnp.ones((), dtype),
         ),
         errors=StepSizeErrors(
             number=count(),

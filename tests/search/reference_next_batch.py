@@ -69,6 +69,7 @@ class Memory:
     end_slope: float = 0.0
     of_all: float = 0.0  # that steps promised
     most: float = 1.0
+    early_fraction: float = 1.0
     num_errors: int = 0
     error: Numbers = field(default_factory=dict)
     square: Numbers = field(default_factory=dict)
@@ -195,7 +196,8 @@ def changes(
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
-        stays = num_steps and k > 20 and left_of(k, num_steps) >= 0.5
+        is_early = num_steps and num_steps > 100 and left_of(k, num_steps) >= 0.5
+        stays = is_early and k > 20 and memory.early_fraction > 0.5
         of_all = t[ALL] * min(0.25, shrinks * 6 / k)
         of_all = 0.0 if is_short or stays else of_all
     own = {name: t[name] * min(0.25, 1 / k) for name in groups}
@@ -384,6 +386,9 @@ def one_step(
     # Were step sizes too short or too long?
     sizes = dict(memory.sizes)
     if counts:
+        if 20 < k <= 50:
+            behind = memory.fraction() - memory.early_fraction
+            memory.early_fraction += behind / (k - 20)
         warmed = memory.multiple if k > 21 else 1.0
         errors = {ALL: 0.0}
         for x in groups:

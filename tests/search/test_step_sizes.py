@@ -18,12 +18,13 @@ from optax_armijo.search.step import (
     RISE,
     SHORTENED,
     _is_due,
-    _is_early,
     _largest_noise,
+    _only_grows,
     _schedule,
     with_loss,
 )
 from optax_armijo.search.step_sizes import (
+    CLEAR,
     DOWN,
     EARLY_STEPS,
     FADING,
@@ -51,6 +52,7 @@ from optax_armijo.search.step_sizes import (
     change_of,
     error_of,
     shortening,
+    with_early_fraction,
     with_error,
     with_fall,
     with_measurement,
@@ -251,12 +253,40 @@ def test_all_together_only_grow_before_the_middle_of_a_run_of_known_length() -> 
     assert np.sum(change) == pytest.approx(0, abs=1e-6) and change[0] < 0 < change[1]
     grown = change_of(errors_of(jnp.ones(3)), signal, k, only_grows=True)
     chex.assert_trees_all_close(grown, jnp.full(2, UP), rtol=1e-5)
-    for at, num_steps, is_early in [
-        (111, 200, True),
-        (112, 200, False),
-        (30, None, False),
-    ]:
-        assert _is_early(jnp.asarray(at), num_steps) == is_early
+
+
+@pytest.mark.parametrize(
+    ("at", "num_steps", "fraction", "only_grows"),
+    [
+        (WARM_UP_STEPS, 200, 0.6, False),
+        (WARM_UP_STEPS + 1, 200, 0.6, True),
+        (111, 200, 0.6, True),  # the middle of the run after the warm-up
+        (112, 200, 0.6, False),
+        (30, 2 * HELD_AFTER, 0.6, False),  # too short a run
+        (30, 2 * HELD_AFTER + 1, 0.6, True),
+        (30, 200, CLEAR, False),  # too much noise
+        (30, None, 0.6, False),
+    ],
+)
+def test_all_together_only_grow_if_most_promises_hold_and_a_decay_is_to_come(
+    at: int, num_steps: int | None, fraction: float, only_grows: bool
+) -> None:
+    signal = statistics(5, **LONG)._replace(early_fraction=jnp.asarray(fraction))
+    assert _only_grows(signal, jnp.asarray(at), num_steps) == only_grows
+
+
+def test_the_early_fraction_is_the_mean_of_phi_after_the_warm_up() -> None:
+    signal = statistics(5, **LONG)._replace(early_fraction=jnp.ones(()))
+    seen = []
+    for k in range(1, 2 * HELD_AFTER):
+        phi = np.float32(k % 7) / 10
+        signal = signal._replace(signal=signal.predicted * phi)
+        counts = jnp.asarray(k != HELD_AFTER)
+        signal = with_early_fraction(signal, counts, jnp.asarray(k))
+        if WARM_UP_STEPS < k < HELD_AFTER:
+            seen.append(signal.fraction)
+        expected = np.mean(seen) if seen else 1
+        assert signal.early_fraction == pytest.approx(expected, rel=1e-5), k
 
 
 def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:

@@ -268,6 +268,7 @@ TABLE = [
     ("two groups", TWO, {}),
     ("three groups", THREE, {}),
     ("num_steps", TWO, {"num_steps": NUM_STEPS}),
+    ("the first half of a long run", TWO, {"num_steps": 2 * NUM_STEPS}),
     ("a run that goes on", TWO, {"num_steps": NUM_STEPS // 2}),
     ("other numbers", TWO, OTHERS),
 ]
@@ -285,7 +286,7 @@ def test_noisy_regression(labels, options, x64):
     assert any(0 < step.fraction < 1 for step in steps) and steps[-1].fraction < 1
 
 
-@pytest.mark.parametrize("num_steps", [None, NUM_STEPS])
+@pytest.mark.parametrize("num_steps", [None, NUM_STEPS, 2 * NUM_STEPS])
 def test_a_small_network(num_steps, x64):
     options = {"num_steps": num_steps}
     steps = check(NETWORK, options, nonlinear(), network, rtol=1e-6)
@@ -293,7 +294,7 @@ def test_a_small_network(num_steps, x64):
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
-@pytest.mark.parametrize("num_steps", [None, NUM_STEPS])
+@pytest.mark.parametrize("num_steps", [None, NUM_STEPS, 2 * NUM_STEPS])
 def test_without_noise(num_steps, x64):
     steps = check(TWO, {"num_steps": num_steps}, exact(), least_squares, rtol=1e-6)
     assert steps[-1].fraction > 0.9
