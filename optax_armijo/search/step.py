@@ -91,7 +91,7 @@ def take_step(
     is_far = (k > FIRST_STEPS) & (excess > far)
     # A finite loss with a non-finite gradient may be this batch's fault alone, but not
     # twice in a row.
-    was_bad = ~jnp.any(state.last.applied_step_size != 0)
+    was_bad = state.num_still > 0
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
     measured = must_measure | is_suspect
