@@ -163,5 +163,6 @@ def show_field(axes: Any, title: str, field: Any, largest: float) -> None:
     """Shows values [rows, columns] on the unit square, with their colours."""
     scale: Any = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     image = axes.imshow(field, extent=(0, 1, 0, 1), origin="lower", **scale)
-    axes.figure.colorbar(image, ax=axes, location="bottom")
+    ticks = [-largest, 0, largest]  # more would touch those of the next field
+    axes.figure.colorbar(image, ax=axes, location="bottom", ticks=ticks)
     axes.set(title=title)
