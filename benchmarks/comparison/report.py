@@ -80,9 +80,10 @@ losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
-was chosen with their results at hand: {", ".join(LOOKED_AT)}. The present default had
-been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test tasks
-were seen while it was made, and not chosen by.
+was chosen with their results at hand: {", ".join(LOOKED_AT)}. `armijo_adam()` as it is
+had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
+tasks were seen while it was made, and not chosen by. What `num_steps` does in the first
+half of a run was chosen later, by development tasks alone.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
@@ -135,9 +136,10 @@ MEASURED = """\
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
 """
 SOME = """\
-Mean gaps of the last iterate, and of the average in brackets. Before the present
-default was chosen, nothing had run on seven tasks. Texts are those with a language
-model, pretrained or not."""
+Mean gaps of the last iterate, and of the average in brackets. Before `armijo_adam()` as
+it is was chosen, nothing had run on seven tasks; what `num_steps` does was changed once
+since, by development tasks alone. Texts are those with a language model, pretrained or
+not."""
 DIFFERENCES = """\
 ## Over all texts
 

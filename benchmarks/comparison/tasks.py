@@ -101,7 +101,7 @@ LOOKED_AT = (
     "word-counts",
     "attention",
 )
-# Test tasks on which nothing ran before the present default was chosen.
+# Test tasks on which nothing ran before `armijo_adam()` as it is was chosen.
 UNSEEN = (
     *("bundle", "quantiles", "survival", "picture-china", "variational-digits"),
     *("graph", "word-counts-tweets"),
