@@ -46,8 +46,9 @@ def armijo_adam(
     above, with :math:`\kappa = 0.5 + 1.1 \varphi`: without noise almost to where a step
     stops decreasing the loss, and in noise to half of the best step. From the 51st step
     on, they shrink less, the faster the loss falls. With ``num_steps`` above 100, they
-    do not shrink together before the middle of the run, if :math:`\varphi` is above a
-    half. Each group follows its own share of :math:`\kappa S - C`.
+    do not shrink together before the middle of the run if the mean of :math:`\varphi`
+    over steps 21 to 50 is above a half. Each group follows its own share of
+    :math:`\kappa S - C`.
 
     **Armijo's test** stops steps that go wrong at once. A step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
