@@ -150,10 +150,10 @@ def fine_tuning(
     return _text_task(source, num_train, nnx.Param, setup, share_wrong=share_wrong)
 
 
-def lora(source: str, num_train: int, *, setup: Setup) -> Task:
-    """Trains adapters of rank 8 and the classifier; the checkpoint is frozen."""
+def lora(source: str, num_train: int, rank: int = 8, *, setup: Setup) -> Task:
+    """Trains adapters of a rank and the classifier; the checkpoint is frozen."""
     trained = nnx.Any(nnx.LoRAParam, nnx.PathContains("classifier"))
-    task = _text_task(source, num_train, trained, setup, rank=8)
+    task = _text_task(source, num_train, trained, setup, rank=rank)
     return task._replace(labels=lora_labels)
 
 

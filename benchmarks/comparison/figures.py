@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from methods import SWEPT
+from methods import CONSTANT, SWEPT
 from protocol import ITERATES, standard_error
 from standings import (
     DEFAULT,
@@ -136,7 +136,7 @@ def one_task(task: str) -> Figure:
     unit = family_of(task).unit
     left.set(xscale="log", xlabel="AdamW's learning rate", ylabel=unit)
     right.set(yscale="log", xlabel="fraction of the run", ylabel="training loss")
-    for name, colour in zip(SWEPT, ("0.1", "0.55"), strict=True):
+    for name, colour in (("adamw", "0.1"), (CONSTANT, "0.55")):
         sweep = [x for x in all_entrants(task) if x.key == (name, "last")]
         points = zip(*sorted((x.rate, *mean_and_error(x)) for x in sweep), strict=True)
         if sweep:

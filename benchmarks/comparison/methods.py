@@ -11,14 +11,26 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 from optax import contrib
-from rivals import adamw, gsplat_adam, warm_up_and_cosine
+from rivals import (
+    LORA_PLUS_RATIO,
+    adamw,
+    gsplat_adam,
+    lora_plus,
+    warm_up_and_cosine,
+)
 from schedule_free_plus import schedule_free_plus, schedule_free_plus_eval_params
 
 from optax_armijo import adamsls, armijo_adam, one_group, plasls, salsa
 
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
-CONSTANT = "adamw_constant"
-SWEPT = {"adamw": "AdamW, warm-up and cosine", CONSTANT: "AdamW, constant rate"}
+CONSTANT, LORA_PLUS = "adamw_constant", "lora_plus"
+SWEPT = {
+    "adamw": "AdamW, warm-up and cosine",
+    CONSTANT: "AdamW, constant rate",
+    LORA_PLUS: f"LoRA+, B at {LORA_PLUS_RATIO} times the rate of A",
+}
+# The first rates of A in the sweep of LoRA+: a common one, and its neighbours.
+LORA_RATES = (1e-4, 2e-4, 5e-4)
 # name: (whose rate it is, title); each is one method with one rate for all tasks.
 SHARED = {
     "one_adamw": ("adamw", "one AdamW for everything, warm-up and cosine"),
@@ -139,6 +151,8 @@ def method_of(name: str) -> Method:
             return contrib.schedule_free_adamw(rate, max(1, num_steps // 10))
 
         return Method(warmed_up, title, contrib.schedule_free_eval_params)
+    if kind == LORA_PLUS:
+        return Method(lambda _, num_steps: lora_plus(rate, num_steps), title)
 
     def make(_: Any, num_steps: int) -> optax.GradientTransformation:
         return adamw(at_rate(rate, num_steps, kind == "adamw"))

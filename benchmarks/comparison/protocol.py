@@ -26,6 +26,8 @@ from methods import (
     FIRST_SHARED_RATES,
     HAND_TUNED,
     LBFGS,
+    LORA_PLUS,
+    LORA_RATES,
     METHODS,
     PUBLISHED,
     RATES,
@@ -34,7 +36,17 @@ from methods import (
     hand_tuned,
     method_of,
 )
-from tasks import LISTS, PICTURES, ROWS, TASKS, USUAL, Setup, family_of, make_task
+from tasks import (
+    LISTS,
+    LORA,
+    PICTURES,
+    ROWS,
+    TASKS,
+    USUAL,
+    Setup,
+    family_of,
+    make_task,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "comparison"
@@ -155,9 +167,11 @@ def missing(jobs: Sequence[Job], records: Sequence[Record]) -> list[Job]:
 
 def expanded(task: str, method: str, records: Sequence[Record]) -> list[str]:
     """Names the runs that stand for a method: a swept one at each of its rates."""
+    family = family_of(task)
+    if method == LORA_PLUS and family.kind != LORA:
+        return []
     if method in SWEPT:
         return [f"{method}@{x:.0e}" for x in grid(task, method, records)]
-    family = family_of(task)
     if method == LBFGS and not family.low_noise:
         return []
     if method == PUBLISHED and family.kind != PICTURES:
@@ -229,7 +243,8 @@ def grid(task: str, method: str, records: Sequence[Record]) -> list[float]:
 
     Shapes: R rates.
     """
-    first, *_, last = (RATES.index(x) for x in family_of(task).first_rates)
+    begin = LORA_RATES if method == LORA_PLUS else family_of(task).first_rates
+    first, *_, last = (RATES.index(x) for x in begin)
     while True:
         rates = RATES[first : last + 1]
         means = [mean_scores(records, f"{method}@{x:.0e}") for x in rates]

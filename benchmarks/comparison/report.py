@@ -111,13 +111,15 @@ MEASURED = """\
   says so, with a cosine or a warm-up over the run. *One AdamW for everything* has one
   learning rate for all tasks, the best one on the development tasks by the mean gap
   (without those of 5,000 examples); so have one schedule-free AdamW and one MoMo-Adam.
-  L-BFGS runs where there is little noise, gsplat's rates run on pictures by Gaussians.
+  L-BFGS runs where there is little noise, gsplat's rates run on pictures by Gaussians,
+  LoRA+ on LoRA adapters.
 - **Seeds.** Two of every method, then five of those within two standard errors of the
   best, and of ours; what is missing is missing. A seed determines params, examples and
   their order. Means are over seeds, ± the standard error where there are two or more.
-- **Sweeps.** AdamW's learning rates are extended until the best is not at the edge, by
-  score and by loss, of the last iterate and of the average. *Best of N rates* is chosen
-  in hindsight by the mean score and, where that is another rate, also by the mean loss.
+- **Sweeps.** Learning rates of AdamW and of LoRA+ are extended until the best is not at
+  the edge, by score and by loss, of the last iterate and of the average. *Best of N
+  rates* is chosen in hindsight by the mean score and, where that is another rate, also
+  by the mean loss. A rate of LoRA+ is that of A.
 - **Groups.** `armijo_adam` and PLASLS find their groups by themselves: each layer, or
   in a model without layers each top-level entry of its params.
 - **Hand-tuned rates.** Where the parts of a model differ in scale, Adam has a rate for

@@ -12,6 +12,7 @@ import protocol
 from methods import (
     HAND_TUNED,
     LBFGS,
+    LORA_PLUS,
     METHODS,
     PUBLISHED,
     SHARED,
@@ -26,7 +27,7 @@ AT_EDGE = ", **at the edge**"
 # By measure, and by unit: a loss e^10 = 22,000 times the best, and what that is in dB.
 LARGEST_GAPS = {"loss": 10.0, "accuracy": 1.0, "dB": 43.4}
 # The rows of the profile: what needs nothing set, then what is known in hindsight.
-HINDSIGHT = ("adamw", HAND_TUNED)
+HINDSIGHT = ("adamw", HAND_TUNED, LORA_PLUS)
 UNTUNED = (*METHODS, *SHARED)
 # Their last iterate is an average already.
 AVERAGED = (

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import rgb_to_hsv, to_rgb
 from methods import FIRST_SHARED_RATES, METHODS, RATES, SHARED, method_of
 from protocol import Job, contenders, grid, read, shared_rates, wanted
-from rivals import GSPLAT
+from rivals import GSPLAT, LORA_PLUS_RATIO, LORA_RATE
 from standings import mean_gap, profiles
 from tasks import FAMILIES, LISTS, NOISE, TASKS, Family, Setup, Task, make_task
 from toys import GROUPS, LABELS, network_loss, network_params
@@ -327,7 +327,23 @@ def test_some_methods_run_on_some_kinds_of_task_alone(toy):
 
     assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments", "graph"}
     assert tasks_of("published_rates") == {"gaussians-china", "camera-china"}
+    assert tasks_of("lora_plus") == {"lora-news-5-body", "lora-4-news-5-body"}
     assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
+
+
+def test_lora_plus_is_swept_around_the_common_rate_of_a():
+    jobs = wanted(["lora-4-news-5-body"], ["lora_plus"], seeds=[9])
+    rates = [float(x.method.partition("@")[2]) for x in jobs]
+    assert rates == [1e-4, 2e-4, 5e-4] and LORA_RATE in rates
+
+
+def test_the_rate_of_lora_plus_is_that_of_a():
+    params: Any = {"lora_a": jnp.ones((4, 2)), "lora_b": jnp.ones((2, 4))}
+    tx = method_of("lora_plus@2e-04").make(None, 9)  # its warm-up takes one step
+    updates: Any = tx.update(params, tx.init(params), params)[0]
+    size_of_a, size_of_b = (-float(updates[x].mean()) for x in ("lora_a", "lora_b"))
+    assert size_of_a == pytest.approx(2e-4, rel=0.02)
+    assert size_of_b == pytest.approx(LORA_PLUS_RATIO * size_of_a, rel=1e-3)
 
 
 def test_what_is_recorded_is_not_made_again(toy):
