@@ -259,8 +259,8 @@ def _decayed(
     mask: Any,
 ) -> Any:
     """Adds decoupled weight decay in proportion to the step sizes just applied."""
-    # Where a step is rolled back, step sizes are negative.
-    applied = jnp.maximum(state.last.applied_step_size, 0)
+    # After a bad batch `move` is an earlier step. A rolled-back one has step sizes of 0.
+    applied = jnp.where(state.num_still > 0, 0, state.move.step_size)
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
     return grouping.whole([u + d for u, d in pairs], params)

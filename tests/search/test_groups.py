@@ -186,6 +186,69 @@ def test_groups_whose_first_gradient_is_zero_hold_nobody_up():
     assert end(EACH) < 1.7 * end(one_group)
 
 
+def residual_network(seed):
+    """Params at random, by layer, and their function of rows [B, 3]."""
+    keys = jax.random.split(jax.random.key(seed), 3)
+    params = {
+        "first": {"w": jax.random.normal(keys[0], (3, 16)) / 2, "b": jnp.zeros(16)},
+        "second": jax.random.normal(keys[1], (16, 16)) / 4,
+        "head": jax.random.normal(keys[2], (16,)) / 4,
+    }
+
+    def predict(params, x, gate=1.0):
+        hidden = jnp.tanh(x @ params["first"]["w"] + params["first"]["b"])
+        hidden += gate * jnp.tanh(hidden @ params["second"])
+        return hidden @ params["head"]
+
+    return params, predict
+
+
+def fresh_rows(seed, batch, number=32):
+    """New rows [B, 3] for each batch, and what is to be predicted of them."""
+    x = jax.random.normal(jax.random.fold_in(jax.random.key(seed), batch), (number, 3))
+    return x, jnp.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2]
+
+
+@pytest.mark.slow
+def test_a_layer_that_wakes_late_is_not_left_behind():
+    def end(labels):
+        def of_seed(seed):
+            params, predict = residual_network(seed)
+
+            def loss_fn(params, batch):
+                x, y = fresh_rows(seed, batch)
+                is_awake = jnp.where(batch < 150, 0.0, 1.0)
+                return jnp.mean((predict(params, x, is_awake) - y) ** 2)
+
+            return train(loss_fn, params, 400, labels)[1][-50:].mean()
+
+        return jnp.median(jax.jit(jax.vmap(of_seed))(jnp.arange(16)))
+
+    assert end(None) < 1.6 * end(one_group)
+
+
+@pytest.mark.slow
+def test_a_shift_that_is_right_at_first_stays_nearly_right():
+    """As of a camera whose pose is known, beside a network that knows nothing yet."""
+
+    def of_seed(seed):
+        params, predict = residual_network(seed)
+
+        def loss_fn(params, batch):
+            (x, y), (other_x, other_y) = (
+                fresh_rows(seed, 2 * batch + i, 16) for i in range(2)
+            )
+            errors = predict(params, x) - y
+            shifted = predict(params, other_x + params["shift"]) - other_y
+            return jnp.mean(errors**2) + jnp.mean(shifted**2)
+
+        params |= {"shift": jnp.zeros(3)}
+        return jnp.linalg.norm(train(loss_fn, params, 400, None)[0]["shift"])
+
+    found = jax.jit(jax.vmap(of_seed))(jnp.arange(16))
+    assert jnp.median(found) < 0.05 and found.max() < 0.15
+
+
 def test_params_and_a_loss_of_zero_begin_to_move():
     """A linear model of zeros without a constant, such as a critic."""
 

@@ -91,3 +91,16 @@ def test_frozen_leaves_and_unmoved_groups_do_not_decay():
     tx = armijo_adamw(LABELS, weight_decay=0.5)
     updates, _ = one_step(tx, params, value=jnp.nan)
     chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+
+
+def test_nothing_decays_on_a_bad_batch_between_good_ones():
+    def loss_fn(params, step):
+        root = jnp.sqrt(jnp.where(step == 5, 0.0, 1.0) * jnp.sum(params["w"] ** 2))
+        return jnp.sum((params["w"] - 1) ** 2) + 0.1 * root
+
+    tx = armijo_adamw(one_group, weight_decay=0.5)
+    history = run(tx, {"w": jnp.full(4, 3.0)}, loss_fn, 8)
+    moves = [bool(jnp.any(x.updates["w"] != 0)) for x in history]
+    # The gradient of the sixth batch is not finite, and its loss is.
+    assert moves == [True] * 5 + [False] + [True] * 2
+    assert all(jnp.isfinite(x.value) for x in history)
