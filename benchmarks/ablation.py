@@ -66,9 +66,9 @@ def _by_a_line(k: jax.Array, fraction: jax.Array, num_steps: Any) -> jax.Array:
     return SCHEDULE(k, jnp.zeros_like(fraction), num_steps)
 
 
-def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax.Array:
+def _with_schedule(move: Any, phi: Any, end_slope: Any, multiple: Any) -> jax.Array:
     del multiple
-    return ERROR_OF(move, signal, end_slope, jnp.ones(()))
+    return ERROR_OF(move, phi, end_slope, jnp.ones(()))
 
 
 def _by_size(

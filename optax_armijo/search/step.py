@@ -129,8 +129,9 @@ def take_step(
     # schedule and warm-up. Their sum keeps the warm-up, because the noise of a
     # twentieth of a step says little about a whole one.
     warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
-    error_of_all = jnp.sum(error_of(move, signal, end_slope, warmed))
-    error = error_of(move, signal, end_slope, move.multiple)
+    raw_fraction = signal.raw_fraction
+    error_of_all = jnp.sum(error_of(move, raw_fraction, end_slope, warmed))
+    error = error_of(move, raw_fraction, end_slope, move.multiple)
     errors = with_error(state.errors, counts, error_of_all, error)
     change = change_of(
         errors,
@@ -146,10 +147,11 @@ def take_step(
 
     # The first step is bracketed, later ones are tested on their own mini-batch. If no
     # group's direction descends, no first step is made.
-    multiple = _schedule(k, signal.fraction, num_steps)
+    fraction = jnp.maximum(raw_fraction, 0)
+    multiple = _schedule(k, fraction, num_steps)
     promised = multiple * jnp.sum(sizes * slope)
     largest = _largest_noise(k, num_steps)
-    multiple *= shortening(promised, signal.fraction, value, largest)
+    multiple *= shortening(promised, fraction, value, largest)
     usual = _usual_loss(state.losses, k, num_steps)
     is_due = _is_due(k, state.tested_at, TESTED_EVERY)
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
@@ -296,7 +298,7 @@ def _usual_loss(
 
 def _only_grows(
     signal: SignalStatistics, k: jax.Array, num_steps: Scalar | None
-) -> jax.Array:
+) -> jax.Array | bool:
     """Whether the step sizes together do not shrink, bool[].
 
     The aim suits a step that is the last one. Longer steps pay before the middle of a
@@ -304,19 +306,19 @@ def _only_grows(
     examples, and not in a short run, which tends to memorise few examples.
     """
     if num_steps is None:
-        return jnp.zeros((), jnp.bool_)
+        return False
     is_long = jnp.asarray(num_steps) > 2 * HELD_AFTER
     is_clear = signal.early_fraction > CLEAR
     return (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long & is_clear
 
 
-def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array:
+def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:
     """Whether step k is before the middle of a run of known length, bool[].
 
     Then a decay is to come, which takes out the noise of long steps.
     """
     if num_steps is None:
-        return jnp.zeros((), jnp.bool_)
+        return False
     return _left(k, num_steps, jnp.float32) >= SETTLING
 
 

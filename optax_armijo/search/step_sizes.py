@@ -136,27 +136,26 @@ def with_early_fraction(
     return old._replace(early_fraction=mean)
 
 
-def aim(signal: SignalStatistics) -> jax.Array:
+def aim(fraction: jax.Array) -> jax.Array:
     r"""What C / p should be, f[]: :math:`\kappa(\varphi)\, \varphi`."""
-    fraction = signal.fraction
     kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
     return kappa * jnp.maximum(fraction, LEAST_AIMED_AT)
 
 
 def error_of(
-    move: Move, signal: SignalStatistics, end_slope: jax.Array, multiple: jax.Array
+    move: Move, fraction: jax.Array, end_slope: jax.Array, multiple: jax.Array
 ) -> jax.Array:
     """z of the last step, [G]: positive where it was too short.
 
     Args:
       move: the last step.
-      signal: what is known about phi.
+      fraction: phi as measured; it may be below zero.  # f[]
       end_slope: s, the slope along the step at its end.  # f[G]
       multiple: the factor that shortened the step; z is for the step without it.
         # f[]
     """
-    curvature = signal.raw_fraction * move.predicted + end_slope  # C = S + s
-    return aim(signal) * move.predicted - curvature / multiple
+    curvature = fraction * move.predicted + end_slope  # C = S + s
+    return aim(jnp.maximum(fraction, 0)) * move.predicted - curvature / multiple
 
 
 def with_error(
@@ -219,9 +218,10 @@ def change_of(
     num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    slope = jnp.maximum(signal.fraction, LEAST_AIMED_AT) * signal.recently_predicted
+    fraction = signal.fraction
+    slope = jnp.maximum(fraction, LEAST_AIMED_AT) * signal.recently_predicted
     is_known = signal.number >= KNOWN
-    is_short = signal.curvature < aim(signal) * signal.recently_predicted
+    is_short = signal.curvature < aim(fraction) * signal.recently_predicted
     is_short &= is_known
     raises_loss = is_known & (signal.curvature > 2 * slope)
     # A curvature far below zero is noise, as in a network that has memorised its

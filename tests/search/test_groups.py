@@ -195,7 +195,7 @@ def residual_network(seed):
         "head": jax.random.normal(keys[2], (16,)) / 4,
     }
 
-    def predict(params, x, gate=1.0):
+    def predict(params, x, gate: Any = 1.0):
         hidden = jnp.tanh(x @ params["first"]["w"] + params["first"]["b"])
         hidden += gate * jnp.tanh(hidden @ params["second"])
         return hidden @ params["head"]
