@@ -53,7 +53,7 @@ from standings import (  # noqa: E402
     shown,
     table,
 )
-from tasks import LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
+from tasks import LATER, LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = "(<!-- profile -->\n).*?(\n<!-- end of profile -->)"  # in the README
@@ -82,8 +82,9 @@ Tasks are in two lists, written down before any run. *Development* tasks may be 
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
 was chosen with their results at hand: {", ".join(LOOKED_AT)}. `armijo_adam()` as it is
 had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
-tasks were seen while it was made, and not chosen by. What `num_steps` does in the first
-half of a run was chosen later, by development tasks alone.
+tasks were seen while it was made, and not chosen by, but for {" and ".join(LATER)},
+which came later. What `num_steps` does in the first half of a run was chosen after it,
+by development tasks alone.
 
 ![Gaps of each method, a dot a task](profile.png)
 """

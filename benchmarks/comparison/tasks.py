@@ -108,6 +108,8 @@ UNSEEN = (
     *("bundle", "quantiles", "survival", "picture-china", "variational-digits"),
     *("graph", "word-counts-tweets"),
 )
+# Test tasks that were added after it was.
+LATER = ("passages-5-5000", "lora-4-news-5-body")
 
 
 class Family(NamedTuple):

@@ -331,7 +331,7 @@ def test_some_methods_run_on_some_kinds_of_task_alone(toy):
     assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
 
 
-def test_lora_plus_is_swept_around_the_common_rate_of_a():
+def test_lora_plus_is_swept_around_the_common_rate_of_a(toy):
     jobs = wanted(["lora-4-news-5-body"], ["lora_plus"], seeds=[9])
     rates = [float(x.method.partition("@")[2]) for x in jobs]
     assert rates == [1e-4, 2e-4, 5e-4] and LORA_RATE in rates
