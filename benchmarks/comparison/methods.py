@@ -29,8 +29,6 @@ SWEPT = {
     CONSTANT: "AdamW, constant rate",
     LORA_PLUS: f"LoRA+, B at {LORA_PLUS_RATIO} times the rate of A",
 }
-# The first rates of A in the sweep of LoRA+: a common one, and its neighbours.
-LORA_RATES = (1e-4, 2e-4, 5e-4)
 # name: (whose rate it is, title); each is one method with one rate for all tasks.
 SHARED = {
     "one_adamw": ("adamw", "one AdamW for everything, warm-up and cosine"),

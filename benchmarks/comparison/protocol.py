@@ -27,7 +27,6 @@ from methods import (
     HAND_TUNED,
     LBFGS,
     LORA_PLUS,
-    LORA_RATES,
     METHODS,
     PUBLISHED,
     RATES,
@@ -243,8 +242,7 @@ def grid(task: str, method: str, records: Sequence[Record]) -> list[float]:
 
     Shapes: R rates.
     """
-    begin = LORA_RATES if method == LORA_PLUS else family_of(task).first_rates
-    first, *_, last = (RATES.index(x) for x in begin)
+    first, *_, last = (RATES.index(x) for x in family_of(task).first_rates)
     while True:
         rates = RATES[first : last + 1]
         means = [mean_scores(records, f"{method}@{x:.0e}") for x in rates]

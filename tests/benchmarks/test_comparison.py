@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import rgb_to_hsv, to_rgb
 from methods import FIRST_SHARED_RATES, METHODS, RATES, SHARED, method_of
 from protocol import Job, contenders, grid, read, shared_rates, wanted
-from rivals import GSPLAT, LORA_PLUS_RATIO, LORA_RATE
+from rivals import GSPLAT, LORA_PLUS_RATIO
 from standings import mean_gap, profiles
 from tasks import FAMILIES, LISTS, NOISE, TASKS, Family, Setup, Task, make_task
 from toys import GROUPS, LABELS, network_loss, network_params
@@ -329,12 +329,6 @@ def test_some_methods_run_on_some_kinds_of_task_alone(toy):
     assert tasks_of("published_rates") == {"gaussians-china", "camera-china"}
     assert tasks_of("lora_plus") == {"lora-news-5-body", "lora-4-news-5-body"}
     assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
-
-
-def test_lora_plus_is_swept_around_the_common_rate_of_a(toy):
-    jobs = wanted(["lora-4-news-5-body"], ["lora_plus"], seeds=[9])
-    rates = [float(x.method.partition("@")[2]) for x in jobs]
-    assert rates == [1e-4, 2e-4, 5e-4] and LORA_RATE in rates
 
 
 def test_the_rate_of_lora_plus_is_that_of_a():
