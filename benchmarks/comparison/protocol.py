@@ -167,14 +167,15 @@ def missing(jobs: Sequence[Job], records: Sequence[Record]) -> list[Job]:
 def expanded(task: str, method: str, records: Sequence[Record]) -> list[str]:
     """Names the runs that stand for a method: a swept one at each of its rates."""
     family = family_of(task)
-    if method == LORA_PLUS and family.kind != LORA:
+    runs_here = {
+        LBFGS: family.low_noise,
+        LORA_PLUS: family.kind == LORA,
+        PUBLISHED: family.kind == PICTURES,
+    }
+    if not runs_here.get(method, True):
         return []
     if method in SWEPT:
         return [f"{method}@{x:.0e}" for x in grid(task, method, records)]
-    if method == LBFGS and not family.low_noise:
-        return []
-    if method == PUBLISHED and family.kind != PICTURES:
-        return []
     return [method] if method in METHODS else []
 
 

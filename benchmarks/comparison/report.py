@@ -82,9 +82,9 @@ Tasks are in two lists, written down before any run. *Development* tasks may be 
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
 was chosen with their results at hand: {", ".join(LOOKED_AT)}. `armijo_adam()` as it is
 had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
-tasks were seen while it was made, and not chosen by, but for {" and ".join(LATER)},
-which came later. What `num_steps` does in the first half of a run was chosen after it,
-by development tasks alone.
+tasks were seen while it was made, and it was not chosen by them;
+{" and ".join(LATER)} came later. What `num_steps` does in the first half of
+a run was chosen after it, by development tasks alone.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
@@ -227,12 +227,13 @@ def unfinished_sweeps() -> str:
     found = {SHARED[x][1]: shared_rates(x) for x in SHARED}
     number = len(chosen_on())
     parts = [
-        f"that of {title.partition(',')[0]} on {len(x.tasks)}"
+        f"that of {title.partition(',')[0]} on {len(x.tasks)}, from "
+        + " and ".join(f"{rate:.0e}" for rate in x.rates)
         for title, x in found.items()
         if x.tasks and not x.is_known
     ]
     text = f" One rate for all is so far chosen on fewer than the {number} development"
-    return f"{text} tasks: {', '.join(parts)}." if parts else ""
+    return f"{text} tasks: {'; '.join(parts)}." if parts else ""
 
 
 def profile_row(

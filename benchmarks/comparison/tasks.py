@@ -108,7 +108,7 @@ UNSEEN = (
     *("bundle", "quantiles", "survival", "picture-china", "variational-digits"),
     *("graph", "word-counts-tweets"),
 )
-# Test tasks that were added after it was.
+# Other test tasks, which were added after `armijo_adam()` as it is was chosen.
 LATER = ("passages-5-5000", "lora-4-news-5-body")
 
 

@@ -259,7 +259,8 @@ def _decayed(
     mask: Any,
 ) -> Any:
     """Adds decoupled weight decay in proportion to the step sizes just applied."""
-    # After a bad batch `move` is an earlier step; it is 0 if that was rolled back.
+    # After a bad batch, `move` is an earlier step. One that was rolled back has step
+    # sizes of 0.
     applied = jnp.where(state.num_still > 0, 0, state.move.step_size)
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)

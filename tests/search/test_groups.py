@@ -210,7 +210,7 @@ def fresh_rows(seed, batch, number=32):
 
 
 @pytest.mark.slow
-def test_a_layer_that_wakes_late_is_not_left_behind():
+def test_a_layer_that_wakes_late_ends_near_one_step_size_for_all():
     def end(labels):
         def of_seed(seed):
             params, predict = residual_network(seed)
