@@ -2,8 +2,8 @@
 
 ``python benchmarks/accelerator.py`` trains a BERT of base size from random weights, in
 float32 and in bfloat16, with dropout; it downloads nothing. It prints a table to paste
-into an issue and writes it, as JSON, to ``benchmarks/results/``. On a CPU the model is
-a small one.
+into an issue and writes it, with its numbers as JSON, to ``benchmarks/results/``. On a
+CPU the model is a small one.
 
 In each round every method makes one step, in random order, and the loss alone is timed
 as well, so that other load on the machine affects all alike. Shapes: B rows, L tokens.
@@ -40,6 +40,11 @@ BASE, FORWARD = f"{CONSTANT}@1e-04", "forward pass"
 DTYPES = ("float32", "bfloat16")  # of the forward pass; params stay float32
 FIRST = 80  # steps told apart: searches become rarer
 WARM_UP, SEED, NUM_CLASSES, WRONG = 3, 0, 3, 0.1
+COLUMNS = """\
+*Median*, *mean*: times AdamW's. *p99*: the slowest step in a hundred, in forward passes
+above AdamW's median. *Trials*: evaluations of the loss per step, besides the
+gradient's. *Memory*: of the compiled step, params and state included, as XLA
+reports."""
 
 
 class Size(NamedTuple):
@@ -234,11 +239,7 @@ def report(record: dict[str, Any]) -> str:
         f" batches of {settings['batch_size']} x {settings['length']} tokens, dropout;"
         f" on {record['device']}, {settings['cores']} cores{busy}, with JAX"
         f" {record['versions']['jax']}, at commit {record['commit']}.{held}\n\n"
-        f"{table}\n\n"
-        "*Median*, *mean*: times AdamW's. *p99*: the slowest step in a hundred, in "
-        "forward passes above AdamW's median. *Trials*: evaluations of the loss per "
-        "step, besides the gradient's. *Memory*: of the compiled step, params and "
-        "state included, as reported by XLA."
+        f"{table}\n"
     )
 
 
@@ -286,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     kind = re.sub(r"\W+", "-", device.device_kind).strip("-").lower()
     path = RESULTS / f"accelerator-{kind}-{name}.json"
     write_result(path, record)
-    print(f"\n{report(record)}\n\nwritten to {path}")
+    path.with_suffix(".md").write_text(report(record), encoding="utf-8")
+    print(f"\n{report(record)}\n{COLUMNS}\n\nwritten to {path}")
 
 
 if __name__ == "__main__":

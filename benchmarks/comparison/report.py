@@ -9,6 +9,7 @@ tables by kind of task (``by_kind.md``) and a page and a figure for each task
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,19 @@ def page() -> str:
     for name in reversed(LISTS):
         text += f"\n## {name.capitalize()} tasks\n\n{summary(name)}\n"
     return f"{text}\n{LINKS}"
+
+
+def commits_of_ours() -> str:
+    """Says of which commits the runs of ours are: how many of each, most first."""
+    made = Counter(
+        x["made"]["commit"]
+        for name in LISTS
+        for task in recorded(name)
+        for x in read(task)
+        if x["method"].startswith(DEFAULT)
+    )
+    text = ", ".join(f"{number} of {name}" for name, number in made.most_common())
+    return f"- **Commits.** Runs of ours: {text}.\n" * bool(made)
 
 
 def subsets() -> str:
@@ -486,7 +500,7 @@ def short_summary() -> str:
 def pages() -> dict[str, str]:
     """Returns the text of every page by its path in the results' folder."""
     found = {"README.md": page(), "by_kind.md": by_kind()}
-    found["how_it_was_measured.md"] = MEASURED
+    found["how_it_was_measured.md"] = f"{MEASURED}{commits_of_ours()}"
     tasks = [task for name in LISTS for task in recorded(name)]
     return found | {f"tasks/{task}.md": task_page(task) for task in tasks}
 

@@ -542,6 +542,18 @@ def test_one_rate_for_all_tasks_is_a_row_of_the_profile(results):
     assert {*FIRST_SHARED_RATES} <= {*RATES}
 
 
+def test_the_page_on_the_protocol_says_of_which_commits_ours_are(results):
+    number = sum(
+        x["method"].startswith("armijo_adam")
+        for task in report.recorded("development")
+        for x in protocol.read(task)
+    )
+    new = record("armijo_adam", 7, 0.8) | {"made": {"commit": "def", "device": "cpu"}}
+    protocol.append(Job("toy", "armijo_adam", 7), new)
+    line = report.pages()["how_it_was_measured.md"].splitlines()[-1]
+    assert line == f"- **Commits.** Runs of ours: {number} of abc, 1 of def."
+
+
 def test_some_of_the_test_tasks_have_a_table_of_their_own(results, monkeypatch):
     monkeypatch.setitem(LISTS, "test", {"toy": (), "toy-b": ()})
     monkeypatch.setattr(report, "UNSEEN", ("toy",))
