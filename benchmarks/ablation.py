@@ -3,9 +3,9 @@
 Run ``python benchmarks/ablation.py``. Each row is the search with one mechanism off:
 the mean change of the log loss of the last iterate, paired by task and seed, on
 development tasks with little noise and with much, where the length of the run is known;
-how many runs end at more than e times the loss; and the float32 runs of the fuzz.
-``--record NAME`` keeps the figures in ``benchmarks/results/NAME.json``, and the table
-beside it.
+how many runs end at more than e times the loss; and the float32 runs of the fuzz. The
+runs of all seeds are one program. ``--record NAME`` keeps the figures in
+``benchmarks/results/NAME.json``, and the table beside it.
 """
 
 import argparse
@@ -34,8 +34,9 @@ from cli import make_parser, positive, seeds, some_of  # noqa: E402
 from methods import METHODS  # noqa: E402
 from provenance import RESULTS, environment, write_result  # noqa: E402
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: E402
-from tasks import DEVELOPMENT, make_task  # noqa: E402
+from tasks import DEVELOPMENT, Task, make_task  # noqa: E402
 
+import optax_armijo  # noqa: E402
 from optax_armijo.search import step, step_sizes  # noqa: E402
 
 LITTLE = ("digits-500", "regression-clean", "oscillator", "decay", "heat", "recurrent")
@@ -180,15 +181,59 @@ def without(ablation: Ablation) -> Iterator[None]:
 
 def train(name: str, task_name: str, seeds: Sequence[int]) -> list[list[float]]:
     """Returns log losses of validation rows, [seeds, (last iterate, average)]."""
-    import run
-
-    task, method, found = make_task(task_name), METHODS["armijo_adam-num_steps"], []
     with without(KNOWN[name]):
-        for seed in seeds:
-            ends = run.train(task, method, seed, price=0.0)["scores"]["end"]
-            losses = [ends[iterate]["loss"] for iterate in ("last", "average")]
-            found.append([math.inf if x is None else math.log(x) for x in losses])
-    return found
+        return log_losses(make_task(task_name), seeds)
+
+
+def log_losses(task: Task, seeds: Sequence[int]) -> list[list[float]]:
+    """The same of a task, by one program for all seeds: it compiles once.
+
+    Shapes: N steps, R seeds.
+    """
+    from run import all_batches
+
+    num_steps = task.num_epochs * task.steps_per_epoch
+    method = METHODS["armijo_adam-num_steps"]
+    tx: Any = optax_armijo.average_iterates(method.make(task.labels, num_steps))
+
+    def step(params: Any, opt_state: Any, batch: Any, key: jax.Array) -> Any:
+        def value_fn(params: Any) -> jax.Array:
+            return task.loss_fn(params, batch, key)
+
+        value, grads = jax.value_and_grad(value_fn)(params)
+        updates, opt_state = tx.update(
+            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    @jax.jit
+    def whole(params: Any, batches: Any) -> Any:
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+
+        def steps(carry: Any, number_and_batch: Any) -> tuple[Any, None]:
+            number, batch = number_and_batch
+            params, opt_state = carry
+            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            return jax.vmap(step)(params, opt_state, batch, now), None
+
+        start = params, jax.vmap(tx.init)(params)
+        numbered = jnp.arange(num_steps), batches
+        return jax.lax.scan(steps, start, numbered)[0]
+
+    def loss_of(params: Any, run: int) -> float:
+        return task.evaluate(jax.tree.map(lambda x: x[run], params))["loss"]
+
+    runs = zip(*(all_batches(task, seed) for seed in seeds), strict=True)
+    batches = stacked([stacked(one) for one in runs])  # of [N, R, ...]
+    params, opt_state = whole(stacked([task.init(seed) for seed in seeds]), batches)
+    ends = params, optax_armijo.averaged_params(opt_state, params)
+    losses = np.array([[loss_of(end, i) for end in ends] for i in range(len(seeds))])
+    return np.where(np.isfinite(losses), np.log(losses), np.inf).tolist()
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """Stacks trees of arrays along a new first axis."""
+    return jax.tree.map(lambda *x: np.stack([*map(np.asarray, x)]), *trees)
 
 
 def fuzzed(name: str) -> dict[str, list[int]]:

@@ -4,8 +4,11 @@ import importlib
 import json
 
 import ablation
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import run
+import tasks
 
 
 @pytest.mark.parametrize("each", ablation.ABLATIONS, ids=lambda each: each.name)
@@ -27,6 +30,41 @@ def test_a_mechanism_comes_back_after_an_error():
     with pytest.raises(RuntimeError), ablation.without(leaps):
         raise RuntimeError
     assert ablation.step_sizes.FAR_TOO_SHORT > 0
+
+
+def noisy_lines():
+    """A task of two epochs of five steps: a line through noisy points."""
+
+    def points(seed, number):
+        rng = np.random.default_rng((seed, number))
+        x, noise = rng.normal(size=(2, 8, 3)).astype(np.float32)
+        return x, x @ np.array([1.0, -2.0, 0.5], np.float32) + 0.1 * noise[:, 0]
+
+    def loss_fn(params, batch, key):
+        x, y = batch
+        return jnp.mean((x @ params["w"] + params["b"] - y) ** 2)
+
+    def evaluate(params):
+        return {"score": 0.0, "loss": float(loss_fn(params, points(99, 0), None))}
+
+    return tasks.Task(
+        init=lambda seed: {"w": points(seed, 9)[0][0], "b": np.float32(0.0)},
+        loss_fn=loss_fn,
+        batches=lambda seed, epoch: (points(seed, 5 * epoch + i) for i in range(5)),
+        steps_per_epoch=5,
+        num_epochs=2,
+        evaluate=evaluate,
+    )
+
+
+def test_all_seeds_at_once_end_where_each_ends_by_itself():
+    task, method = noisy_lines(), ablation.METHODS["armijo_adam-num_steps"]
+    found = np.array(ablation.log_losses(task, [3, 4]))
+    for seed, logs in zip([3, 4], found, strict=True):
+        ends = run.train(task, method, seed, price=0.0)["scores"]["end"]
+        alone = [ends[iterate]["loss"] for iterate in ("last", "average")]
+        np.testing.assert_allclose(logs, np.log(alone), atol=1e-3)
+    assert abs(found[0, 0] - found[1, 0]) > 0.01
 
 
 def test_the_table_has_the_mean_change_of_pairs():
