@@ -89,7 +89,9 @@ def test_bad_input_is_one_line_and_status_2(option, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_the_table_in_the_repository_is_that_of_its_record():
-    record = json.loads((ablation.RESULTS / "ablation.json").read_text())
-    text = (ablation.RESULTS / "ablation.md").read_text()
-    assert ablation.table(record["log_losses"]) == text
+@pytest.mark.parametrize(
+    "path", sorted(ablation.RESULTS.glob("ablation*.json")), ids=lambda x: x.stem
+)
+def test_a_table_in_the_repository_is_that_of_its_record(path):
+    record = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == ablation.table(record["log_losses"])
