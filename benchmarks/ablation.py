@@ -194,38 +194,29 @@ def log_losses(task: Task, seeds: Sequence[int]) -> list[list[float]]:
 
     num_steps = task.num_epochs * task.steps_per_epoch
     method = METHODS["armijo_adam-num_steps"]
-    tx: Any = optax_armijo.average_iterates(method.make(task.labels, num_steps))
-
-    def step(params: Any, opt_state: Any, batch: Any, key: jax.Array) -> Any:
-        def value_fn(params: Any) -> jax.Array:
-            return task.loss_fn(params, batch, key)
-
-        value, grads = jax.value_and_grad(value_fn)(params)
-        updates, opt_state = tx.update(
-            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn
-        )
-        return optax.apply_updates(params, updates), opt_state
+    tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
+    # It donates nothing, as nothing may be donated within a larger program.
+    train_step = optax_armijo.make_train_step(task.loss_fn, tx, donate=False)
 
     @jax.jit
-    def whole(params: Any, batches: Any) -> Any:
+    def trained(params: Any, batches: Any) -> Any:
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
 
-        def steps(carry: Any, number_and_batch: Any) -> tuple[Any, None]:
-            number, batch = number_and_batch
-            params, opt_state = carry
+        def one_step(carry: Any, number_and_batch: Any) -> tuple[Any, None]:
+            (params, opt_state), (number, batch) = carry, number_and_batch
             now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            return jax.vmap(step)(params, opt_state, batch, now), None
+            return jax.vmap(train_step)(params, opt_state, batch, now)[:2], None
 
         start = params, jax.vmap(tx.init)(params)
         numbered = jnp.arange(num_steps), batches
-        return jax.lax.scan(steps, start, numbered)[0]
+        return jax.lax.scan(one_step, start, numbered)[0]
 
-    def loss_of(params: Any, run: int) -> float:
-        return task.evaluate(jax.tree.map(lambda x: x[run], params))["loss"]
+    def loss_of(params: Any, i: int) -> float:
+        return task.evaluate(jax.tree.map(lambda x: x[i], params))["loss"]
 
     runs = zip(*(all_batches(task, seed) for seed in seeds), strict=True)
     batches = stacked([stacked(one) for one in runs])  # of [N, R, ...]
-    params, opt_state = whole(stacked([task.init(seed) for seed in seeds]), batches)
+    params, opt_state = trained(stacked([task.init(seed) for seed in seeds]), batches)
     ends = params, optax_armijo.averaged_params(opt_state, params)
     losses = np.array([[loss_of(end, i) for end in ends] for i in range(len(seeds))])
     return np.where(np.isfinite(losses), np.log(losses), np.inf).tolist()

@@ -92,6 +92,6 @@ def test_bad_input_is_one_line_and_status_2(option, capsys):
 @pytest.mark.parametrize(
     "path", sorted(ablation.RESULTS.glob("ablation*.json")), ids=lambda x: x.stem
 )
-def test_a_table_in_the_repository_is_that_of_its_record(path):
+def test_the_table_in_the_repository_is_that_of_its_record(path):
     record = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == ablation.table(record["log_losses"])
