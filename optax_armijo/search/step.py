@@ -55,6 +55,7 @@ RAISED = 10.0
 # In a run of known length, a tested step may lead to a loss up to this many mean
 # deviations above the average.
 RISE = 2.0
+LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
 SETTLING = 0.5  # last fraction of a run of known length: steps settle into a valley
 LOSS_DECAY = 0.9  # decay of the averages of the loss and of its deviation
 SHORTENED = 0.7  # length of the step after a rolled-back one, relative to it
@@ -139,7 +140,7 @@ def take_step(
         k,
         multiple=warmed,
         power=state.losses.power,
-        only_grows=_only_grows(signal, k, num_steps),
+        only_grows=_only_grows(signal, state.losses, k, num_steps),
     )
     change = jnp.where(counts, change, 0)
     sizes = state.step_size * jnp.exp(change)
@@ -297,19 +298,24 @@ def _usual_loss(
 
 
 def _only_grows(
-    signal: SignalStatistics, k: jax.Array, num_steps: Scalar | None
+    signal: SignalStatistics,
+    losses: LossStatistics,
+    k: jax.Array,
+    num_steps: Scalar | None,
 ) -> jax.Array | bool:
     """Whether the step sizes together do not shrink, bool[].
 
     The aim suits a step that is the last one. Longer steps pay before the middle of a
-    run of known length, but only where most of what steps promise holds on other
-    examples, and not in a short run, which tends to memorise few examples.
+    run of known length, but only while losses fall, where most of what steps promise
+    holds on other examples, and not in a short run, which tends to memorise few
+    examples.
     """
     if num_steps is None:
         return False
     is_long = jnp.asarray(num_steps) > 2 * HELD_AFTER
     is_clear = signal.early_fraction > CLEAR
-    return (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long & is_clear
+    may_grow = (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long
+    return may_grow & is_clear & (losses.power >= LEAST_POWER)
 
 
 def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

@@ -30,7 +30,7 @@ KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # the aim of C / S at phi = 0, and at phi =
 LEAST_AIMED_AT = 0.03
 UP, DOWN = 0.1, 0.25  # largest change of the log step size,
 FADING = 6.0  # and no more than this over k
-OWN, OWN_FADING = 0.25, 1.0  # the same for one group relative to the others
+OWN = 0.2  # over sqrt(k), the same for one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
 HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss falls,
 HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
@@ -43,7 +43,6 @@ Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
 CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
 FALL_DECAY = 0.9
 FALL_ERRORS = 2.5  # allowed error of the average fall, in mean deviations of the loss
-OUTLIER = 3.0  # z is limited to this many times its spread
 LARGEST_NOISE = 0.05  # largest noise that a step may promise, relative to the loss;
 LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # later, if the run's length is known
 LEAST_BOUNDED = 0.1  # lower bound of phi in that bound; a phi of 0 would remove it
@@ -161,22 +160,17 @@ def error_of(
 def with_error(
     old: StepSizeErrors, counts: jax.Array, error_of_all: jax.Array, error: jax.Array
 ) -> StepSizeErrors:
-    """Adds z of another step to the averages, limited if it is an outlier."""
+    """Adds z of another step to the averages."""
     error = jnp.concatenate([error_of_all[None], error])
-    dtype = error.dtype
-    count = jnp.maximum(old.number, 1).astype(dtype)
-    bias = 1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count
-    limit = OUTLIER * jnp.sqrt(old.square / bias)
-    limited = jnp.where(old.number > 2, jnp.clip(error, -limit, limit), error)
-    limited = jnp.where(counts & jnp.isfinite(error), limited, 0)
+    error = jnp.where(counts & jnp.isfinite(jnp.square(error)), error, 0)
 
     def towards(x: jax.Array, new: jax.Array, decay: float) -> jax.Array:
         return x + jnp.where(counts, 1 - decay, 0) * (new - x)
 
     return StepSizeErrors(
         number=old.number + counts.astype(old.number.dtype),
-        mean=towards(old.mean, limited, Z_DECAY),
-        square=towards(old.square, jnp.square(limited), Z_SPREAD_DECAY),
+        mean=towards(old.mean, error, Z_DECAY),
+        square=towards(old.square, jnp.square(error), Z_SPREAD_DECAY),
     )
 
 
@@ -237,7 +231,7 @@ def change_of(
     shrinks = ~(is_short | only_grows)
     down = jnp.where(shrinks, jnp.minimum(DOWN, share * FADING / steps), 0)
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
-    own = t[1:] * jnp.minimum(OWN, OWN_FADING / steps)
+    own = t[1:] * OWN / jnp.sqrt(steps)
     change = of_all + own - jnp.mean(own)
     # In the very first steps a curvature near 0 is noise.
     leaps = is_far_too_short & (k > FIRST_STEPS) & (signal.measured_at == k)

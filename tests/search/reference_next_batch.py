@@ -159,12 +159,8 @@ def measure(
 
 
 def average_errors(memory: Memory, errors: Numbers) -> None:
-    """Takes z of another step into the averages; an outlier is limited."""
+    """Takes z of another step into the averages."""
     for name, z in errors.items():
-        if memory.num_errors > 2:
-            square = memory.square[name] / (1 - 0.9**memory.num_errors)
-            limit = 3 * np.sqrt(square)
-            z = min(max(z, -limit), limit)
         memory.error[name] = (memory.error.get(name, 0.0) + z) / 2
         memory.square[name] = 0.9 * memory.square.get(name, 0.0) + 0.1 * z**2
     memory.num_errors += 1
@@ -189,18 +185,18 @@ def changes(
     is_short = is_short and memory.measurements >= 2
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.measurements >= 2 and memory.curvature > 2 * slope
+    power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
     shrinks = 1.0
     if k > 50 and memory.curvature * memory.multiple < 6 * slope:
-        power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
         shrinks = min(max(1 - power, 0.0), 1.0)
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
         is_early = num_steps and num_steps > 100 and left_of(k, num_steps) >= 0.5
-        stays = is_early and k > 20 and memory.early_fraction > 0.5
+        stays = is_early and k > 20 and memory.early_fraction > 0.5 and power >= 0.25
         of_all = t[ALL] * min(0.25, shrinks * 6 / k)
         of_all = 0.0 if is_short or stays else of_all
-    own = {name: t[name] * min(0.25, 1 / k) for name in groups}
+    own = {name: t[name] * 0.2 / np.sqrt(k) for name in groups}
     mean = sum(own.values()) / len(own)
     return {name: of_all + own[name] - mean for name in groups}
 

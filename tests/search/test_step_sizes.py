@@ -11,9 +11,18 @@ import pytest
 from toys import init
 
 from optax_armijo import armijo_adam, make_train_step
-from optax_armijo._state import ArmijoState, Move, SignalStatistics, StepSizeErrors
+from optax_armijo._state import LONG as LONG_WEIGHT
+from optax_armijo._state import SHORT as SHORT_WEIGHT
+from optax_armijo._state import (
+    ArmijoState,
+    LossStatistics,
+    Move,
+    SignalStatistics,
+    StepSizeErrors,
+)
 from optax_armijo.search import step_sizes
 from optax_armijo.search.step import (
+    LEAST_POWER,
     MEASURED_EVERY,
     RISE,
     SHORTENED,
@@ -41,13 +50,11 @@ from optax_armijo.search.step_sizes import (
     LEAP,
     LEAST_AIMED_AT,
     LEAST_BOUNDED,
-    OUTLIER,
     OWN,
     SIGNAL_DECAY,
     UNIT_DECAY,
     UP,
     WARM_UP_STEPS,
-    Z_SPREAD_DECAY,
     aim,
     change_of,
     error_of,
@@ -215,16 +222,11 @@ def test_error_is_that_of_the_step_without_the_schedule() -> None:
     chex.assert_trees_all_close(found, [expected, expected], rtol=1e-5)
 
 
-def test_an_outlier_counts_for_three_times_the_spread() -> None:
-    bias = 1 - Z_SPREAD_DECAY**20
-    errors = errors_of(jnp.zeros(3))._replace(square=jnp.full(3, bias))
-    limited, whole = (
-        with_error(errors, YES, jnp.asarray(x), jnp.array([x, 0.0])).mean[:2]
-        for x in (100.0, OUTLIER)
-    )
-    chex.assert_trees_all_close(limited, whole)
-    same = with_error(errors, YES, jnp.asarray(jnp.nan), jnp.full(2, jnp.nan))
-    chex.assert_tree_all_finite(same)
+def test_an_error_whose_square_overflows_does_not_spoil_the_averages() -> None:
+    errors = errors_of(jnp.zeros(3))
+    for error in (jnp.nan, jnp.inf, -1e30):
+        same = with_error(errors, YES, jnp.asarray(error), jnp.full(2, error))
+        chex.assert_tree_all_finite(same)
     still = with_error(errors, ~YES, jnp.ones(()), jnp.ones(2))
     chex.assert_trees_all_equal(still, errors)
 
@@ -255,23 +257,28 @@ def test_all_together_only_grow_before_the_middle_of_a_run_of_known_length() -> 
 
 
 @pytest.mark.parametrize(
-    ("at", "num_steps", "fraction", "only_grows"),
+    ("at", "num_steps", "fraction", "power", "only_grows"),
     [
-        (WARM_UP_STEPS, 200, 0.6, False),
-        (WARM_UP_STEPS + 1, 200, 0.6, True),
-        (111, 200, 0.6, True),  # the middle of the run after the warm-up
-        (112, 200, 0.6, False),
-        (30, 2 * HELD_AFTER, 0.6, False),  # too short a run
-        (30, 2 * HELD_AFTER + 1, 0.6, True),
-        (30, 200, CLEAR, False),  # too much noise
-        (30, None, 0.6, False),
+        (WARM_UP_STEPS, 200, 0.6, 0.5, False),
+        (WARM_UP_STEPS + 1, 200, 0.6, 0.5, True),
+        (111, 200, 0.6, 0.5, True),  # the middle of the run after the warm-up
+        (112, 200, 0.6, 0.5, False),
+        (30, 2 * HELD_AFTER, 0.6, 0.5, False),  # too short a run
+        (30, 2 * HELD_AFTER + 1, 0.6, 0.5, True),
+        (30, 200, CLEAR, 0.5, False),  # too much noise
+        (30, 200, 0.6, 1.01 * LEAST_POWER, True),
+        # Losses do not fall: steps that grew on lost two of 24 runs of a neural ODE.
+        (30, 200, 0.6, 0.99 * LEAST_POWER, False),
+        (30, None, 0.6, 0.5, False),
     ],
 )
 def test_all_together_only_grow_if_most_promises_hold_and_a_decay_is_to_come(
-    at: int, num_steps: int | None, fraction: float, only_grows: bool
+    at: int, num_steps: int | None, fraction: float, power: float, only_grows: bool
 ) -> None:
     signal = statistics(5, **LONG)._replace(early_fraction=jnp.asarray(fraction))
-    assert _only_grows(signal, jnp.asarray(at), num_steps) == only_grows
+    log = jnp.asarray(power * (1 / LONG_WEIGHT - 1 / SHORT_WEIGHT))
+    losses = LossStatistics(jnp.ones(()), jnp.zeros(()), log, jnp.zeros(()))
+    assert _only_grows(signal, losses, jnp.asarray(at), num_steps) == only_grows
 
 
 def test_the_early_fraction_is_the_mean_of_phi_after_the_warm_up() -> None:
@@ -357,9 +364,10 @@ def test_step_sizes_shrink_less_the_faster_the_loss_falls() -> None:
 
 def test_groups_part_around_their_mean() -> None:
     errors = errors_of([0.0, 1.0, -1.0], number=1000)
-    change = change_of(errors, statistics(5, **LONG), jnp.asarray(2))
-    assert change[0] - change[1] == pytest.approx(2 * OWN, rel=1e-5)
-    assert change[0] + change[1] == pytest.approx(0, abs=1e-6)
+    for k in (4, 400):
+        change = change_of(errors, statistics(5, **LONG), jnp.asarray(k))
+        assert change[0] - change[1] == pytest.approx(2 * OWN / k**0.5, rel=1e-5)
+        assert change[0] + change[1] == pytest.approx(0, abs=1e-6)
 
 
 def test_schedule_falls_as_far_as_noise_demands() -> None:
