@@ -78,7 +78,7 @@ def armijo_adam(
         :math:`\tau_k = \min(x^{1 - \varphi^2}, 2 x)` falls to zero, where x falls from
         1 to 0 over the run. A run without noise needs no decay in its first half. With
         None there is no decay, and you should keep the average of the iterates
-        (`average_iterates`, which pays in long runs of known length, too).
+        (`average_iterates`).
       b1: decay rate of the first moment, in [0, 1). Rolling back a step is exact if b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).

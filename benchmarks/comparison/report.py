@@ -129,8 +129,7 @@ MEASURED = """\
   their own.
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
   makes of it. Schedule-free methods have an average of their own, shown as their last
-  iterate. `average_iterates` changes runs of `armijo_adam` alone, and of these only
-  such of more than 100 steps with little noise.
+  iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
   validation data. The training loss is the mean of the last epoch. *Early* is the score
   after two epochs of five or ten, or one of two. *Cost*: total compute relative to one

@@ -1,7 +1,7 @@
 """One run: an optimizer on a task with a seed, and what it measures.
 
-Every run keeps the average of its iterates by `average_iterates`, which changes runs of
-`armijo_adam` alone. So one run gives the scores of its last iterate and of the average.
+Every run keeps the average of its iterates by `average_iterates`, which does not change
+the run. So one run gives the scores of its last iterate and of the average.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Averages the last iterates, to validate and to keep, and lets params follow them."""
+"""Averages the last iterates, to validate and to keep, in a run without a schedule."""
 
 import sys
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import increment, search_dtype
-from optax_armijo._state import ArmijoState, find_moments, find_states
+from optax_armijo._state import find_moments, find_states
 from optax_armijo.labels.paths import (
     Path,
     is_hole,
@@ -17,7 +17,6 @@ from optax_armijo.labels.paths import (
     paths_and_leaves,
 )
 from optax_armijo.search.placement import build_beside
-from optax_armijo.search.step_sizes import CLEAR, HELD_AFTER
 
 
 class AveragedState(NamedTuple):
@@ -37,54 +36,32 @@ class AveragedState(NamedTuple):
 
 
 def average_iterates(
-    tx: optax.GradientTransformation,
-    *,
-    fraction: float = 0.25,
-    interpolation: float = 0.5,
+    tx: optax.GradientTransformation, *, fraction: float = 0.25
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps an average over the last part of the steps, however many there will be.
 
-    .. math::
-      \bar w_n &= \bar w_{n-1}
-        + \frac{1}{1 + p\,(1 - \beta)(n - 1)} (w_{n-1} + u_n - \bar w_{n-1}) \\
-      w_n &= w_{n-1} + u_n + \beta\,(\bar w_n - \bar w_{n-1})
+    .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
 
-    with u the updates of `tx`, p the `fraction` and :math:`\beta` the `interpolation`.
-    About the last p n of n steps count, later ones more (polynomial-decay averaging,
-    with :math:`\eta = 1 / p - 1`). `averaged_params` returns the average, to validate
-    with and to save. The average removes the noise of the last mini-batches. That
-    otherwise takes a decaying step size, and so the number of steps in advance.
-
-    With :math:`\beta > 0`, params are an interpolation between the average and a point
-    z that moves by :math:`u_n / (1 - \beta)`, as in schedule-free training:
-
-    .. math:: w_n = (1 - \beta)\, z_n + \beta\, \bar w_n, \qquad
-      \bar w_n = \bar w_{n-1} + c_n\, (z_n - \bar w_{n-1})
-
-    Steps along a valley add up, and those across it do not. That pays where there is
-    little noise, and not in a short run, so :math:`\beta` is 0 in the first 100 steps,
-    and in all of a run where `armijo_adam` finds that at most half of what steps 21 to
-    50 promise holds on other examples. Around other transformations it is 0, and so it
-    is while nothing moves. Where it is 0, training is that of `tx`.
-
-    The price is one more copy of the params that move: leaves that the search in `tx`
-    labels `FROZEN` have no average. The moments of the search tell which those are.
-    `sls` has no moments, so all leaves are averaged.
+    with p the `fraction`: about the last p n of n steps count, later ones more
+    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). It does not change
+    training. `averaged_params` returns the average, to validate with and to save. The
+    average removes the noise of the last mini-batches. That otherwise takes a decaying
+    step size, and so the number of steps in advance. The price is one more copy of the
+    params that move: leaves that the search in `tx` labels `FROZEN` have no average.
+    The moments of the search tell which those are. `sls` has no moments, so all leaves
+    are averaged.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
         since its updates are assumed to be those applied to params.
       fraction: p, in (0, 1].
-      interpolation: :math:`\beta` where it pays, in [0, 1); 0 averages alone.
 
     Returns:
-      A transformation whose updates move params as above. The state is an
-      `AveragedState`.
+      A transformation with the updates of `tx`. The state is an `AveragedState`.
 
     Raises:
       TypeError: `tx` is not a transformation.
-      ValueError: `fraction` or `interpolation` outside its range; when traced, no
-        params given.
+      ValueError: `fraction` outside its range; when traced, no params given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_armijo
@@ -100,12 +77,9 @@ def average_iterates(
     References:
       O. Shamir and T. Zhang, *Stochastic Gradient Descent for Non-smooth
       Optimization*, 2013, section 4, `arXiv 1212.1824
-      <https://arxiv.org/abs/1212.1824>`_. A. Defazio et al., *The Road Less
-      Scheduled*, 2024, equations 3 to 5, `arXiv 2405.15682
-      <https://arxiv.org/abs/2405.15682>`_.
+      <https://arxiv.org/abs/1212.1824>`_.
     """
     check_range("fraction", fraction, above=0, at_most=1)
-    check_range("interpolation", interpolation, at_least=0, below=1)
     inner = as_transformation("tx", tx)
 
     def init_fn(params: Any) -> AveragedState:
@@ -126,26 +100,16 @@ def average_iterates(
         if params is None:
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        num_before = state.num_iterates
-        beta = jnp.where(_pays(num_before, inner_state), interpolation, 0.0)
-        rate = 1 / (1 + fraction * (1 - beta) * num_before.astype(jnp.float32))
+        rate = 1 / (1 + fraction * state.num_iterates.astype(jnp.float32))
 
         def moved(old: Any, leaf: Any, update: Any) -> Any:
             if is_hole(old):
                 return old
             return _moved_toward(old, _wide(optax.apply_updates(leaf, update)), rate)
 
-        def interpolated(new: Any, old: Any, update: Any) -> Any:
-            if is_hole(old):
-                return update
-            pull = jnp.where(new == old, 0, beta.astype(new.dtype) * (new - old))
-            return update + pull.astype(update.dtype)
-
         average = jax.tree.map(moved, state.average, params, updates, is_leaf=is_hole)
-        updates = jax.tree.map(
-            interpolated, average, state.average, updates, is_leaf=is_hole
-        )
-        return updates, AveragedState(increment(num_before), average, inner_state)
+        num_iterates = increment(state.num_iterates)
+        return updates, AveragedState(num_iterates, average, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -214,16 +178,6 @@ def _frozen(inner_state: Any) -> set[Path]:
         for moments in find_moments(inner_state)
     ]
     return set.intersection(*holes) if holes else set()
-
-
-def _pays(num_before: jax.Array, inner_state: Any) -> jax.Array:
-    """Whether params follow the average, bool[]: in long runs with little noise."""
-    searches = find_states(inner_state, ArmijoState)
-    pays = (num_before >= 2 * HELD_AFTER) & bool(searches)
-    for search in searches:
-        is_clear = search.signal.early_fraction > CLEAR
-        pays &= is_clear & (search.num_still == 0)
-    return pays
 
 
 def _is_averaged(leaf: Any) -> bool:
