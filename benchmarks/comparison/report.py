@@ -81,11 +81,12 @@ losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
-was chosen with their results at hand: {", ".join(LOOKED_AT)}. `armijo_adam()` as it is
-had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
+was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
+search had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
 tasks were seen while it was made, and it was not chosen by them;
-{" and ".join(LATER)} came later. What `num_steps` does in the first half of
-a run was chosen after it, by development tasks alone.
+{" and ".join(LATER)} came later. Two changes followed, chosen by development tasks
+alone: of what `num_steps` does in the first half of a run, and of how far parameter
+groups move apart.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
@@ -140,10 +141,9 @@ MEASURED = """\
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
 """
 SOME = """\
-Mean gaps of the last iterate, and of the average in brackets. Before `armijo_adam()` as
-it is was chosen, nothing had run on seven tasks; what `num_steps` does was changed once
-since, by development tasks alone. Texts are those with a language model, pretrained or
-not."""
+Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
+search was chosen, nothing had run on seven tasks; it was changed twice since, by
+development tasks alone. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
 
