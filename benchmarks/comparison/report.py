@@ -82,8 +82,9 @@ losses and squared errors.
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
 was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
-search had been chosen before anything ran on {", ".join(UNSEEN)}. Results of the other test
-tasks were seen while it was made, and it was not chosen by them;
+search had been chosen before anything ran on {", ".join(UNSEEN)}.
+Results of the other test tasks were seen while it was made, and it was not chosen by
+them;
 {" and ".join(LATER)} came later. Two changes followed, chosen by development tasks
 alone: of what `num_steps` does in the first half of a run, and of how far parameter
 groups move apart.
