@@ -84,10 +84,9 @@ choose a default; *test* tasks judge it afterwards. Some were test tasks until a
 was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
 search had been chosen before anything ran on {", ".join(UNSEEN)}.
 Results of the other test tasks were seen while it was made, and it was not chosen by
-them;
-{" and ".join(LATER)} came later. Two changes followed, chosen by development tasks
-alone: of what `num_steps` does in the first half of a run, and of how far parameter
-groups move apart.
+them; {" and ".join(LATER)} came later.
+Two changes followed, chosen by development tasks alone: of what `num_steps` does in the
+first half of a run, and of how far parameter groups move apart, with two smaller ones.
 
 ![Gaps of each method, a dot a task](profile.png)
 """

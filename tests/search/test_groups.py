@@ -142,14 +142,14 @@ def test_groups_part_in_the_warm_up():
 
     def loss_fn(params, batch):
         del batch
-        steep, flat = params["steep"] - 1, params["flat"] - 100
+        steep, flat = params["steep"] - 1.9, params["flat"] - 100
         return jnp.mean(steep**2) + jnp.mean(flat**2) / 100
 
     params = {"steep": jnp.full(8, 2.0), "flat": jnp.full(8, 2.0)}
     _, _, infos = run(loss_fn, params, 20)
     first, last = (x.step_size[0] / x.step_size[1] for x in (infos[0], infos[-1]))
     assert infos[0].labels == ("flat", "steep")
-    assert last > 2.25 * first  # 2.17 by steps as they were made
+    assert last > 5 * first  # 2.8 by steps as they were made
 
 
 def test_step_sizes_grow_alike_in_1_4_and_16_groups():
