@@ -162,6 +162,7 @@ def with_error(
 ) -> StepSizeErrors:
     """Adds z of another step to the averages."""
     error = jnp.concatenate([error_of_all[None], error])
+    # An infinite square would stay in its average.
     error = jnp.where(counts & jnp.isfinite(jnp.square(error)), error, 0)
 
     def towards(x: jax.Array, new: jax.Array, decay: float) -> jax.Array:
