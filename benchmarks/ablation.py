@@ -193,7 +193,8 @@ def log_losses(task: Task, seeds: Sequence[int]) -> list[list[float]]:
 
     num_steps = task.num_epochs * task.steps_per_epoch
     method = METHODS["armijo_adam-num_steps"]
-    tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
+    tx = method.make(task.labels, num_steps)
+    tx = optax_armijo.average_iterates(tx, interpolation=0)
     # It donates nothing, as nothing may be donated within a larger program.
     train_step = optax_armijo.make_train_step(task.loss_fn, tx, donate=False)
 

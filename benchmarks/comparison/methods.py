@@ -53,6 +53,8 @@ class Method(NamedTuple):
         beside the first.
       num_evaluations: ``(opt_state) -> number`` of evaluations of the loss that it
         took, of a method that `armijo_info` does not know.
+      follows: whether params may follow the average of `average_iterates`, which users
+        of `armijo_adam` keep where the length of the run is not known.
     """
 
     make: Callable[[Any, int], optax.GradientTransformation]
@@ -60,6 +62,7 @@ class Method(NamedTuple):
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
     num_gradients: Callable[[Any], int] = lambda _: 0
     num_evaluations: Callable[[Any], int] = lambda _: 0
+    follows: bool = False
 
 
 def over_the_run(num_steps: int) -> optax.Schedule:
@@ -86,12 +89,12 @@ def num_zoom_steps(opt_state: Any) -> int:
 
 METHODS = {
     # Ours: the default, where the length of the run is known, one step size for all.
-    "armijo_adam": Method(lambda *_: armijo_adam(), "`armijo_adam()`"),
+    "armijo_adam": Method(lambda *_: armijo_adam(), "`armijo_adam()`", follows=True),
     "armijo_adam-num_steps": Method(
         lambda _, steps: armijo_adam(num_steps=steps), "`armijo_adam(num_steps=...)`"
     ),
     "armijo_adam-one": Method(
-        lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`"
+        lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`", follows=True
     ),
     # The field's line searches, as published.
     "salsa": Method(lambda *_: salsa(), "SaLSA"),

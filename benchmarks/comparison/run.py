@@ -1,7 +1,8 @@
 """One run: an optimizer on a task with a seed, and what it measures.
 
-Every run keeps the average of its iterates by `average_iterates`, which does not change
-the run. So one run gives the scores of its last iterate and of the average.
+Every run keeps the average of its iterates by `average_iterates`. So one run gives the
+scores of its last iterate and of the average. The average does not change a run, except
+for methods whose params may follow it.
 """
 
 import itertools
@@ -35,7 +36,11 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
       A record, as JSON can hold it.
     """
     num_steps = task.num_epochs * task.steps_per_epoch
-    tx = optax_armijo.average_iterates(method.make(task.labels, num_steps))
+    tx = method.make(task.labels, num_steps)
+    if method.follows:
+        tx = optax_armijo.average_iterates(tx)
+    else:
+        tx = optax_armijo.average_iterates(tx, interpolation=0)
     step_fn = optax_armijo.make_train_step(task.loss_fn, tx)
     params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
     opt_state = jax.jit(tx.init)(params)

@@ -1,4 +1,4 @@
-"""Averages the last iterates, to validate and to keep, in a run without a schedule."""
+"""Averages the last iterates, to validate and to keep, and lets params follow them."""
 
 import sys
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import increment, search_dtype
-from optax_armijo._state import find_moments, find_states
+from optax_armijo._state import LONG, SHORT, ArmijoState, find_moments, find_states
 from optax_armijo.labels.paths import (
     Path,
     is_hole,
@@ -17,6 +17,11 @@ from optax_armijo.labels.paths import (
     paths_and_leaves,
 )
 from optax_armijo.search.placement import build_beside
+from optax_armijo.search.step_sizes import CLEAR, HELD_AFTER
+
+# Losses fall at least like 1 / n if an average with weights w / n, which makes
+# w / (w - 1) of them, is this many times larger for `LONG` than for `SHORT`.
+FALLING = (1 - 1 / SHORT) / (1 - 1 / LONG)
 
 
 class AveragedState(NamedTuple):
@@ -27,41 +32,73 @@ class AveragedState(NamedTuple):
       average: average of the params after each step, in float32 or wider and structured
         like them; an ``optax.MaskedNode`` replaces each leaf that is `FROZEN`, or that
         holds integers or random keys.
+      long_loss: average of the losses over about half of the run so far.  # f32[]
+      short_loss: the same over an eighth.  # f32[]
       inner: the state of the transformation inside.
     """
 
     num_iterates: jax.Array
     average: Any
+    long_loss: jax.Array
+    short_loss: jax.Array
     inner: Any
 
 
 def average_iterates(
-    tx: optax.GradientTransformation, *, fraction: float = 0.25
+    tx: optax.GradientTransformation,
+    *,
+    fraction: float = 0.25,
+    interpolation: float = 0.7,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps an average over the last part of the steps, however many there will be.
 
-    .. math:: \bar w_n = \bar w_{n-1} + \frac{1}{1 + p\,(n - 1)} (w_n - \bar w_{n-1})
+    .. math::
+      \bar w_n &= \bar w_{n-1}
+        + \frac{1}{1 + p\,(1 - \beta)(n - 1)} (w_{n-1} + u_n - \bar w_{n-1}) \\
+      w_n &= w_{n-1} + u_n + \beta\,(\bar w_n - \bar w_{n-1})
 
-    with p the `fraction`: about the last p n of n steps count, later ones more
-    (polynomial-decay averaging, with :math:`\eta = 1 / p - 1`). It does not change
-    training. `averaged_params` returns the average, to validate with and to save. The
-    average removes the noise of the last mini-batches. That otherwise takes a decaying
-    step size, and so the number of steps in advance. The price is one more copy of the
-    params that move: leaves that the search in `tx` labels `FROZEN` have no average.
-    The moments of the search tell which those are. `sls` has no moments, so all leaves
-    are averaged.
+    with u the updates of `tx`, p the `fraction` and :math:`\beta` the `interpolation`.
+    About the last p n of n steps count, later ones more (polynomial-decay averaging,
+    with :math:`\eta = 1 / p - 1`). `averaged_params` returns the average, to validate
+    with and to save. The average removes the noise of the last mini-batches. That
+    otherwise takes a decaying step size, and so the number of steps in advance.
+
+    With :math:`\beta > 0`, params are an interpolation between the average and a point
+    z that moves by :math:`u_n / (1 - \beta)`, as in schedule-free training:
+
+    .. math:: w_n = (1 - \beta)\, z_n + \beta\, \bar w_n, \qquad
+      \bar w_n = \bar w_{n-1} + c_n\, (z_n - \bar w_{n-1})
+
+    Steps along a valley add up, and those across it do not. The search in `tx` measures
+    :math:`u_n` alone and does not see where the average carries params. So
+    :math:`\beta` is 0 except in a step n > 100 of `armijo_adam` where both are true:
+
+    - More than half of what steps 21 to 50 promised held on other examples, so that
+      there is little noise.
+    - Losses fall at least like 1 / n: an average over half of the run is at least 1.75
+      times one over an eighth of it.
+
+    Where it is 0, and around any other transformation, training is that of `tx`.
+
+    The price is one more copy of the params that move: leaves that the search in `tx`
+    labels `FROZEN` have no average. The moments of the search tell which those are.
+    `sls` has no moments, so all leaves are averaged.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
         since its updates are assumed to be those applied to params.
       fraction: p, in (0, 1].
+      interpolation: :math:`\beta` where it pays, in [0, 1); with 0, training never
+        changes.
 
     Returns:
-      A transformation with the updates of `tx`. The state is an `AveragedState`.
+      A transformation whose updates move params as above. The state is an
+      `AveragedState`.
 
     Raises:
       TypeError: `tx` is not a transformation.
-      ValueError: `fraction` outside its range; when traced, no params given.
+      ValueError: `fraction` or `interpolation` outside its range; when traced, no
+        params given.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_armijo
@@ -77,13 +114,19 @@ def average_iterates(
     References:
       O. Shamir and T. Zhang, *Stochastic Gradient Descent for Non-smooth
       Optimization*, 2013, section 4, `arXiv 1212.1824
-      <https://arxiv.org/abs/1212.1824>`_.
+      <https://arxiv.org/abs/1212.1824>`_. A. Defazio et al., *The Road Less
+      Scheduled*, 2024, equations 3 to 5, `arXiv 2405.15682
+      <https://arxiv.org/abs/2405.15682>`_.
     """
     check_range("fraction", fraction, above=0, at_most=1)
+    check_range("interpolation", interpolation, at_least=0, below=1)
     inner = as_transformation("tx", tx)
 
     def init_fn(params: Any) -> AveragedState:
         num_iterates = build_beside(params, lambda: jnp.zeros([], jnp.int32))
+        losses = build_beside(
+            params, lambda: (jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32))
+        )
         inner_state = inner.init(params)
         frozen = _frozen(inner_state)
         average = jax.tree.structure(params).unflatten(
@@ -92,7 +135,7 @@ def average_iterates(
             else optax.MaskedNode()
             for path, leaf in paths_and_leaves(params)
         )
-        return AveragedState(num_iterates, average, inner_state)
+        return AveragedState(num_iterates, average, *losses, inner_state)
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
@@ -100,16 +143,29 @@ def average_iterates(
         if params is None:
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        rate = 1 / (1 + fraction * state.num_iterates.astype(jnp.float32))
+        num_before = state.num_iterates
+        losses = _with_loss(state, extra_args.get("value"))
+        pays = _pays(num_before, inner_state) & _fall(*losses)
+        beta = jnp.where(pays, interpolation, 0.0)
+        rate = 1 / (1 + fraction * (1 - beta) * num_before.astype(jnp.float32))
 
         def moved(old: Any, leaf: Any, update: Any) -> Any:
             if is_hole(old):
                 return old
             return _moved_toward(old, _wide(optax.apply_updates(leaf, update)), rate)
 
+        def interpolated(new: Any, old: Any, update: Any) -> Any:
+            if is_hole(old):
+                return update
+            pull = jnp.where(new == old, 0, beta.astype(new.dtype) * (new - old))
+            return update + pull.astype(update.dtype)
+
         average = jax.tree.map(moved, state.average, params, updates, is_leaf=is_hole)
-        num_iterates = increment(state.num_iterates)
-        return updates, AveragedState(num_iterates, average, inner_state)
+        updates = jax.tree.map(
+            interpolated, average, state.average, updates, is_leaf=is_hole
+        )
+        number = increment(num_before)
+        return updates, AveragedState(number, average, *losses, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -178,6 +234,38 @@ def _frozen(inner_state: Any) -> set[Path]:
         for moments in find_moments(inner_state)
     ]
     return set.intersection(*holes) if holes else set()
+
+
+def _pays(num_before: jax.Array, inner_state: Any) -> jax.Array:
+    """Whether the run is long and has little noise, and the search moves, bool[]."""
+    searches = find_states(inner_state, ArmijoState)
+    pays = (num_before >= 2 * HELD_AFTER) & bool(searches)
+    for search in searches:
+        is_clear = search.signal.early_fraction > CLEAR
+        pays &= is_clear & (search.num_still == 0)
+    return pays
+
+
+def _with_loss(state: AveragedState, value: Any) -> tuple[jax.Array, jax.Array]:
+    """The averages of the losses, long and short, with that of another step."""
+    if value is None:
+        return state.long_loss, state.short_loss
+    value = jnp.asarray(value, jnp.float32)
+    number = 1 + state.num_iterates.astype(jnp.float32)
+
+    def towards_value(x: jax.Array, weight: float) -> jax.Array:
+        new = x + jnp.minimum(1, weight / number) * (value - x)
+        return jnp.where(jnp.isfinite(value), new, x)
+
+    return towards_value(state.long_loss, LONG), towards_value(state.short_loss, SHORT)
+
+
+def _fall(long_loss: jax.Array, short_loss: jax.Array) -> jax.Array:
+    """Whether losses fall at least like 1 / n, bool[].
+
+    Elsewhere steps go to and fro, and the average may be carried uphill.
+    """
+    return (short_loss > 0) & (long_loss >= FALLING * short_loss)
 
 
 def _is_averaged(leaf: Any) -> bool:

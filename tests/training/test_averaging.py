@@ -1,6 +1,6 @@
 """The average of the last iterates."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -23,6 +23,7 @@ from optax_armijo import (
     scale_by_armijo,
     sls,
 )
+from optax_armijo.search.step_sizes import CLEAR
 
 
 def test_it_is_the_weighted_mean_of_the_iterates():
@@ -54,6 +55,148 @@ def test_training_is_as_it_is_without():
     assert float(info.step_size[0]) > 0
     last = averaged_params(averaged[-1].state, averaged[-1].params)
     assert network_loss(last) < network_loss(network_params())
+
+
+class Recorded(NamedTuple):
+    """The last updates of a transformation, and its state."""
+
+    updates: Any
+    inner: Any
+
+
+def recorded(tx: optax.GradientTransformationExtraArgs) -> Any:
+    """The same transformation, which keeps its last updates in its state."""
+
+    def init_fn(params: Any) -> Recorded:
+        return Recorded(jax.tree.map(jnp.zeros_like, params), tx.init(params))
+
+    def update_fn(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        updates, inner = tx.update(updates, state.inner, params, **extra)
+        return updates, Recorded(updates, inner)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def regression_batches(num_steps: int, noise: float) -> tuple[jax.Array, jax.Array]:
+    """Mini-batches of a linear regression with narrow and with wide features."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_steps, 8, 8)) * np.logspace(0, -2, 8)
+    y = x @ np.ones(8) + noise * rng.normal(size=(num_steps, 8))
+    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+
+
+def squared_error(params: Any, batch: Any) -> jax.Array:
+    x, y = batch
+    return jnp.mean((x @ params["w"] - y) ** 2)
+
+
+def train(
+    tx: Any, num_steps: int = 300, noise: float = 0.0, loss_fn: Any = squared_error
+) -> Any:
+    """The params and the states after each step of a regression."""
+    params = {"w": jnp.zeros(8)}
+    step = make_train_step(loss_fn, tx, donate=False)
+
+    def one(carry: Any, batch: Any) -> Any:
+        params, state, _ = step(*carry, batch)
+        return (params, state), (params, state)
+
+    start = params, jax.jit(tx.init)(params)
+    return jax.lax.scan(one, start, regression_batches(num_steps, noise))[1]
+
+
+def test_params_interpolate_between_the_average_and_a_point_that_moves_further():
+    """As in schedule-free training, from step 101 on."""
+    beta, part = 0.4, 0.3
+    tx = average_iterates(recorded(armijo_adam()), fraction=part, interpolation=beta)
+    params, states = train(tx, num_steps=180)
+    w, average, u = (
+        np.asarray(x["w"], np.float64)
+        for x in (params, states.average, states.inner.updates)
+    )
+    z = (w - beta * average) / (1 - beta)
+    for n in range(100, 180):
+        expected = z[n - 1] + u[n] / (1 - beta)
+        np.testing.assert_allclose(z[n], expected, atol=2e-6)
+        rate = 1 / (1 + part * (1 - beta) * n)
+        moved = average[n - 1] + (1 - beta) * rate * (z[n] - average[n - 1])
+        np.testing.assert_allclose(average[n], moved, atol=2e-6)
+    np.testing.assert_array_equal(
+        w[1:100], (params["w"][:99] + states.inner.updates["w"][1:100])
+    )
+
+
+@pytest.mark.parametrize(
+    ("noise", "interpolation", "inner"),
+    [
+        (3.0, 0.5, armijo_adam()),  # most promises do not hold
+        (0.0, 0.0, armijo_adam()),
+        (0.0, 0.5, optax.adam(1e-2)),
+        (0.0, 0.5, optax.masked(optax.adam(1e-2), {"w": True})),
+    ],
+)
+def test_training_is_that_of_the_transformation_where_interpolation_does_not_pay(
+    noise, interpolation, inner
+):
+    plain, _ = train(inner, noise=noise)
+    averaged, _ = train(
+        average_iterates(inner, interpolation=interpolation), noise=noise
+    )
+    np.testing.assert_allclose(averaged["w"], plain["w"], rtol=1e-4, atol=1e-6)
+
+
+def test_interpolation_goes_further_along_a_valley():
+    ends = []
+    for beta in (0.0, 0.5):
+        params, states = train(
+            average_iterates(armijo_adam(), interpolation=beta), num_steps=400
+        )
+        last = {"w": states.average["w"][-1]}
+        ends.append(squared_error(last, regression_batches(400, 0.0)))
+    assert ends[1] < 0.5 * ends[0]
+
+
+def test_params_follow_the_average_only_while_losses_fall():
+    """The search measures its own steps, not where the average carries params."""
+
+    def offset(params: Any, batch: Any) -> jax.Array:
+        return squared_error(params, batch) + 10.0  # it cannot fall far
+
+    plain, _ = train(armijo_adam(), loss_fn=offset)
+    averaged, states = train(average_iterates(armijo_adam()), loss_fn=offset)
+    np.testing.assert_allclose(averaged["w"], plain["w"], rtol=1e-4, atol=1e-6)
+    assert states.inner.signal.early_fraction[-1] > CLEAR  # there is little noise
+
+
+@pytest.mark.parametrize(("power", "follows"), [(0.8, False), (1.2, True)])
+def test_losses_fall_at_least_like_one_over_n(power, follows):
+    tx = average_iterates(optax.identity())
+    params = jnp.zeros(2)
+
+    def one(state: Any, n: jax.Array) -> tuple[Any, None]:
+        return tx.update(params, state, params, value=n**-power)[1], None
+
+    numbers = jnp.arange(1, 1001, dtype=jnp.float32)
+    state = jax.lax.scan(one, tx.init(params), numbers)[0]
+    assert state.long_loss / state.short_loss == pytest.approx(
+        (1 - power / 8) / (1 - power / 2), rel=0.02
+    )
+    assert (state.long_loss > 1.75 * state.short_loss) == follows
+
+
+def test_a_bad_batch_moves_no_params_where_they_interpolate():
+    tx = average_iterates(armijo_adam())
+    step = make_train_step(squared_error, tx, donate=False)
+    params = {"w": jnp.zeros(8)}
+    state = tx.init(params)
+    x, y = regression_batches(130, 0.0)
+    for n in range(130):
+        before = params
+        batch = (x[n], y[n].at[0].set(jnp.nan)) if n == 128 else (x[n], y[n])
+        params, state, metrics = step(params, state, batch)
+        is_same = bool(jnp.all(params["w"] == before["w"]))
+        assert is_same == (n == 128), n
+    assert np.all(np.isfinite(params["w"]))
 
 
 def test_a_noisy_bowl_ends_nearer_to_its_centre():
@@ -88,6 +231,8 @@ def test_half_precision_is_averaged_in_float32():
 def test_bad_use_is_told():
     with pytest.raises(ValueError, match=r"fraction .* \(0, 1\]; got 0"):
         average_iterates(optax.sgd(1.0), fraction=0)
+    with pytest.raises(ValueError, match=r"interpolation .* \[0, 1\); got 1"):
+        average_iterates(optax.sgd(1.0), interpolation=1)
     tx = average_iterates(optax.sgd(1.0))
     state = tx.init(jnp.ones(2))
     with pytest.raises(ValueError, match="needs params in update"):
