@@ -48,7 +48,7 @@ def average_iterates(
     tx: optax.GradientTransformation,
     *,
     fraction: float = 0.25,
-    interpolation: float = 0.7,
+    interpolation: float = 0.5,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keeps an average over the last part of the steps, however many there will be.
 
