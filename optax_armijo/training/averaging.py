@@ -34,6 +34,8 @@ class AveragedState(NamedTuple):
         holds integers or random keys.
       long_loss: average of the losses over about half of the run so far.  # f32[]
       short_loss: the same over an eighth.  # f32[]
+      followed: what params moved by when they last followed the average, relative to
+        their distance from it, 0 if they did not.  # f32[]
       inner: the state of the transformation inside.
     """
 
@@ -41,6 +43,7 @@ class AveragedState(NamedTuple):
     average: Any
     long_loss: jax.Array
     short_loss: jax.Array
+    followed: jax.Array
     inner: Any
 
 
@@ -78,7 +81,8 @@ def average_iterates(
     - Losses fall at least like 1 / n: an average over half of the run is at least 1.75
       times one over an eighth of it.
 
-    Where it is 0, and around any other transformation, training is that of `tx`.
+    Where it is 0, and around any other transformation, training is that of `tx`. If two
+    losses in a row are not finite, params go back by about what they last followed.
 
     The price is one more copy of the params that move: leaves that the search in `tx`
     labels `FROZEN` have no average. The moments of the search tell which those are.
@@ -124,8 +128,8 @@ def average_iterates(
 
     def init_fn(params: Any) -> AveragedState:
         num_iterates = build_beside(params, lambda: jnp.zeros([], jnp.int32))
-        losses = build_beside(
-            params, lambda: (jnp.zeros([], jnp.float32), jnp.zeros([], jnp.float32))
+        long_loss, short_loss, followed = (
+            build_beside(params, lambda: jnp.zeros([], jnp.float32)) for _ in range(3)
         )
         inner_state = inner.init(params)
         frozen = _frozen(inner_state)
@@ -135,7 +139,9 @@ def average_iterates(
             else optax.MaskedNode()
             for path, leaf in paths_and_leaves(params)
         )
-        return AveragedState(num_iterates, average, *losses, inner_state)
+        return AveragedState(
+            num_iterates, average, long_loss, short_loss, followed, inner_state
+        )
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
@@ -143,29 +149,37 @@ def average_iterates(
         if params is None:
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        num_before = state.num_iterates
-        losses = _with_loss(state, extra_args.get("value"))
-        pays = _pays(num_before, inner_state) & _fall(*losses)
+        number = state.num_iterates.astype(jnp.float32)
+        value = jnp.asarray(extra_args.get("value", jnp.nan), jnp.float32)
+        losses = _with_loss(state, value)
+        is_finite = jnp.isfinite(value)
+        pays = _pays(state, inner_state) & _fall(*losses) & is_finite
         beta = jnp.where(pays, interpolation, 0.0)
-        rate = 1 / (1 + fraction * (1 - beta) * num_before.astype(jnp.float32))
+        rest = fraction * (1 - beta) * number
+        rate = 1 / (1 + rest)
+        # The average moves by 1 / (beta + rest) of what params then are away from it.
+        followed = jnp.where(pays, beta / (beta + rest), 0)
+        # One such loss may be its mini-batch's fault, or the search's step's.
+        back = jnp.where(~is_finite & _is_stuck(inner_state), state.followed, 0)
+        followed = jnp.where(is_finite, followed, state.followed - back)
 
         def moved(old: Any, leaf: Any, update: Any) -> Any:
             if is_hole(old):
                 return old
             return _moved_toward(old, _wide(optax.apply_updates(leaf, update)), rate)
 
-        def interpolated(new: Any, old: Any, update: Any) -> Any:
+        def interpolated(new: Any, old: Any, leaf: Any, update: Any) -> Any:
             if is_hole(old):
                 return update
-            pull = jnp.where(new == old, 0, beta.astype(new.dtype) * (new - old))
-            return update + pull.astype(update.dtype)
+            forward = _share(beta, new, old) - _share(back, _wide(leaf), old)
+            return update + forward.astype(update.dtype)
 
         average = jax.tree.map(moved, state.average, params, updates, is_leaf=is_hole)
         updates = jax.tree.map(
-            interpolated, average, state.average, updates, is_leaf=is_hole
+            interpolated, average, state.average, params, updates, is_leaf=is_hole
         )
-        number = increment(num_before)
-        return updates, AveragedState(number, average, *losses, inner_state)
+        number = increment(state.num_iterates)
+        return updates, AveragedState(number, average, *losses, followed, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -236,21 +250,24 @@ def _frozen(inner_state: Any) -> set[Path]:
     return set.intersection(*holes) if holes else set()
 
 
-def _pays(num_before: jax.Array, inner_state: Any) -> jax.Array:
+def _pays(state: AveragedState, inner_state: Any) -> jax.Array:
     """Whether the run is long and has little noise, and the search moves, bool[]."""
     searches = find_states(inner_state, ArmijoState)
-    pays = (num_before >= 2 * HELD_AFTER) & bool(searches)
+    pays = (state.num_iterates >= 2 * HELD_AFTER) & bool(searches)
     for search in searches:
         is_clear = search.signal.early_fraction > CLEAR
         pays &= is_clear & (search.num_still == 0)
     return pays
 
 
-def _with_loss(state: AveragedState, value: Any) -> tuple[jax.Array, jax.Array]:
+def _is_stuck(inner_state: Any) -> jax.Array | bool:
+    """Whether no search has moved params in the last two steps, bool[]."""
+    searches = find_states(inner_state, ArmijoState)
+    return bool(searches) & jnp.all(jnp.array([x.num_still >= 2 for x in searches]))
+
+
+def _with_loss(state: AveragedState, value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The averages of the losses, long and short, with that of another step."""
-    if value is None:
-        return state.long_loss, state.short_loss
-    value = jnp.asarray(value, jnp.float32)
     number = 1 + state.num_iterates.astype(jnp.float32)
 
     def towards_value(x: jax.Array, weight: float) -> jax.Array:
@@ -278,6 +295,11 @@ def _moved_toward(old: jax.Array, new: jax.Array, rate: jax.Array) -> jax.Array:
     """Adds an iterate to an average; exact where both are equal, so infinities stay."""
     moved = old + rate.astype(old.dtype) * (new - old)
     return jnp.where(new == old, old, moved)
+
+
+def _share(x: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """x (new - old), and 0 where both are equal, even if they are infinite."""
+    return jnp.where(new == old, 0, x.astype(new.dtype) * (new - old))
 
 
 def _wide(leaf: Any) -> jax.Array:

@@ -184,6 +184,40 @@ def test_losses_fall_at_least_like_one_over_n(power, follows):
     assert (state.long_loss > 1.75 * state.short_loss) == follows
 
 
+@pytest.mark.parametrize("is_finite_before", [True, False])
+def test_params_that_followed_into_a_loss_that_is_not_finite_go_back(is_finite_before):
+    """The search can only roll back its own step."""
+    tx = average_iterates(recorded(armijo_adam()))
+    params, states = train(tx, num_steps=150)
+    before, last = (jax.tree.map(lambda x, n=n: x[n], params) for n in (-2, -1))
+    state = jax.tree.map(lambda x: x[-1], states)
+    own = state.inner.updates["w"]  # of the last step
+    followed = last["w"] - before["w"] - own
+    assert np.linalg.norm(followed) > 0.1 * np.linalg.norm(own)
+    nan = jnp.array(jnp.nan)
+
+    def value_fn(w: Any) -> jax.Array:
+        return jnp.array(1e-3 if is_finite_before else jnp.nan) + 0 * w["w"][0]
+
+    @jax.jit
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(
+            {"w": nan * params["w"]}, state, params, value=nan, value_fn=value_fn
+        )
+        return optax.apply_updates(params, updates), state
+
+    start, ends = last["w"], []
+    for _ in range(4):
+        last, state = step(last, state)
+        ends.append(np.asarray(last["w"]))
+    moved = start - own if is_finite_before else start
+    np.testing.assert_allclose(ends[0], moved, rtol=1e-5, atol=1e-6)
+    expected = before["w"] if is_finite_before else before["w"] + own
+    # Meanwhile the average has come nearer by two rates.
+    assert np.linalg.norm(ends[2] - expected) < 0.15 * np.linalg.norm(followed)
+    np.testing.assert_array_equal(ends[3], ends[2])  # it goes back once
+
+
 def test_a_bad_batch_moves_no_params_where_they_interpolate():
     tx = average_iterates(armijo_adam())
     step = make_train_step(squared_error, tx, donate=False)
