@@ -152,6 +152,7 @@ def behind_adam() -> optax.GradientTransformation:
 FORMS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "armijo_adam": lambda _: oa.armijo_adam(),
     "num_steps": lambda num_steps: oa.armijo_adam(num_steps=num_steps),
+    "averaged": lambda _: oa.average_iterates(oa.armijo_adam()),  # its last iterate
     "one_group": lambda _: oa.armijo_adam(oa.one_group),
     "armijo_adamw": lambda _: oa.armijo_adamw(),
     "scale_by_armijo": lambda _: behind_adam(),

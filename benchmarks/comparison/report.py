@@ -85,8 +85,10 @@ was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
 search had been chosen before anything ran on {", ".join(UNSEEN)}.
 Results of the other test tasks were seen while it was made, and it was not chosen by
 them; {" and ".join(LATER)} came later.
-Two changes followed, chosen by development tasks alone: of what `num_steps` does in the
-first half of a run, and of how far parameter groups move apart, with two smaller ones.
+Three changes followed, chosen by development tasks alone: of what `num_steps` does in
+the first half of a run; of how far parameter groups move apart, with two smaller ones;
+and, in runs of unknown length, of params that follow their average. Test tasks ran with
+the last at another setting first.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
@@ -129,8 +131,9 @@ MEASURED = """\
   each part that the task names: the best of many sets of rates, tried with a seed of
   their own.
 - **Iterates.** Every run is scored by its last iterate and by what `average_iterates`
-  makes of it. Schedule-free methods have an average of their own, shown as their last
-  iterate.
+  makes of it. That changes runs of `armijo_adam()` and `armijo_adam(one_group)` alone,
+  whose params may follow the average, as in any run of unknown length. Schedule-free
+  methods have an average of their own, shown as their last iterate.
 - **Columns.** The score is an accuracy or decibels (dB). Score and loss are of the
   validation data. The training loss is the mean of the last epoch. *Early* is the score
   after two epochs of five or ten, or one of two. *Cost*: total compute relative to one
@@ -457,11 +460,14 @@ def short_summary() -> str:
     """Returns a table of ours, the best rivals that ran everywhere, and hindsight.
 
     Best by the mean gap over the test tasks. The smallest gaps of those that know
-    nothing in hindsight are in bold.
+    nothing in hindsight are in bold, for the last iterate and, in brackets, for the
+    average.
     """
     lists = [name for name in reversed(LISTS) if recorded(name)]
-    found = {x: profiles(recorded(x), "loss", "last") for x in lists}
-    by_name = {x: {p.method: p for p in found[x]} for x in lists}
+    by_name, averaged = (
+        {x: {p.method: p for p in profiles(recorded(x), "loss", i)} for x in lists}
+        for i in ITERATES
+    )
 
     def ran(method: str) -> bool:
         """Whether a method ran on all tasks."""
@@ -470,22 +476,28 @@ def short_summary() -> str:
             for x in lists
         )
 
-    order = [x.method for x in found[lists[0]] if ran(x.method)]
+    order = [x for x in by_name[lists[0]] if ran(x)]
     ours = [x for x in order if x.startswith(DEFAULT)]
     rivals = [x for x in order if x not in (*ours, *HINDSIGHT)][:NUM_RIVALS]
     untuned = [x for x in order if x in ours or x in rivals]
     measures = {"mean gap": np.mean, "worst": np.max}
     gaps = {
-        (x, f"{name} tasks: {measure}"): float(value(by_name[name][x].sizes()))
+        (x, f"{name} tasks: {measure}"): [
+            float(value(found[name][x].sizes())) for found in (by_name, averaged)
+        ]
         for x in order
         for name in lists
         for measure, value in measures.items()
     }
 
     def cell(method: str, column: str) -> str:
-        is_least = gaps[method, column] == min(gaps[x, column] for x in untuned)
-        text = f"{gaps[method, column]:.2f}"
-        return f"**{text}**" if is_least and method in untuned else text
+        texts = []
+        for i, gap in enumerate(gaps[method, column]):
+            is_least = gap == min(gaps[x, column][i] for x in untuned)
+            texts.append(
+                f"**{gap:.2f}**" if is_least and method in untuned else f"{gap:.2f}"
+            )
+        return "{} [{}]".format(*texts)
 
     columns = list(dict.fromkeys(column for _, column in gaps))
     return table(
