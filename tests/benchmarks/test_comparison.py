@@ -609,7 +609,7 @@ def test_the_program_writes_pages_figures_and_the_table_of_the_readme(
     assert "old" not in top and top.endswith("\nb\n")
     assert report.updated_readme(top) == top
     (ours,) = rows(top, "`armijo_adam()`")
-    assert ours[1:] == ["**0.36**", "**0.71**"]
+    assert ours[1:] == ["**0.36** [**0.26**]", "**0.71** [**0.51**]"]
     assert (
         rows(top, "SaLSA") and not rows(top, "schedule-free") and not rows(top, "AdamW")
     )
