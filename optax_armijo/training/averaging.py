@@ -150,7 +150,8 @@ def average_iterates(
             raise ValueError("average_iterates needs params in update; got None")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         number = state.num_iterates.astype(jnp.float32)
-        value = jnp.asarray(extra_args.get("value", jnp.nan), jnp.float32)
+        value = extra_args.get("value")
+        value = jnp.asarray(jnp.nan if value is None else value, jnp.float32)
         losses = _with_loss(state, value)
         is_finite = jnp.isfinite(value)
         pays = _pays(state, inner_state) & _fall(*losses) & is_finite
