@@ -145,7 +145,7 @@ MEASURED = """\
 """
 SOME = """\
 Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
-search was chosen, nothing had run on seven tasks; it was changed twice since, by
+search was chosen, nothing had run on seven tasks; three changes followed, chosen by
 development tasks alone. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
@@ -494,9 +494,8 @@ def short_summary() -> str:
         texts = []
         for i, gap in enumerate(gaps[method, column]):
             is_least = gap == min(gaps[x, column][i] for x in untuned)
-            texts.append(
-                f"**{gap:.2f}**" if is_least and method in untuned else f"{gap:.2f}"
-            )
+            mark = "**" * (is_least and method in untuned)
+            texts.append(f"{mark}{gap:.2f}{mark}")
         return "{} [{}]".format(*texts)
 
     columns = list(dict.fromkeys(column for _, column in gaps))

@@ -34,8 +34,6 @@ class AveragedState(NamedTuple):
         holds integers or random keys.
       long_loss: average of the losses over about half of the run so far.  # f32[]
       short_loss: the same over an eighth.  # f32[]
-      followed: what params moved by when they last followed the average, relative to
-        their distance from it, 0 if they did not.  # f32[]
       inner: the state of the transformation inside.
     """
 
@@ -43,7 +41,6 @@ class AveragedState(NamedTuple):
     average: Any
     long_loss: jax.Array
     short_loss: jax.Array
-    followed: jax.Array
     inner: Any
 
 
@@ -70,7 +67,8 @@ def average_iterates(
     z that moves by :math:`u_n / (1 - \beta)`, as in schedule-free training:
 
     .. math:: w_n = (1 - \beta)\, z_n + \beta\, \bar w_n, \qquad
-      \bar w_n = \bar w_{n-1} + c_n\, (z_n - \bar w_{n-1})
+      \bar w_n = \bar w_{n-1} + \frac{1 - \beta}{1 + p\,(1 - \beta)(n - 1)}
+        (z_n - \bar w_{n-1})
 
     Steps along a valley add up, and those across it do not. The search in `tx` measures
     :math:`u_n` alone and does not see where the average carries params. So
@@ -81,8 +79,9 @@ def average_iterates(
     - Losses fall at least like 1 / n: an average over half of the run is at least 1.75
       times one over an eighth of it.
 
-    Where it is 0, and around any other transformation, training is that of `tx`. If two
-    losses in a row are not finite, params go back by about what they last followed.
+    Where it is 0, and around any other transformation, training is that of `tx`. If
+    params followed the average to where losses are not finite, and the search finds no
+    way back, each step moves them half of the way to the average.
 
     The price is one more copy of the params that move: leaves that the search in `tx`
     labels `FROZEN` have no average. The moments of the search tell which those are.
@@ -128,8 +127,8 @@ def average_iterates(
 
     def init_fn(params: Any) -> AveragedState:
         num_iterates = build_beside(params, lambda: jnp.zeros([], jnp.int32))
-        long_loss, short_loss, followed = (
-            build_beside(params, lambda: jnp.zeros([], jnp.float32)) for _ in range(3)
+        long_loss, short_loss = (
+            build_beside(params, lambda: jnp.zeros([], jnp.float32)) for _ in range(2)
         )
         inner_state = inner.init(params)
         frozen = _frozen(inner_state)
@@ -139,9 +138,7 @@ def average_iterates(
             else optax.MaskedNode()
             for path, leaf in paths_and_leaves(params)
         )
-        return AveragedState(
-            num_iterates, average, long_loss, short_loss, followed, inner_state
-        )
+        return AveragedState(num_iterates, average, long_loss, short_loss, inner_state)
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra_args: Any
@@ -153,16 +150,14 @@ def average_iterates(
         value = extra_args.get("value")
         value = jnp.asarray(jnp.nan if value is None else value, jnp.float32)
         losses = _with_loss(state, value)
-        is_finite = jnp.isfinite(value)
-        pays = _pays(state, inner_state) & _fall(*losses) & is_finite
-        beta = jnp.where(pays, interpolation, 0.0)
-        rest = fraction * (1 - beta) * number
-        rate = 1 / (1 + rest)
-        # The average moves by 1 / (beta + rest) of what params then are away from it.
-        followed = jnp.where(pays, beta / (beta + rest), 0)
-        # One such loss may be its mini-batch's fault, or the search's step's.
-        back = jnp.where(~is_finite & _is_stuck(inner_state), state.followed, 0)
-        followed = jnp.where(is_finite, followed, state.followed - back)
+        pays = _pays(state, inner_state) & _fall(*losses) & (interpolation > 0)
+        is_finite, num_still = jnp.isfinite(value), _num_still(inner_state)
+        follows = pays & is_finite & (num_still == 0)
+        # One such loss may be its mini-batch's fault, or the search may roll back.
+        is_lost = pays & ~is_finite & (num_still >= 2)
+        beta = jnp.where(follows, interpolation, 0.0)
+        back = jnp.where(is_lost, 0.5, 0.0)
+        rate = 1 / (1 + fraction * (1 - beta) * number)
 
         def moved(old: Any, leaf: Any, update: Any) -> Any:
             if is_hole(old):
@@ -180,7 +175,7 @@ def average_iterates(
             interpolated, average, state.average, params, updates, is_leaf=is_hole
         )
         number = increment(state.num_iterates)
-        return updates, AveragedState(number, average, *losses, followed, inner_state)
+        return updates, AveragedState(number, average, *losses, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -252,19 +247,21 @@ def _frozen(inner_state: Any) -> set[Path]:
 
 
 def _pays(state: AveragedState, inner_state: Any) -> jax.Array:
-    """Whether the run is long and has little noise, and the search moves, bool[]."""
+    """Whether the run is long and has little noise, bool[]."""
     searches = find_states(inner_state, ArmijoState)
     pays = (state.num_iterates >= 2 * HELD_AFTER) & bool(searches)
     for search in searches:
-        is_clear = search.signal.early_fraction > CLEAR
-        pays &= is_clear & (search.num_still == 0)
+        pays &= search.signal.early_fraction > CLEAR
     return pays
 
 
-def _is_stuck(inner_state: Any) -> jax.Array | bool:
-    """Whether no search has moved params in the last two steps, bool[]."""
+def _num_still(inner_state: Any) -> jax.Array:
+    """The number of steps since a search last moved params, i32[]."""
     searches = find_states(inner_state, ArmijoState)
-    return bool(searches) & jnp.all(jnp.array([x.num_still >= 2 for x in searches]))
+    most = jnp.zeros([], jnp.int32)
+    for search in searches:
+        most = jnp.maximum(most, search.num_still)
+    return most
 
 
 def _with_loss(state: AveragedState, value: jax.Array) -> tuple[jax.Array, jax.Array]:
