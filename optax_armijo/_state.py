@@ -91,13 +91,11 @@ class Move(NamedTuple):
       step_size: what the groups moved by, 0 if the step was rolled back.  # f[G]
       predicted: predicted decrease on its own mini-batch, by group.  # f[G]
       multiple: the factor of schedule and noise bound on the step sizes.  # f[]
-      value: the loss before it.  # f[]
     """
 
     step_size: jax.Array
     predicted: jax.Array
     multiple: jax.Array
-    value: jax.Array
 
 
 class SignalStatistics(NamedTuple):
@@ -116,10 +114,6 @@ class SignalStatistics(NamedTuple):
       recent_signal: S, over as few steps.  # f[]
       recently_predicted: p, over as few steps.  # f[]
       measured_at: k at the last measurement.  # i32[]
-      fall: fall of the loss from one mini-batch to the next, over all steps.  # f[]
-      end_slope: s, the slope along a step at its end, over all steps.  # f[]
-      promised: p, over all steps.  # f[]
-      most: the upper bound of phi that these imply.  # f[]
       early_fraction: the mean of phi from the end of the warm-up to step 50.  # f[]
     """
 
@@ -132,10 +126,6 @@ class SignalStatistics(NamedTuple):
     recent_signal: jax.Array
     recently_predicted: jax.Array
     measured_at: jax.Array
-    fall: jax.Array
-    end_slope: jax.Array
-    promised: jax.Array
-    most: jax.Array
     early_fraction: jax.Array
 
     @property
@@ -150,8 +140,7 @@ class SignalStatistics(NamedTuple):
         p may be small or negative where steps go uphill as often as downhill.
         """
         ratio = self.signal / jnp.maximum(self.predicted, LEAST_PREDICTED)
-        found = jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
-        return jnp.minimum(found, self.most)
+        return jnp.where(self.number > 0, jnp.clip(ratio, -1, 1), 1)
 
     @property
     def fraction(self) -> jax.Array:

@@ -60,9 +60,8 @@ def armijo_adam(
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
     twentieth of a positive loss, or a fifth after 40 steps of a run whose length is
-    known. A step is rolled back, and step sizes shrink to 0.7 of what they were, if the
-    loss after it is not finite or six mean deviations above its average, and the step
-    is to blame, or if the step is measured to raise the loss by ten average promises.
+    known. A step is rolled back, and the next one is half as long, if the loss after it
+    is not finite or 30 mean deviations above its average, and the step is to blame.
 
     The page `Formulas </armijo_adam>`_ has the details.
 
@@ -75,10 +74,8 @@ def armijo_adam(
         Inside ``optax.inject_hyperparams`` a function must be named in
         ``static_args``.
       num_steps: the number of updates in the run, at least 1, if it is known. Then
-        :math:`\tau_k = \min(x^{1 - \varphi^2}, 2 x)` falls to zero, where x falls from
-        1 to 0 over the run. A run without noise needs no decay in its first half. With
-        None there is no decay, and you should keep the average of the iterates
-        (`average_iterates`).
+        :math:`\tau_k` falls linearly from 1 to 0 after the warm-up. With None there is
+        no decay, and you should keep the average of the iterates (`average_iterates`).
       b1: decay rate of the first moment, in [0, 1). Rolling back a step is exact if b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).

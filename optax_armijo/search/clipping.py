@@ -11,6 +11,7 @@ from optax_armijo._numerics import divide, search_dtype
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, debias
+from optax_armijo.search.step_sizes import SLOW
 
 # Without clipping, one spoilt mini-batch would distort Adam's direction for ten steps,
 # and its second moments for a thousand. Squares are summed before they are compared
@@ -18,7 +19,6 @@ from optax_armijo.search.directions import Leaves, debias
 # of ratios.
 CLIP = 2.0  # largest size that enters the moments, relative to the average so far
 CLIP_FROM = 6  # the first step that clips: second moments of fewer batches say little
-SIZE_DECAY = 0.9  # decay of that average
 
 
 def relative_size(
@@ -53,5 +53,5 @@ def clipped(
     is_finite = jnp.isfinite(size)
     clips = is_finite & (k >= CLIP_FROM) & (size > limit)
     scale = jnp.where(clips, divide(limit, size, 1), 1)
-    moved = SIZE_DECAY * average + (1 - SIZE_DECAY) * jnp.where(clips, limit, size)
+    moved = SLOW * average + (1 - SLOW) * jnp.where(clips, limit, size)
     return scale, jnp.where(is_finite & (k > 1), moved, average)

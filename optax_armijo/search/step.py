@@ -31,13 +31,13 @@ from optax_armijo.search.step_sizes import (
     HELD_AFTER,
     LARGEST_NOISE,
     LARGEST_NOISE_LATER,
+    SLOW,
     WARM_UP_STEPS,
     change_of,
     error_of,
     shortening,
     with_early_fraction,
     with_error,
-    with_fall,
     with_measurement,
     with_new_groups,
     with_unit,
@@ -48,17 +48,12 @@ from optax_armijo.search.trials import HALF, tested, untested
 TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 # The last step is suspect if the loss is more than this many mean deviations above its
 # average.
-FAR = 6.0
-# A step measured to raise the loss by more than this many average promises is rolled
-# back.
-RAISED = 10.0
+FAR = 30.0
 # In a run of known length, a tested step may lead to a loss up to this many mean
 # deviations above the average.
 RISE = 2.0
 LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-SETTLING = 0.5  # last fraction of a run of known length: steps settle into a valley
-LOSS_DECAY = 0.9  # decay of the averages of the loss and of its deviation
-SHORTENED = 0.7  # length of the step after a rolled-back one, relative to it
+LAST_HALF = 0.5  # of a run of known length, in which tests are monotone
 
 
 def take_step(
@@ -86,12 +81,12 @@ def take_step(
     # away, so clipped batches do not measure.
     measures = counts & (moments.scale >= 1)
     must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
-    # If the loss is far above the losses before, did the last step cause it?
+    # Did the last step cause a loss that is not finite, or far above those before? A
+    # finite loss with a non-finite gradient may be this batch's fault alone, but not
+    # twice in a row.
     excess = value - state.losses.average
     far = FAR * state.losses.deviation + problem.tolerance
     is_far = (k > FIRST_STEPS) & (excess > far)
-    # A finite loss with a non-finite gradient may be this batch's fault alone, but not
-    # twice in a row.
     was_bad = state.num_still > 0
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
@@ -101,23 +96,11 @@ def take_step(
         lambda: problem.loss_after(-move.step_size, last),
         lambda: value,
     )
-    statistics = with_fall(
-        with_unit(state.signal, counts, predicted),
-        measures,
-        fall=move.value - value,
-        end_slope=jnp.sum(end_slope),
-        predicted=predicted,
-        deviation=state.losses.deviation,
-    )
-    # A step may jump over a minimum onto a plateau whose loss is not `far` above the
-    # average.
     raised = value - before
-    overshoots = raised > RAISED * statistics.average_promise + problem.tolerance
-    is_to_blame = is_bad | (raised > excess / 2)
-    undoes = (is_suspect | overshoots) & jnp.isfinite(before) & is_to_blame
+    undoes = is_suspect & jnp.isfinite(before) & (is_bad | (raised > excess / 2))
     is_good &= ~undoes
     signal = with_measurement(
-        statistics,
+        with_unit(state.signal, counts, predicted),
         measures & measured & jnp.isfinite(before),
         signal=jnp.sum(end_slope) - 2 * raised,
         curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
@@ -149,7 +132,7 @@ def take_step(
     # The first step is bracketed, later ones are tested on their own mini-batch. If no
     # group's direction descends, no first step is made.
     fraction = jnp.maximum(raw_fraction, 0)
-    multiple = _schedule(k, fraction, num_steps)
+    multiple = _schedule(k, num_steps, fraction.dtype)
     promised = multiple * jnp.sum(sizes * slope)
     largest = _largest_noise(k, num_steps)
     multiple *= shortening(promised, fraction, value, largest)
@@ -178,13 +161,15 @@ def take_step(
     # If momentum ascends, the test says nothing about them.
     kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
     sizes = jnp.where(is_good, kept * sizes, state.step_size)
-    sizes = jnp.where(undoes, _shortened(sizes, k), sizes)
+    # The rise of the warm-up since the step that is rolled back is divided out.
+    shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)
+    sizes = jnp.where(undoes, shortened, 1) * sizes
     # This is always true, but XLA must wait for the test to know it. So the test can
     # still read the old moments.
     is_over = test.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
-    made = Move(applied, moments.scale * by_group, multiple, value)
+    made = Move(applied, moments.scale * by_group, multiple)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
@@ -231,8 +216,8 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
     """Adds a loss to the statistics; the first loss replaces them."""
     excess = loss - losses.average
     spread = jnp.abs(excess) - losses.deviation
-    average = losses.average + (1 - LOSS_DECAY) * excess
-    deviation = losses.deviation + (1 - LOSS_DECAY) * spread
+    average = losses.average + (1 - SLOW) * excess
+    deviation = losses.deviation + (1 - SLOW) * spread
     log = jnp.log(jnp.maximum(loss, jnp.finfo(loss.dtype).tiny))
 
     def towards_log(x: jax.Array, weight: float) -> jax.Array:
@@ -247,35 +232,29 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
     )
 
 
-def _shortened(sizes: jax.Array, k: jax.Array) -> jax.Array:
-    """Step sizes that make the next step `SHORTENED` times the rolled-back one, [G].
-
-    The warm-up's rise from step k - 1 (rolled back) to step k is divided out.
-    """
-    k = k.astype(sizes.dtype)
-    warmed = jnp.minimum(k - 1, WARM_UP_STEPS) / jnp.minimum(k, WARM_UP_STEPS)
-    return SHORTENED * warmed * sizes
-
-
 def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
     """Whether k has grown enough since the last time, bool[]."""
     return k.astype(jnp.float32) >= growth * at.astype(jnp.float32)
 
 
-def _schedule(k: jax.Array, fraction: jax.Array, num_steps: Scalar | None) -> jax.Array:
-    """The factor of step k of the run, f[].
+def _schedule(k: jax.Array, num_steps: Scalar | None, dtype: Any) -> jax.Array:
+    """The factor of step k of the run, dtype[].
 
-    It rises in the first steps, because Adam's first directions are little more than
-    the signs of one gradient. If the length of the run is known, it falls to zero over
-    the rest. It falls like x ** (1 - phi²), because a decay removes noise, and near the
-    end at least linearly, because long steps stay above a narrow valley.
+    If the length of the run is known, it falls linearly to zero after the warm-up,
+    because a decay removes noise.
     """
-    rising = jnp.minimum(k.astype(fraction.dtype) / WARM_UP_STEPS, 1)
+    rising = _warm_up(k, dtype)
     if num_steps is None:
         return rising
-    left = _left(k, num_steps, fraction.dtype)
-    falling = jnp.minimum(left ** (1 - jnp.square(fraction)), left / SETTLING)
-    return jnp.minimum(rising, falling)
+    return jnp.minimum(rising, _left(k, num_steps, dtype))
+
+
+def _warm_up(k: jax.Array, dtype: Any) -> jax.Array:
+    """A linear warm-up, dtype[].
+
+    Adam's first directions are little more than the signs of one gradient.
+    """
+    return jnp.minimum(k.astype(dtype) / WARM_UP_STEPS, 1)
 
 
 def _left(k: jax.Array, num_steps: Scalar, dtype: Any) -> jax.Array:
@@ -325,7 +304,7 @@ def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:
     """
     if num_steps is None:
         return False
-    return _left(k, num_steps, jnp.float32) >= SETTLING
+    return _left(k, num_steps, jnp.float32) >= LAST_HALF
 
 
 def _largest_noise(k: jax.Array, num_steps: Scalar | None) -> jax.Array | float:

@@ -28,7 +28,7 @@ from optax_armijo.search.problem import Problem
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # the aim of C / S at phi = 0, and at phi = 1
 # Lower bound of phi in the aim; near 0 it would shorten steps permanently.
 LEAST_AIMED_AT = 0.03
-UP, DOWN = 0.1, 0.25  # largest change of the log step size,
+UP, DOWN = 0.1, 0.25  # largest change of the log step size of all groups together,
 FADING = 6.0  # and no more than this over k
 OWN = 0.2  # over sqrt(k), the same for one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
@@ -36,13 +36,9 @@ HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss fall
 HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
 CLEAR = 0.5  # mean phi up to then, above which step sizes together only grow at first
 FIRST_STEPS = 10  # steps in which averages are unreliable: no leaps, no loss is far
-KNOWN, KNOWN_WELL = 2, 4  # measurements needed before C counts, and before a leap
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
-Z_DECAY, Z_SPREAD_DECAY = 0.5, 0.9
-CURVATURE_DECAY, SIGNAL_DECAY, UNIT_DECAY = 0.5, 0.9, 0.9
-FALL_DECAY = 0.9
-FALL_ERRORS = 2.5  # allowed error of the average fall, in mean deviations of the loss
+FAST, SLOW = 0.5, 0.9  # decay rates of averages
 LARGEST_NOISE = 0.05  # largest noise that a step may promise, relative to the loss;
 LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # later, if the run's length is known
 LEAST_BOUNDED = 0.1  # lower bound of phi in that bound; a phi of 0 would remove it
@@ -54,43 +50,11 @@ def with_unit(
     """Adds a step to the average of |p|, the unit of the other averages."""
 
     def towards(x: jax.Array, new: Any) -> jax.Array:
-        return jnp.where(counts, x + (1 - UNIT_DECAY) * (new - x), x)
+        return jnp.where(counts, x + (1 - SLOW) * (new - x), x)
 
     return old._replace(
         unit=towards(old.unit, jnp.abs(predicted)), weight=towards(old.weight, 1)
     )
-
-
-def with_fall(
-    old: SignalStatistics,
-    counts: jax.Array,
-    *,
-    fall: jax.Array,
-    end_slope: jax.Array,
-    predicted: jax.Array,
-    deviation: jax.Array,
-) -> SignalStatistics:
-    r"""Adds a step to the averages over all steps, and bounds phi by them.
-
-    Measurements are few, and the largest steps dominate them. But over all steps d adds
-    up to the fall of the loss, which costs no evaluation:
-    :math:`\sum S = 2 \sum d + \sum s`. The noise of the losses cancels except for the
-    first and the last. So if steps promise more than that noise and the loss does not
-    fall, the promises are false.
-    """
-
-    def towards(x: jax.Array, new: Any) -> jax.Array:
-        return jnp.where(counts, x + (1 - FALL_DECAY) * (new - x), x)
-
-    new = old._replace(
-        fall=towards(old.fall, fall),
-        end_slope=towards(old.end_slope, end_slope),
-        promised=towards(old.promised, predicted),
-    )
-    error = FALL_ERRORS * (1 - FALL_DECAY) * 2 * deviation
-    most = 2 * new.fall + new.end_slope + error
-    most = jnp.where(new.promised > 0, divide(most, new.promised, 1), 1)
-    return new._replace(most=jnp.where(counts, jnp.clip(most, 0, 1), old.most))
 
 
 def with_measurement(
@@ -107,8 +71,8 @@ def with_measurement(
     counts &= jnp.isfinite(signal)
     count = old.number + counts.astype(old.number.dtype)
     fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
-    slow = jnp.where(counts, jnp.maximum(1 - SIGNAL_DECAY, fading), 0)
-    quick = jnp.where(counts, jnp.maximum(1 - CURVATURE_DECAY, fading), 0)
+    slow = jnp.where(counts, jnp.maximum(1 - SLOW, fading), 0)
+    quick = jnp.where(counts, jnp.maximum(1 - FAST, fading), 0)
 
     def towards(x: jax.Array, new: jax.Array, weight: jax.Array) -> jax.Array:
         return x + weight * (jnp.where(counts, divide(new, unit, 0), 0) - x)
@@ -170,8 +134,8 @@ def with_error(
 
     return StepSizeErrors(
         number=old.number + counts.astype(old.number.dtype),
-        mean=towards(old.mean, error, Z_DECAY),
-        square=towards(old.square, jnp.square(error), Z_SPREAD_DECAY),
+        mean=towards(old.mean, error, FAST),
+        square=towards(old.square, jnp.square(error), SLOW),
     )
 
 
@@ -195,7 +159,7 @@ def change_of(
     Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
     would shrink permanently although the loss falls along the valley. This is the
     short-horizon bias (Wu et al., 2018, arXiv 1803.02021). So the faster the loss
-    falls, the less step sizes shrink.
+    falls, the less step sizes shrink, unless C is far above that.
 
     Args:
       errors: averages of z.
@@ -208,29 +172,26 @@ def change_of(
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
-    mean = errors.mean / (1 - jnp.asarray(Z_DECAY, dtype) ** count)
-    square = errors.square / (1 - jnp.asarray(Z_SPREAD_DECAY, dtype) ** count)
-    num_averaged = jnp.minimum(count, (1 + Z_DECAY) / (1 - Z_DECAY))
+    mean = errors.mean / (1 - jnp.asarray(FAST, dtype) ** count)
+    square = errors.square / (1 - jnp.asarray(SLOW, dtype) ** count)
+    num_averaged = jnp.minimum(count, (1 + FAST) / (1 - FAST))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
     fraction = signal.fraction
     slope = jnp.maximum(fraction, LEAST_AIMED_AT) * signal.recently_predicted
-    is_known = signal.number >= KNOWN
+    # Both are false before the first measurement.
     is_short = signal.curvature < aim(fraction) * signal.recently_predicted
-    is_short &= is_known
-    raises_loss = is_known & (signal.curvature > 2 * slope)
+    raises_loss = signal.curvature > 2 * slope
     # A curvature far below zero is noise, as in a network that has memorised its
     # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
     # the slope.
-    is_far_too_short = signal.number >= KNOWN_WELL
-    is_far_too_short &= jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
+    is_far_too_short = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
     steps = k.astype(dtype)
-    grows = (k > WARM_UP_STEPS) & ~raises_loss
+    grows, shrinks = (k > WARM_UP_STEPS) & ~raises_loss, ~(is_short | only_grows)
     up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
     holds = (k > HELD_AFTER) & (multiple * signal.curvature < HELD_BELOW * slope)
     share = jnp.where(holds, jnp.clip(1 - power, 0, 1), 1)
-    shrinks = ~(is_short | only_grows)
-    down = jnp.where(shrinks, jnp.minimum(DOWN, share * FADING / steps), 0)
+    down = jnp.where(shrinks, share * jnp.minimum(DOWN, FADING / steps), 0)
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * OWN / jnp.sqrt(steps)
     change = of_all + own - jnp.mean(own)

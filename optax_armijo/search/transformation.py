@@ -296,7 +296,6 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             step_size=zeros(dtype, num_groups),
             predicted=zeros(dtype, num_groups),
             multiple=jnp.ones((), dtype),
-            value=zeros(dtype),
         ),
         signal=SignalStatistics(
             unit=zeros(dtype),
@@ -308,10 +307,6 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
             recent_signal=zeros(dtype),
             recently_predicted=zeros(dtype),
             measured_at=count(),
-            fall=zeros(dtype),
-            end_slope=zeros(dtype),
-            promised=zeros(dtype),
-            most=jnp.ones((), dtype),
             early_fraction=jnp.ones((), dtype),
         ),
         errors=StepSizeErrors(

@@ -64,11 +64,6 @@ class Memory:
     recent_signal: float = 0.0
     recently: float = 0.0
     measured_at: int = 0
-    loss: float = 0.0  # before the last step
-    fall: float = 0.0
-    end_slope: float = 0.0
-    of_all: float = 0.0  # that steps promised
-    most: float = 1.0
     early_fraction: float = 1.0
     num_errors: int = 0
     error: Numbers = field(default_factory=dict)
@@ -80,10 +75,9 @@ class Memory:
     tested_at: int = 0
 
     def raw_fraction(self) -> float:
-        measured = 1.0
-        if self.measurements:
-            measured = self.signal / max(self.predicted, 0.1)
-        return max(min(measured, self.most, 1.0), -1.0)
+        if not self.measurements:
+            return 1.0
+        return max(min(self.signal / max(self.predicted, 0.1), 1.0), -1.0)
 
     def fraction(self) -> float:
         return max(self.raw_fraction(), 0.0)
@@ -126,18 +120,6 @@ def clip(
     return scale, average if k == 1 else 0.9 * average + 0.1 * size
 
 
-def bound(memory: Memory, fall: float, end_slope: float, promised: float) -> None:
-    """What phi can be at most: over all steps d adds up to the fall of the loss."""
-    memory.fall = 0.9 * memory.fall + 0.1 * fall
-    memory.end_slope = 0.9 * memory.end_slope + 0.1 * end_slope
-    memory.of_all = 0.9 * memory.of_all + 0.1 * promised
-    memory.most = 1.0
-    if memory.of_all > 0:
-        error = 0.25 * memory.deviation  # two and a half times a tenth
-        signal = 2 * (memory.fall + error) + memory.end_slope
-        memory.most = max(min(signal / memory.of_all, 1.0), 0.0)
-
-
 def measure(
     memory: Memory, signal: float, curvature: float, promised: float, k: int
 ) -> None:
@@ -178,24 +160,20 @@ def changes(
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
     far_too_short = abs(memory.curvature) < 0.05 * memory.recent_signal
-    if memory.measurements >= 4 and far_too_short and k > 10:
-        if memory.measured_at == k:
-            return dict.fromkeys(groups, 0.7)
+    if far_too_short and k > 10 and memory.measured_at == k:
+        return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
-    is_short = is_short and memory.measurements >= 2
     slope = max(memory.fraction(), 0.03) * memory.recently
-    raises_loss = memory.measurements >= 2 and memory.curvature > 2 * slope
+    raises_loss = memory.curvature > 2 * slope
     power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
-    shrinks = 1.0
-    if k > 50 and memory.curvature * memory.multiple < 6 * slope:
-        shrinks = min(max(1 - power, 0.0), 1.0)
+    holds = k > 50 and memory.curvature * memory.multiple < 6 * slope
+    shrinks = min(max(1 - power, 0.0), 1.0) if holds else 1.0
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
         is_early = num_steps and num_steps > 100 and left_of(k, num_steps) >= 0.5
         stays = is_early and k > 20 and memory.early_fraction > 0.5 and power >= 0.25
-        of_all = t[ALL] * min(0.25, shrinks * 6 / k)
-        of_all = 0.0 if is_short or stays else of_all
+        of_all = 0.0 if is_short or stays else t[ALL] * shrinks * min(0.25, 6 / k)
     own = {name: t[name] * 0.2 / np.sqrt(k) for name in groups}
     mean = sum(own.values()) / len(own)
     return {name: of_all + own[name] - mean for name in groups}
@@ -273,9 +251,8 @@ def left_of(k: int, num_steps: int | None) -> float:
     return min(max((num_steps - k + 1) / max(1, num_steps - 20), 0.0), 1.0)
 
 
-def schedule(k: int, fraction: float, num_steps: int | None) -> float:
-    left = left_of(k, num_steps)
-    return min(k / 20, 1.0, left ** (1 - fraction**2), 2 * left)
+def schedule(k: int, num_steps: int | None) -> float:
+    return min(k / 20, 1.0, left_of(k, num_steps))
 
 
 def run(
@@ -349,14 +326,11 @@ def one_step(
     has_moved = any(size != 0 for size in last.values())
     counts = bool(is_good and has_moved)
     measures = counts and scale >= 1
-    if measures:
-        fall, end_slope = memory.loss - loss, sum(end_slopes.values())
-        bound(memory, fall, end_slope, promised)
     measure_now = measures and is_due_since(memory.measured_at, k, 1.05)
     excess = loss - memory.average
     is_bad = not np.isfinite(loss) or (not is_good and memory.stood_still)
     rounding = 4 * np.finfo(float).eps * abs(loss)
-    is_far = k > 10 and excess > 6 * memory.deviation + rounding
+    is_far = k > 10 and excess > 30 * memory.deviation + rounding
     is_suspect = has_moved and (is_far or is_bad)
     undoes, before = False, np.inf
     if counts:
@@ -366,9 +340,7 @@ def one_step(
         backward = {group: -size for group, size in last.items()}
         before = loss_after(backward, memory.direction)
         to_blame = is_bad or loss - before > excess / 2
-        unit = memory.unit / memory.unit_weight if memory.unit_weight else 1.0
-        overshoots = loss - before > 10 * unit + rounding
-        undoes = (is_suspect or overshoots) and np.isfinite(before) and to_blame
+        undoes = is_suspect and np.isfinite(before) and to_blame
     if measures and np.isfinite(before):
         decrease, end_slope = before - loss, sum(end_slopes.values())
         measure(
@@ -403,7 +375,7 @@ def one_step(
         for name in params:
             updates[name] = -last[labels[name]] * memory.direction[name]
         # The warm-up goes on, but the next step is shorter than this one was.
-        shorter = 0.7 * min(k - 1, 20) / min(k, 20)
+        shorter = 0.5 * min(k - 1, 20) / min(k, 20)
         memory.sizes = {x: shorter * size for x, size in memory.sizes.items()}
         memory.moved_by = dict.fromkeys(groups, 0.0)
         memory.tested_at = 0
@@ -427,7 +399,7 @@ def one_step(
                 memory.tested_at = k
             sizes = scaled(factor)
         phi = memory.fraction()
-        multiple = schedule(k, phi, options.num_steps)
+        multiple = schedule(k, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
         noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
         falls = options.num_steps is not None
@@ -454,7 +426,6 @@ def one_step(
                 updates[name] = applied[labels[name]] * along[name]
         memory.sizes = scaled(max(factor, 0.5) if promise > 0 else 1.0)
         memory.moved_by, memory.multiple, memory.direction = applied, multiple, along
-        memory.loss = loss
         memory.promised = {x: scale * applied[x] * slopes[x] for x in groups}
         memory.mu, memory.nu, memory.count = mu, nu, k
         memory.gradient_size = gradient_size
