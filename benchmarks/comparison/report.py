@@ -145,7 +145,7 @@ MEASURED = """\
 """
 SOME = """\
 Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
-search was chosen, nothing had run on seven tasks; three changes followed, chosen by
+search was chosen, nothing had run on seven tasks; four changes followed, chosen by
 development tasks alone. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
