@@ -256,8 +256,10 @@ def num_worse(found: dict[str, dict[str, Any]], name: str) -> int:
     return int(sum(np.sum(~(pair[:, 0] <= 1)) for pair in pairs))
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table, a row a mechanism."""
+def table(
+    found: dict[str, dict[str, Any]], takes: dict[str, Sequence[int] | None]
+) -> str:
+    """A Markdown table, a row a mechanism; `takes` is as in `Ablation`."""
     tasks = [task for task in found[FULL] if task != "fuzz"]
     others = [task for task in tasks if task not in LITTLE + MUCH]
     columns = {"little noise": LITTLE, "much noise": MUCH, "other tasks": others}
@@ -267,8 +269,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     heads += ["fuzz", "with `num_steps`"] if has_fuzz else []
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, of_tasks in found.items():
-        takes = KNOWN[name].takes if name in KNOWN else None  # of an earlier rule
-        cells = [name, ", ".join(map(str, takes)) if takes else "–"]
+        numbers = takes.get(name)
+        cells = [name, ", ".join(map(str, numbers)) if numbers else "–"]
         cells += [summary(found, name, xs) for xs in columns.values()]
         cells.append(str(num_worse(found, name)))
         if has_fuzz:
@@ -311,13 +313,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             name, task = jobs[future]
             found[name][task] = future.result()
             progress.advance(bar)
-    print(table(found))
+    takes = {name: KNOWN[name].takes for name in mechanisms}
+    print(table(found, takes))
     if options.record:
         minutes = round((time.perf_counter() - start) / 60, 1)
         made = environment(vars(options)) | {"minutes": minutes}
         path = RESULTS / f"{options.record}.json"
-        write_result(path, made | {"log_losses": found})
-        path.with_suffix(".md").write_text(table(found), encoding="utf-8")
+        write_result(path, made | {"takes": takes, "log_losses": found})
+        path.with_suffix(".md").write_text(table(found, takes), encoding="utf-8")
 
 
 if __name__ == "__main__":

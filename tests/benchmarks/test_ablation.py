@@ -74,9 +74,10 @@ def test_the_table_has_the_mean_change_of_pairs():
         # The second run diverged: its change counts as the largest that may count.
         "leaps": {"decay": [[-0.5, 0.0], [np.inf, 0.0]], "fuzz": fuzz},
     }
-    *_, full, leaps = ablation.table(found).splitlines()
+    *_, full, leaps = ablation.table(found, {"leaps": (3, 1, 6)}).splitlines()
     assert full.split(" | ")[2:] == ["+0.00 ± 0.00", "0", "154, 1 higher", "155 |"]
     mean, error = (0.5 + 3) / 2, (3 - 0.5) / 2
+    assert leaps.split(" | ")[1] == "3, 1, 6" and full.split(" | ")[1] == "–"
     assert leaps.split(" | ")[2:4] == [f"+{mean:.2f} ± {error:.2f}", "1"]
 
 
@@ -94,4 +95,5 @@ def test_bad_input_is_one_line_and_status_2(option, capsys):
 )
 def test_the_table_in_the_repository_is_that_of_its_record(path):
     record = json.loads(path.read_text())
-    assert path.with_suffix(".md").read_text() == ablation.table(record["log_losses"])
+    found = ablation.table(record["log_losses"], record["takes"])
+    assert path.with_suffix(".md").read_text() == found
