@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -257,7 +257,7 @@ def num_worse(found: dict[str, dict[str, Any]], name: str) -> int:
 
 
 def table(
-    found: dict[str, dict[str, Any]], takes: dict[str, Sequence[int] | None]
+    found: dict[str, dict[str, Any]], takes: Mapping[str, Sequence[int] | None]
 ) -> str:
     """A Markdown table, a row a mechanism; `takes` is as in `Ablation`."""
     tasks = [task for task in found[FULL] if task != "fuzz"]
