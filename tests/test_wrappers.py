@@ -193,12 +193,11 @@ def test_what_stands_behind_changes_a_step_that_was_tested(plain):
     ids=["schedule_free", "mechanize"],
 )
 def test_wrappers_that_move_from_another_point_decrease_the_loss(make):
-    history = run(make(), network_params(), num_steps=21)
-    values = np.array([x.value for x in history])[::4]  # on the same mini-batch
-    # Mechanize begins with steps that are 1e-8 times as long. Schedule-free averaging
-    # may swing a little, as the search does not see where it leads.
-    assert values[-1] < values[0], values
-    assert np.all(np.diff(values) <= 0.01 * values[0]), values
+    history = run(make(), network_params(), num_steps=24)
+    # Means over the four mini-batches, since the search does not see where it leads.
+    values = np.array([x.value for x in history]).reshape(-1, 4).mean(axis=1)
+    # Mechanize begins with steps that are 1e-8 times as long.
+    assert values[-1] < values[0] and np.all(np.diff(values) <= 0), values
 
 
 ALSO_TESTED = {
