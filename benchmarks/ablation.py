@@ -107,7 +107,7 @@ ABLATIONS = (
         {"step.LARGEST_NOISE_LATER": step_sizes.LARGEST_NOISE},
         (2, 0, 4),
     ),
-    Ablation("monotone tests in the second half", {"step.LAST_HALF": 1e-30}, (1, 0, 2)),
+    Ablation("the second half's own rules", {"step.LAST_HALF": 1e-30}, (1, 0, 2)),
     Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 6)),
     Ablation(
         "longer first steps where little is promised",

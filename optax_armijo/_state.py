@@ -11,6 +11,7 @@ import optax
 from optax_armijo._numerics import divide
 from optax_armijo._types import Label
 
+FAST, SLOW = 0.5, 0.9  # decay rates of exponential moving averages
 LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, divided by k
 LEAST_PREDICTED = 0.1  # least divisor of S, in units of the average |p|
 

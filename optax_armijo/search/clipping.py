@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from optax_armijo._numerics import divide, search_dtype
+from optax_armijo._state import SLOW
 from optax_armijo._types import Scalar
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves, debias
-from optax_armijo.search.step_sizes import SLOW
 
 # Without clipping, one spoilt mini-batch would distort Adam's direction for ten steps,
 # and its second moments for a thousand. Squares are summed before they are compared

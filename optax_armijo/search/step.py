@@ -15,6 +15,7 @@ from optax_armijo._numerics import increment
 from optax_armijo._state import (
     LONG,
     SHORT,
+    SLOW,
     ArmijoState,
     LastStep,
     LossStatistics,
@@ -31,7 +32,6 @@ from optax_armijo.search.step_sizes import (
     HELD_AFTER,
     LARGEST_NOISE,
     LARGEST_NOISE_LATER,
-    SLOW,
     WARM_UP_STEPS,
     change_of,
     error_of,
@@ -53,7 +53,8 @@ FAR = 30.0
 # deviations above the average.
 RISE = 2.0
 LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-LAST_HALF = 0.5  # of a run of known length, in which tests are monotone
+# The last part of a run of known length: tests are monotone, and step sizes may shrink.
+LAST_HALF = 0.5
 
 
 def take_step(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_armijo._numerics import divide, search_dtype
-from optax_armijo._state import Move, SignalStatistics, StepSizeErrors
+from optax_armijo._state import FAST, SLOW, Move, SignalStatistics, StepSizeErrors
 from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
@@ -38,7 +38,6 @@ CLEAR = 0.5  # mean phi up to then, above which step sizes together only grow at
 FIRST_STEPS = 10  # steps in which averages are unreliable: no leaps, no loss is far
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
-FAST, SLOW = 0.5, 0.9  # decay rates of averages
 LARGEST_NOISE = 0.05  # largest noise that a step may promise, relative to the loss;
 LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # later, if the run's length is known
 LEAST_BOUNDED = 0.1  # lower bound of phi in that bound; a phi of 0 would remove it

@@ -14,6 +14,7 @@ from optax_armijo import armijo_adam, make_train_step
 from optax_armijo._state import LONG as LONG_WEIGHT
 from optax_armijo._state import SHORT as SHORT_WEIGHT
 from optax_armijo._state import (
+    SLOW,
     ArmijoState,
     LossStatistics,
     Move,
@@ -48,7 +49,6 @@ from optax_armijo.search.step_sizes import (
     LEAST_AIMED_AT,
     LEAST_BOUNDED,
     OWN,
-    SLOW,
     UP,
     WARM_UP_STEPS,
     aim,
