@@ -77,19 +77,24 @@ def _by_size(
     return jnp.where(by_size, root, found)
 
 
-def _monotone(losses: Any, k: jax.Array, num_steps: Any) -> jax.Array:
-    del k, num_steps
-    return jnp.full_like(losses.average, -jnp.inf)
+def _at_any_time(k: jax.Array, tested_at: jax.Array, num_steps: Any) -> jax.Array:
+    del num_steps
+    return TEST_DUE(k, tested_at, None)
 
 
 ERROR_OF, NEW_GROUPS = step_sizes.error_of, step.with_new_groups
+TEST_DUE = step._is_test_due
 ABLATIONS = (
     Ablation(FULL, {}),
     Ablation(
         "a warm-up", {"step.WARM_UP_STEPS": 1, "step_sizes.WARM_UP_STEPS": 1}, (1, 0, 3)
     ),
     Ablation("tests after the first step", {"step.TESTED_EVERY": math.inf}, (4, 1, 20)),
-    Ablation("non-monotone tests", {"step._usual_loss": _monotone}, (1, 0, 8)),
+    Ablation(
+        "no tests before the middle: as often as later",
+        {"step._is_test_due": _at_any_time},
+        (0, 0, 4),
+    ),
     Ablation(
         "measurements of phi: it is 1", {"step.MEASURED_EVERY": math.inf}, (4, 6, 45)
     ),

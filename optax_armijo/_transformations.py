@@ -124,10 +124,6 @@ def armijo_adam(
 
       D. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2014,
       `arXiv 1412.6980 <https://arxiv.org/abs/1412.6980>`_.
-
-      L. Galli et al., *Don't Be So Monotone: Relaxing Stochastic Line Search in
-      Over-Parameterized Models*, 2023, `arXiv 2306.12747
-      <https://arxiv.org/abs/2306.12747>`_: the non-monotone test.
     """
     return search_along_adam(param_labels, num_steps, b1=b1, b2=b2, eps=eps)
 

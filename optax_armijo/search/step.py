@@ -49,11 +49,9 @@ TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 # The last step is suspect if the loss is more than this many mean deviations above its
 # average.
 FAR = 30.0
-# In a run of known length, a tested step may lead to a loss up to this many mean
-# deviations above the average.
-RISE = 2.0
 LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-# The last part of a run of known length: tests are monotone, and step sizes may shrink.
+# The last part of a run of known length, in which steps are tested and step sizes may
+# shrink.
 LAST_HALF = 0.5
 
 
@@ -137,8 +135,7 @@ def take_step(
     promised = multiple * jnp.sum(sizes * slope)
     largest = _largest_noise(k, num_steps)
     multiple *= shortening(promised, fraction, value, largest)
-    usual = _usual_loss(state.losses, k, num_steps)
-    is_due = _is_due(k, state.tested_at, TESTED_EVERY)
+    is_due = _is_test_due(k, state.tested_at, num_steps)
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
     test = jax.lax.cond(
         tests,
@@ -148,7 +145,6 @@ def take_step(
             jnp.where(is_first, 1, multiple) * sizes,
             slope,
             is_first,
-            usual,
             state.input_errors,
         ),
         lambda: untested(problem, state.input_errors),
@@ -238,6 +234,18 @@ def _is_due(k: jax.Array, at: jax.Array, growth: float) -> jax.Array:
     return k.astype(jnp.float32) >= growth * at.astype(jnp.float32)
 
 
+def _is_test_due(
+    k: jax.Array, tested_at: jax.Array, num_steps: Scalar | None
+) -> jax.Array:
+    """Whether the step is tested on its own mini-batch, bool[].
+
+    While a decay is to come, steps that raise the loss of their own mini-batch may be
+    right for the run. So only those after a step that was rolled back are tested.
+    """
+    waits = (tested_at > 0) & _is_early(k, num_steps)
+    return _is_due(k, tested_at, TESTED_EVERY) & jnp.logical_not(waits)
+
+
 def _schedule(k: jax.Array, num_steps: Scalar | None, dtype: Any) -> jax.Array:
     """The factor of step k of the run, dtype[].
 
@@ -263,18 +271,6 @@ def _left(k: jax.Array, num_steps: Scalar, dtype: Any) -> jax.Array:
     steps, length = k.astype(dtype), jnp.asarray(num_steps, dtype)
     left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
     return jnp.clip(left, 0, 1)
-
-
-def _usual_loss(
-    losses: LossStatistics, k: jax.Array, num_steps: Scalar | None
-) -> jax.Array:
-    """The loss up to which a tested step passes in any case, f[].
-
-    Long steps pay only if shorter ones follow, so this holds only in runs of known
-    length, and not at their end.
-    """
-    usual = losses.average + RISE * losses.deviation
-    return jnp.where((k > FIRST_STEPS) & _is_early(k, num_steps), usual, -jnp.inf)
 
 
 def _only_grows(

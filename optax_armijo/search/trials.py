@@ -55,7 +55,6 @@ def tested(
     sizes: jax.Array,
     slope: jax.Array,
     is_first: jax.Array,
-    usual: jax.Array,
     errors: InputErrors,
 ) -> Trials:
     """Tests a step: brackets the first one of a run, and backtracks in later ones.
@@ -64,9 +63,7 @@ def tested(
     of two; its first trial is a small fraction of ``sizes``. A later step is halved
     until it passes with `C_LATER`. If its momentum ascends on this mini-batch, the loss
     may rise by (2 - c) times what the slope says. A later step that leaves the loss
-    exactly as it was passes, because it may have been rounded away. So does one after
-    which the loss is no higher than ``usual``, because a non-monotone test allows
-    longer steps (Galli et al., 2023, arXiv 2306.12747).
+    exactly as it was passes, because it may have been rounded away.
 
     Before the first step, and if all trials fail, a step of 0 is evaluated as well. Its
     loss equals ``value`` if ``value_fn`` is the function of ``value``. The smallest
@@ -81,7 +78,7 @@ def tested(
         loss, is_check = problem.loss_after(at.factor * sizes, along), at.factor == 0
         decrease, promised = problem.value - loss, at.factor * predicted
         passes = decrease >= at.factor * required - problem.tolerance
-        passes |= ~is_first & ((loss == problem.value) | (loss <= usual))
+        passes |= ~is_first & (loss == problem.value)
         passed = jnp.where(passes, jnp.maximum(at.passed, at.factor), at.passed)
         fails = ~passes & ~is_check
         failed = jnp.where(fails, jnp.minimum(at.failed, at.factor), at.failed)

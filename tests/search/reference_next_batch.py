@@ -227,9 +227,7 @@ def bracket(loss_at: Callable[[float], float], loss: float, promised: float) -> 
     return passed, number
 
 
-def backtrack(
-    loss_at: Callable[[float], float], loss: float, promised: float, usual: float
-) -> Any:
+def backtrack(loss_at: Callable[[float], float], loss: float, promised: float) -> Any:
     """The factor that was tried last, the loss there, if it passed, how many."""
     tolerance = 4 * np.finfo(float).eps * abs(loss)
     required = promised - 0.9 * abs(promised)
@@ -238,7 +236,7 @@ def backtrack(
         factor = 0.5 ** (number - 1)
         there = loss_at(factor)
         decreases = loss - there >= factor * required - tolerance
-        if there == loss or there <= usual or decreases:
+        if there == loss or decreases:
             return factor, there, True, number
     loss_at(0.0)
     return 0.0, there, False, 10
@@ -408,15 +406,14 @@ def one_step(
             shorter = most / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor = 1.0
-        if not is_first and is_due_since(memory.tested_at, k, 1.2) and promise != 0:
-            tested, usual = True, -np.inf
-            if falls and k > 10 and left_of(k, options.num_steps) >= 0.5:
-                usual = memory.average + 2 * memory.deviation
+        waits = memory.tested_at > 0 and left_of(k, options.num_steps) >= 0.5
+        is_due = is_due_since(memory.tested_at, k, 1.2) and not (falls and waits)
+        if not is_first and is_due and promise != 0:
+            tested = True
             factor, _, _, _ = backtrack(
                 lambda factor: loss_after(scaled(factor * multiple), along),
                 loss,
                 promise,
-                usual,
             )
             memory.tested_at = k
         applied = scaled(factor * multiple)
