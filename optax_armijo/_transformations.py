@@ -52,10 +52,10 @@ def armijo_adam(
 
     **Armijo's test** stops steps that go wrong at once. A step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
-    With ``num_steps``, in the first half of a run, the loss may also stay within two
-    mean deviations above its average. Each test and each measurement costs one
-    evaluation of the loss. A test is made whenever k has grown by a fifth, and a
-    measurement whenever it has grown by a twentieth, so both become ever rarer.
+    Each test and each measurement costs one evaluation of the loss. A test is made
+    whenever k has grown by a fifth, and a measurement whenever it has grown by a
+    twentieth, so both become ever rarer. With ``num_steps``, tests begin at the middle
+    of the run.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
