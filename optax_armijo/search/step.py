@@ -50,8 +50,8 @@ TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 # average.
 FAR = 30.0
 LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-# The last part of a run of known length, in which steps are tested and step sizes may
-# shrink.
+# The last part of a run of known length, in which steps are tested, as in the beginning,
+# and step sizes may shrink.
 LAST_HALF = 0.5
 
 
@@ -239,10 +239,11 @@ def _is_test_due(
 ) -> jax.Array:
     """Whether the step is tested on its own mini-batch, bool[].
 
-    While a decay is to come, steps that raise the loss of their own mini-batch may be
-    right for the run. So only those after a step that was rolled back are tested.
+    The first steps are, since step sizes are hardly known yet. While a decay is to
+    come, later steps that raise the loss of their own mini-batch may be right for the
+    run. So only those after a step that was rolled back are tested.
     """
-    waits = (tested_at > 0) & _is_early(k, num_steps)
+    waits = (tested_at > 0) & (k > FIRST_STEPS) & _is_early(k, num_steps)
     return _is_due(k, tested_at, TESTED_EVERY) & jnp.logical_not(waits)
 
 

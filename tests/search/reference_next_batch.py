@@ -406,7 +406,7 @@ def one_step(
             shorter = most / noise
             multiple, promise = shorter * multiple, shorter * promise
         factor = 1.0
-        waits = memory.tested_at > 0 and left_of(k, options.num_steps) >= 0.5
+        waits = memory.tested_at > 0 and k > 10 and left_of(k, options.num_steps) >= 0.5
         is_due = is_due_since(memory.tested_at, k, 1.2) and not (falls and waits)
         if not is_first and is_due and promise != 0:
             tested = True
