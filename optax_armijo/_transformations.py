@@ -54,8 +54,8 @@ def armijo_adam(
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
     Each test and each measurement costs one evaluation of the loss. A test is made
     whenever k has grown by a fifth, and a measurement whenever it has grown by a
-    twentieth, so both become ever rarer. With ``num_steps``, tests begin at the middle
-    of the run.
+    twentieth, so both become ever rarer. With ``num_steps``, no test is made between
+    the tenth step and the middle of the run.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a

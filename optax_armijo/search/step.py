@@ -50,8 +50,8 @@ TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 # average.
 FAR = 30.0
 LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-# The last part of a run of known length, in which steps are tested, as in the beginning,
-# and step sizes may shrink.
+# The last part of a run of known length, in which steps are tested, as the first ones
+# are, and step sizes may shrink.
 LAST_HALF = 0.5
 
 

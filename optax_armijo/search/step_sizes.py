@@ -35,7 +35,7 @@ FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
 HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss falls,
 HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
 CLEAR = 0.5  # mean phi up to then, above which step sizes together only grow at first
-# In so many steps averages are unreliable: none leaps, no loss is far, and runs of known
+# Steps in which averages are unreliable: none leaps, no loss is far, and runs of known
 # length test their steps, too.
 FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
