@@ -85,10 +85,10 @@ was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
 search had been chosen before anything ran on {", ".join(UNSEEN)}.
 Results of the other test tasks were seen while it was made, and it was not chosen by
 them; {" and ".join(LATER)} came later.
-Three changes followed, chosen by development tasks alone: of what `num_steps` does in
+Four changes followed, chosen by development tasks alone: of what `num_steps` does in
 the first half of a run; of how far parameter groups move apart, with two smaller ones;
-and, in runs of unknown length, of params that follow their average. Test tasks ran with
-the last at another setting first.
+of params that follow their average, in runs of unknown length; and of what went from
+the search. Test tasks ran with the third at another setting first.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
