@@ -27,6 +27,7 @@ from optax_armijo.search.step import (
     LEAST_POWER,
     MEASURED_EVERY,
     _is_due,
+    _is_test_due,
     _largest_noise,
     _only_grows,
     _schedule,
@@ -412,10 +413,8 @@ def test_the_bound_of_noise_loosens_where_the_length_is_known() -> None:
         assert _largest_noise(jnp.asarray(k), num_steps) == pytest.approx(largest)
 
 
-def test_a_run_of_known_length_tests_its_first_steps_and_those_after_the_middle() -> (
-    None
-):
-    """As often as where it is unknown; between, only rolling back shortens steps."""
+def test_runs_of_known_length_test_steps_at_first_and_after_the_middle() -> None:
+    """As often as others do; between, only the step after one that is rolled back."""
     tested = {}
     for num_steps in (None, 200):
         points, states = run(np.zeros(200), num_steps, kink)
@@ -435,6 +434,9 @@ def test_a_run_of_known_length_tests_its_first_steps_and_those_after_the_middle(
     assert tested[None][:8] == [2, 3, 4, 5, 6, 8, 10, 12]
     assert all(later >= 1.2 * k for k, later in itertools.pairwise(tested[200]))
     assert tested[200][-1] > 160
+    k, rolled_back, at_ten = map(jnp.asarray, (60, 0, 10))
+    assert _is_test_due(k, rolled_back, 200) and _is_test_due(k, at_ten, None)
+    assert not _is_test_due(k, at_ten, 200)
 
 
 def test_losses_have_an_average_and_a_deviation() -> None:
