@@ -313,4 +313,4 @@ def test_the_page_on_cost_counts_evaluations_as_the_search_makes_them():
             # The first step is tested, by its bracket.
             start = [jnp.asarray(0), jnp.asarray(1)]
             _, counts = jax.lax.scan(body, start, jnp.arange(2, 1 + length))
-            assert int(counts.sum()) == int(number)
+            assert int(jnp.sum(counts)) == int(number)
