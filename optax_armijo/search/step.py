@@ -42,7 +42,7 @@ from optax_armijo.search.step_sizes import (
     with_new_groups,
     with_unit,
 )
-from optax_armijo.search.trials import HALF, tested, untested
+from optax_armijo.search.trials import HALF, Step, evaluated
 
 # Growth of k between two tests, and between two measurements.
 TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
@@ -61,25 +61,46 @@ def take_step(
     moments: AdamDirections | GivenDirection,
     num_steps: Scalar | None,
 ) -> tuple[Any, ArmijoState]:
-    """Measures the last step or rolls it back, adapts step sizes, tests and moves."""
+    """Adapts step sizes, measures the last step or rolls it back, tests and moves."""
     value, k, move = problem.value, moments.num_good, state.move
     along, is_first = moments.direction(), ~jnp.any(state.step_size > 0)
     products = problem.products(along)
     slope = problem.slopes(products)  # [G]
     is_good = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
-    # What was the last step worth? If a batch is clipped, its clipped gradient counts.
+    # Were the step sizes too short or too long? phi is that of the measurements so far;
+    # before the first one it is not known. If a batch is clipped, its clipped gradient
+    # counts. Each group's z is for the step without schedule and warm-up. Their sum
+    # keeps the warm-up, because the noise of a twentieth of a step says little about a
+    # whole one.
     last = moments.last_direction()
     last_slope = problem.slopes(problem.products(last))
     end_slope = -moments.scale * move.step_size * last_slope  # s, [G]
-    predicted = jnp.sum(move.predicted)
     moved = jnp.any(move.step_size != 0)
     # Uphill steps count too: in an oscillation they are half of all.
     counts = is_good & moved
-    # A spoilt measurement would dominate until the next one, which may be many steps
-    # away, so clipped batches do not measure.
-    measures = counts & (moments.scale >= 1)
-    must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
+    warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
+    raw_fraction = state.signal.raw_fraction
+    error_of_all = jnp.sum(error_of(move, raw_fraction, end_slope, warmed))
+    error = error_of(move, raw_fraction, end_slope, move.multiple)
+    is_known = counts & (state.signal.number > 0)
+    errors = with_error(state.errors, is_known, error_of_all, error)
+    change = change_of(
+        errors,
+        state.signal,
+        k,
+        multiple=warmed,
+        power=state.losses.power,
+        only_grows=_only_grows(state.signal, state.losses, k, num_steps),
+    )
+    sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
+    sizes = with_new_groups(problem, sizes, slope, is_first)
+    fraction = state.signal.fraction
+    multiple = _schedule(k, num_steps, fraction.dtype)
+    promised = multiple * jnp.sum(sizes * slope)
+    largest = _largest_noise(k, num_steps)
+    multiple *= shortening(promised, fraction, value, largest)
+
     # Did the last step cause a loss that is not finite, or far above those before? A
     # finite loss with a non-finite gradient may be this batch's fault alone, but not
     # twice in a row.
@@ -89,18 +110,35 @@ def take_step(
     was_bad = state.num_still > 0
     is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
     is_suspect = moved & (is_far | is_bad)
+    # A spoilt measurement would dominate until the next one, which may be many steps
+    # away, so clipped batches do not measure.
+    measures = counts & (moments.scale >= 1)
+    must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
     measured = must_measure | is_suspect
-    before = jax.lax.cond(
-        measured,
-        lambda: problem.loss_after(-move.step_size, last),
-        lambda: value,
+    # The first step is bracketed, later ones are tested on their own mini-batch. If no
+    # group's direction descends, no first step is made. A mini-batch that may roll back
+    # the last step tests no other.
+    is_due = _is_test_due(k, state.tested_at, num_steps) & ~is_suspect
+    tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
+    test = evaluated(
+        problem,
+        back=Step(-move.step_size, last),
+        measures=measured,
+        step=Step(jnp.where(is_first, 1, multiple) * sizes, along),
+        slope=slope,
+        tests=tests,
+        is_first=is_first,
+        errors=state.input_errors,
     )
-    raised = value - before
-    undoes = is_suspect & jnp.isfinite(before) & (is_bad | (raised > excess / 2))
+
+    # What was the last step worth on this mini-batch?
+    raised = value - test.before
+    undoes = is_suspect & jnp.isfinite(test.before) & (is_bad | (raised > excess / 2))
     is_good &= ~undoes
+    predicted = jnp.sum(move.predicted)
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
-        measures & measured & jnp.isfinite(before),
+        measures & measured & jnp.isfinite(test.before),
         signal=jnp.sum(end_slope) - 2 * raised,
         curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
         predicted=predicted,
@@ -108,47 +146,6 @@ def take_step(
     )
     signal = with_early_fraction(signal, counts, k)
 
-    # Were the step sizes too short or too long? Each group's z is for the step without
-    # schedule and warm-up. Their sum keeps the warm-up, because the noise of a
-    # twentieth of a step says little about a whole one.
-    warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
-    raw_fraction = signal.raw_fraction
-    error_of_all = jnp.sum(error_of(move, raw_fraction, end_slope, warmed))
-    error = error_of(move, raw_fraction, end_slope, move.multiple)
-    errors = with_error(state.errors, counts, error_of_all, error)
-    change = change_of(
-        errors,
-        signal,
-        k,
-        multiple=warmed,
-        power=state.losses.power,
-        only_grows=_only_grows(signal, state.losses, k, num_steps),
-    )
-    change = jnp.where(counts, change, 0)
-    sizes = state.step_size * jnp.exp(change)
-    sizes = with_new_groups(problem, sizes, slope, is_first)
-
-    # The first step is bracketed, later ones are tested on their own mini-batch. If no
-    # group's direction descends, no first step is made.
-    fraction = jnp.maximum(raw_fraction, 0)
-    multiple = _schedule(k, num_steps, fraction.dtype)
-    promised = multiple * jnp.sum(sizes * slope)
-    largest = _largest_noise(k, num_steps)
-    multiple *= shortening(promised, fraction, value, largest)
-    is_due = _is_test_due(k, state.tested_at, num_steps)
-    tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
-    test = jax.lax.cond(
-        tests,
-        lambda: tested(
-            problem,
-            along,
-            jnp.where(is_first, 1, multiple) * sizes,
-            slope,
-            is_first,
-            state.input_errors,
-        ),
-        lambda: untested(problem, state.input_errors),
-    )
     found = jnp.where(tests | ~is_first, test.passed, 0)
     sizes = jnp.where(is_first, found, 1) * sizes
     factor = jnp.where(is_first, 1, found)

@@ -197,7 +197,7 @@ def change_of(
     own = t[1:] * OWN / jnp.sqrt(steps)
     change = of_all + own - jnp.mean(own)
     # In the very first steps a curvature near 0 is noise.
-    leaps = is_far_too_short & (k > FIRST_STEPS) & (signal.measured_at == k)
+    leaps = is_far_too_short & (k > FIRST_STEPS) & (signal.measured_at == k - 1)
     return jnp.where(leaps, LEAP, change)
 
 

@@ -1,4 +1,4 @@
-"""Trials of a step on its own mini-batch: the first bracket, and backtracking.
+"""All evaluations of the loss in a step: of the last point, and of trials.
 
 Shapes: G groups.
 """
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from optax.tree_utils import tree_where
 
 from optax_armijo._numerics import divide
 from optax_armijo._state import InputErrors
@@ -23,18 +24,22 @@ MOST_TRIALS = 20
 MEASURABLE = 16.0
 
 
-class Trials(NamedTuple):
-    """The carry of the loop of trials, and what it found.
+class Evaluations(NamedTuple):
+    """The carry of the loop of evaluations, and what it found.
 
     Attributes:
+      measures: whether the loss before the last step is evaluated next.  # bool[]
+      before: that loss, ``value`` without a measurement.  # f[]
       factor: the factor on the step to evaluate next.  # f[]
-      passed: the largest factor that passed, else 0.  # f[]
+      passed: the largest factor that passed, else 0; 1 without a test.  # f[]
       failed: the smallest factor that failed, else +inf.  # f[]
       loss: the loss at the last trial, or before the step if there was none.  # f[]
-      num_trials: number of evaluations.  # i32[]
+      num_trials: number of trials.  # i32[]
       errors: errors of the inputs, as far as trials reveal them.
     """
 
+    measures: jax.Array
+    before: jax.Array
     factor: jax.Array
     passed: jax.Array
     failed: jax.Array
@@ -43,39 +48,65 @@ class Trials(NamedTuple):
     errors: InputErrors
 
 
-def untested(problem: Problem, errors: InputErrors) -> Trials:
-    """The result for a step that is made without a test."""
-    one, none = jnp.ones_like(problem.value), jnp.zeros((), jnp.int32)
-    return Trials(one, one, jnp.inf * one, problem.value, none, errors)
+class Step(NamedTuple):
+    """A step: a step size for each group, and a direction."""
+
+    size: jax.Array  # f[G]
+    direction: Leaves
 
 
-def tested(
+def evaluated(
     problem: Problem,
-    along: Leaves,
-    sizes: jax.Array,
+    *,
+    back: Step,
+    measures: jax.Array,
+    step: Step,
     slope: jax.Array,
+    tests: jax.Array,
     is_first: jax.Array,
     errors: InputErrors,
-) -> Trials:
-    """Tests a step: brackets the first one of a run, and backtracks in later ones.
+) -> Evaluations:
+    """Evaluates the loss before the last step, and tests the next one.
 
-    The bracket finds the largest first step that passes with `C_FIRST`, within a factor
-    of two; its first trial is a small fraction of ``sizes``. A later step is halved
-    until it passes with `C_LATER`. If its momentum ascends on this mini-batch, the loss
-    may rise by (2 - c) times what the slope says. A later step that leaves the loss
-    exactly as it was passes, because it may have been rounded away.
+    Both share one loop, so that the loss is compiled once for them. The loop ends at
+    once in steps that neither measure nor test.
+
+    The first step of a run is bracketed: the largest one that passes with `C_FIRST`,
+    within a factor of two; its first trial is a small fraction of ``step``. A later
+    step is halved until it passes with `C_LATER`. If its momentum ascends on this
+    mini-batch, the loss may rise by (2 - c) times what the slope says. A later step
+    that leaves the loss exactly as it was passes, because it may have been rounded
+    away.
 
     Before the first step, and if all trials fail, a step of 0 is evaluated as well. Its
     loss equals ``value`` if ``value_fn`` is the function of ``value``. The smallest
     trial whose decrease exceeds rounding decreases the loss by what the slope predicts
     if ``grad`` is the gradient of ``value``.
+
+    Args:
+      problem: the loss and its gradient on this mini-batch.
+      back: leads to the point before the last step.
+      measures: whether the loss is evaluated there.  # bool[]
+      step: the next step.
+      slope: slopes along its direction.  # f[G]
+      tests: whether ``step`` is tested.  # bool[]
+      is_first: whether no step has been made.  # bool[]
+      errors: errors of the inputs so far.
     """
-    predicted = jnp.sum(sizes * slope)
+    predicted = jnp.sum(step.size * slope)
     c = jnp.where(is_first, C_FIRST, C_LATER).astype(predicted.dtype)
     required = predicted - (1 - c) * jnp.abs(predicted)
 
-    def body(at: Trials) -> Trials:
-        loss, is_check = problem.loss_after(at.factor * sizes, along), at.factor == 0
+    def body(at: Evaluations) -> Evaluations:
+        size = jnp.where(at.measures, back.size, at.factor * step.size)
+        pairs = zip(back.direction, step.direction, strict=True)
+        direction = [jnp.where(at.measures, x, y) for x, y in pairs]
+        loss = problem.loss_after(size, direction)
+        measured = at._replace(measures=jnp.zeros_like(at.measures), before=loss)
+        return tree_where(at.measures, measured, after_trial(at, loss))
+
+    def after_trial(at: Evaluations, loss: jax.Array) -> Evaluations:
+        is_check = at.factor == 0
         decrease, promised = problem.value - loss, at.factor * predicted
         passes = decrease >= at.factor * required - problem.tolerance
         passes |= ~is_first & (loss == problem.value)
@@ -92,12 +123,12 @@ def tested(
         num_trials = at.num_trials + 1
         has_failed = ~is_first & (num_trials >= MOST_HALVINGS)
         # Trials shrink until one passes, and those after it are longer.
-        measures = (at.passed == 0) & (
+        reveals = (at.passed == 0) & (
             jnp.abs(promised) > MEASURABLE * problem.tolerance
         )
         value_error = _relative_difference(loss, problem.value)
         slope_error = _relative_difference(decrease, promised)
-        return Trials(
+        return at._replace(
             factor=jnp.where(has_failed, 0, factor).astype(loss.dtype),
             passed=passed,
             failed=failed,
@@ -105,23 +136,31 @@ def tested(
             num_trials=num_trials,
             errors=at.errors._replace(
                 value=jnp.where(is_check, value_error, at.errors.value),
-                slope=jnp.where(measures, slope_error, at.errors.slope),
+                slope=jnp.where(reveals, slope_error, at.errors.slope),
             ),
         )
 
-    def goes_on(at: Trials) -> jax.Array:
+    def goes_on(at: Evaluations) -> jax.Array:
         is_found = (at.passed > 0) & (~is_first | (at.failed <= NARROW * at.passed))
         most = 1 + jnp.where(is_first, MOST_TRIALS, MOST_HALVINGS)
-        return ~is_found & (at.num_trials < most)
+        return at.measures | (tests & ~is_found & (at.num_trials < most))
 
-    start = untested(problem, errors)
-    zero = jnp.zeros_like(start.factor)
-    first = jnp.where(is_first, zero, start.factor)
-    end = jax.lax.while_loop(goes_on, body, start._replace(factor=first, passed=zero))
+    one = jnp.ones_like(problem.value)
+    start = Evaluations(
+        measures=measures,
+        before=problem.value,
+        factor=jnp.where(is_first, 0, one),
+        passed=jnp.where(tests, 0, one),
+        failed=jnp.inf * one,
+        loss=problem.value,
+        num_trials=jnp.zeros((), jnp.int32),
+        errors=errors,
+    )
+    end = jax.lax.while_loop(goes_on, body, start)
     # A later step that passes may be far from what the slope says, due to curvature.
     says = is_first | (end.passed == 0)
-    slope = jnp.where(says, end.errors.slope, errors.slope)
-    return end._replace(errors=end.errors._replace(slope=slope))
+    slope_error = jnp.where(says, end.errors.slope, errors.slope)
+    return end._replace(errors=end.errors._replace(slope=slope_error))
 
 
 def _middle(passed: jax.Array, failed: jax.Array) -> jax.Array:

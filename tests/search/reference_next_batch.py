@@ -160,7 +160,7 @@ def changes(
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
     far_too_short = abs(memory.curvature) < 0.05 * memory.recent_signal
-    if far_too_short and k > 10 and memory.measured_at == k:
+    if far_too_short and k > 10 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
     slope = max(memory.fraction(), 0.03) * memory.recently
@@ -316,13 +316,28 @@ def one_step(
     slopes = {group: -inner(grads, along, leaves[group]) for group in groups}
     is_good = np.isfinite(loss) and all(map(np.isfinite, slopes.values()))
 
-    # What was the last step worth, and was it to blame for a loss that is far too high?
+    # Were step sizes too short or too long, by the signal fraction so far?
     last, promised = memory.moved_by, sum(memory.promised.values())
     end_slopes = {
         x: scale * last[x] * inner(grads, memory.direction, leaves[x]) for x in groups
     }
     has_moved = any(size != 0 for size in last.values())
     counts = bool(is_good and has_moved)
+    phi, sizes = memory.fraction(), dict(memory.sizes)
+    if counts:
+        warmed = memory.multiple if k > 21 else 1.0
+        errors = {ALL: 0.0}
+        for x in groups:
+            curvature = memory.raw_fraction() * memory.promised[x] + end_slopes[x]
+            aimed_at = memory.aim() * memory.promised[x]
+            errors[x] = aimed_at - curvature / memory.multiple
+            errors[ALL] += aimed_at - curvature / warmed
+        if memory.measurements:
+            average_errors(memory, errors)
+            change = changes(memory, groups, k, options.num_steps)
+            sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
+
+    # What was the last step worth, and was it to blame for a loss that is far too high?
     measures = counts and scale >= 1
     measure_now = measures and is_due_since(memory.measured_at, k, 1.05)
     excess = loss - memory.average
@@ -331,14 +346,14 @@ def one_step(
     is_far = k > 10 and excess > 30 * memory.deviation + rounding
     is_suspect = has_moved and (is_far or is_bad)
     undoes, before = False, np.inf
-    if counts:
-        memory.unit = 0.9 * memory.unit + 0.1 * abs(promised)
-        memory.unit_weight = 0.9 * memory.unit_weight + 0.1
     if measure_now or is_suspect:
         backward = {group: -size for group, size in last.items()}
         before = loss_after(backward, memory.direction)
         to_blame = is_bad or loss - before > excess / 2
         undoes = is_suspect and np.isfinite(before) and to_blame
+    if counts:
+        memory.unit = 0.9 * memory.unit + 0.1 * abs(promised)
+        memory.unit_weight = 0.9 * memory.unit_weight + 0.1
     if measures and np.isfinite(before):
         decrease, end_slope = before - loss, sum(end_slopes.values())
         measure(
@@ -348,23 +363,9 @@ def one_step(
             promised=promised,
             k=k,
         )
-
-    # Were step sizes too short or too long?
-    sizes = dict(memory.sizes)
-    if counts:
-        if 20 < k <= 50:
-            behind = memory.fraction() - memory.early_fraction
-            memory.early_fraction += behind / (k - 20)
-        warmed = memory.multiple if k > 21 else 1.0
-        errors = {ALL: 0.0}
-        for x in groups:
-            curvature = memory.raw_fraction() * memory.promised[x] + end_slopes[x]
-            aimed_at = memory.aim() * memory.promised[x]
-            errors[x] = aimed_at - curvature / memory.multiple
-            errors[ALL] += aimed_at - curvature / warmed
-        average_errors(memory, errors)
-        change = changes(memory, groups, k, options.num_steps)
-        sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
+    if counts and 20 < k <= 50:
+        behind = memory.fraction() - memory.early_fraction
+        memory.early_fraction += behind / (k - 20)
 
     event, applied, tested = "bad", dict.fromkeys(groups, 0.0), False
     updates = {name: np.zeros_like(p) for name, p in params.items()}
@@ -396,7 +397,6 @@ def one_step(
                 )
                 memory.tested_at = k
             sizes = scaled(factor)
-        phi = memory.fraction()
         multiple = schedule(k, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
         noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
@@ -408,6 +408,7 @@ def one_step(
         factor = 1.0
         waits = memory.tested_at > 0 and k > 10 and left_of(k, options.num_steps) >= 0.5
         is_due = is_due_since(memory.tested_at, k, 1.2) and not (falls and waits)
+        is_due = is_due and not is_suspect
         if not is_first and is_due and promise != 0:
             tested = True
             factor, _, _, _ = backtrack(
