@@ -149,7 +149,7 @@ def test_groups_part_in_the_warm_up():
     _, _, infos = run(loss_fn, params, 20)
     first, last = (x.step_size[0] / x.step_size[1] for x in (infos[0], infos[-1]))
     assert infos[0].labels == ("flat", "steep")
-    assert last > 5 * first  # 2.8 by steps as they were made
+    assert last > 4.5 * first  # 2.8 by steps as they were made
 
 
 def test_step_sizes_grow_alike_in_1_4_and_16_groups():
@@ -518,7 +518,7 @@ def test_from_scratch_no_run_ends_higher_than_it_began():
         adam = jnp.min(jax.vmap(after)(jnp.array([1e-4, 1e-3, 1e-2, 1e-1])))
         return full(params), full(found), adam
 
-    first, last, adam = jax.jit(jax.vmap(ends))(jnp.arange(64))
+    first, last, adam = jax.jit(jax.vmap(ends))(jnp.arange(128))
     assert np.mean(last > first) <= 0.01
     assert np.mean(first - last >= (first - adam) / 2) >= 0.95
 

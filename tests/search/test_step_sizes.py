@@ -301,14 +301,14 @@ def test_changes_fade_and_nothing_grows_in_the_warm_up() -> None:
 
 
 def test_a_step_that_is_far_too_short_leaps() -> None:
-    """Only at a measurement, after the first steps."""
+    """Only right after a measurement, and after the first steps."""
     too_short = {"curvature": FAR_TOO_SHORT / 2, "recent_signal": 1.0}
     k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
-    known = statistics(4, **LONG | too_short)._replace(measured_at=k)
+    known = statistics(4, **LONG | too_short)._replace(measured_at=k - 1)
     chex.assert_trees_all_close(change_of(errors, known, k), jnp.full(2, LEAP))
     for other, at in [
-        (known._replace(measured_at=k - 1), k),
-        (known._replace(measured_at=jnp.asarray(10)), jnp.asarray(10)),
+        (known._replace(measured_at=k - 2), k),
+        (known._replace(measured_at=jnp.asarray(9)), jnp.asarray(10)),
         (known._replace(curvature=jnp.float32(1.5 * FAR_TOO_SHORT)), k),
         # Noise, where a network knows its rows by heart: it ruined a BERT.
         (known._replace(curvature=jnp.float32(-1.5 * FAR_TOO_SHORT)), k),
@@ -319,7 +319,7 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
 def test_a_batch_without_loss_makes_no_step_leap() -> None:
     """Its slope vanishes, too: leaps at such batches made a loss of 57 of a table."""
     k = jnp.asarray(30)
-    batch = statistics(4, **LONG | {"curvature": 1e-4})._replace(measured_at=k)
+    batch = statistics(4, **LONG | {"curvature": 1e-4})._replace(measured_at=k - 1)
     for signal, leaps in ((1e-2, True), (1e-4, False), (0.0, False), (-1e-2, False)):
         found = batch._replace(recent_signal=jnp.float32(signal))
         change = change_of(errors_of(jnp.ones(3)), found, k)
