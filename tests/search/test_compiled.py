@@ -1,9 +1,11 @@
 """What XLA makes of a step."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import optax_armijo as oa
 
@@ -40,3 +42,31 @@ def test_layers_that_are_alike_share_their_kernels():
     four, eight = kernels(4), kernels(8)
     # What adds up over groups differs.
     assert len(eight) <= len(four) + 8
+
+
+def test_a_vmapped_step_evaluates_the_loss_only_when_a_run_does():
+    """With conditions in the place of the loop, every step made both evaluations."""
+    seen = []
+
+    def loss_fn(params):
+        jax.debug.callback(lambda _: seen.append(1), params["w"][0])
+        return jnp.sum(jnp.square(params["w"] - 1))
+
+    tx = oa.armijo_adam()
+
+    def run(start):
+        def step(carry, _):
+            params, state = carry
+            value, grads = jax.value_and_grad(loss_fn)(params)
+            more = {"value": value, "value_fn": loss_fn}
+            updates, state = tx.update(grads, state, params, **more)
+            return (optax.apply_updates(params, updates), state), None
+
+        params = {"w": jnp.full(3, start)}
+        carry, _ = jax.lax.scan(step, (params, tx.init(params)), None, length=100)
+        state: Any = carry[1]
+        return state.total_evaluations
+
+    of_each = jax.jit(jax.vmap(run))(jnp.array([2.0, 2.0]))
+    jax.effects_barrier()
+    assert len(seen) == 2 * 100 + jnp.sum(of_each)
