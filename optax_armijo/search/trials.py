@@ -1,4 +1,4 @@
-"""All evaluations of the loss in a step: of the last point, and of trials.
+"""All evaluations of the loss in a step: before the last step, and of trials.
 
 Shapes: G groups.
 """
