@@ -32,6 +32,10 @@ if "XLA_FLAGS" not in os.environ:
         flags += [quick] if is_known(quick) else []
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
+# Each of eight devices may wait in one collective operation while another one needs a
+# thread: on a loaded machine XLA's eight threads then wait for ever, and it aborts.
+os.environ.setdefault("NPROC", "16")
+
 # Tests compile many a program that another test has compiled. Each process keeps its
 # own: one that reads what another has half written warns.
 COMPILED = tempfile.mkdtemp(prefix="optax-armijo-tests-")
