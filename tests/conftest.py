@@ -33,7 +33,8 @@ if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = " ".join(flags)
 
 # Each of eight devices may wait in one collective operation while another one needs a
-# thread: on a loaded machine XLA's eight threads then wait for ever, and it aborts.
+# thread. On a loaded machine XLA's eight threads then wait for ever, and it aborts. XLA
+# takes the number of its threads from this variable.
 os.environ.setdefault("NPROC", "16")
 
 # Tests compile many a program that another test has compiled. Each process keeps its

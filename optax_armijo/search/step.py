@@ -120,7 +120,7 @@ def take_step(
     # the last step tests no other.
     is_due = _is_test_due(k, state.tested_at, num_steps) & ~is_suspect
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
-    test = evaluated(
+    evaluations = evaluated(
         problem,
         back=Step(-move.step_size, last),
         measures=measured,
@@ -132,13 +132,14 @@ def take_step(
     )
 
     # What was the last step worth on this mini-batch?
-    raised = value - test.before
-    undoes = is_suspect & jnp.isfinite(test.before) & (is_bad | (raised > excess / 2))
+    before = evaluations.before
+    raised = value - before
+    undoes = is_suspect & jnp.isfinite(before) & (is_bad | (raised > excess / 2))
     is_good &= ~undoes
     predicted = jnp.sum(move.predicted)
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
-        measures & measured & jnp.isfinite(test.before),
+        measures & measured & jnp.isfinite(before),
         signal=jnp.sum(end_slope) - 2 * raised,
         curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
         predicted=predicted,
@@ -146,7 +147,7 @@ def take_step(
     )
     signal = with_early_fraction(signal, counts, k)
 
-    found = jnp.where(tests | ~is_first, test.passed, 0)
+    found = jnp.where(tests | ~is_first, evaluations.passed, 0)
     sizes = jnp.where(is_first, found, 1) * sizes
     factor = jnp.where(is_first, 1, found)
     applied = jnp.where(is_good, factor, 0) * multiple * sizes
@@ -160,16 +161,16 @@ def take_step(
     sizes = jnp.where(undoes, shortened, 1) * sizes
     # This is always true, but XLA must wait for the test to know it. So the test can
     # still read the old moments.
-    is_over = test.num_trials >= 0
+    is_over = evaluations.num_trials >= 0
     adam, along = moments.settled(is_good & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
     made = Move(applied, moments.scale * by_group, multiple)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
-    num_trials = jnp.where(sizes > 0, test.num_trials, 0)
-    num_evaluations = test.num_trials + measured.astype(test.num_trials.dtype)
-    passes = tests & (test.passed > 0)
+    num_evaluations = evaluations.num_trials + measured.astype(jnp.int32)
+    num_trials = jnp.where(sizes > 0, evaluations.num_trials, 0)
+    passes = tests & (evaluations.passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         checksum=state.checksum,
@@ -184,7 +185,7 @@ def take_step(
         # The step after a rolled-back one is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
         num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
-        input_errors=test.errors._replace(
+        input_errors=evaluations.errors._replace(
             labels=state.checksum != problem.grouping.checksum
         ),
         total_trials=state.total_trials + num_trials,
@@ -196,7 +197,7 @@ def take_step(
             num_trials=num_trials,
             predicted_decrease=by_group,
             actual_decrease=jnp.where(
-                passes & ~is_first, _shares(by_group, value - test.loss), 0
+                passes & ~is_first, _shares(by_group, value - evaluations.loss), 0
             ),
             step_factor=factor,
             is_finite=jnp.isfinite(value) & jnp.isfinite(slope),
