@@ -35,6 +35,7 @@ from optax_armijo.search.step_sizes import (
     WARM_UP_STEPS,
     change_of,
     error_of,
+    kept_promise,
     shortening,
     with_early_fraction,
     with_error,
@@ -92,6 +93,7 @@ def take_step(
         multiple=warmed,
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
+        promises_little=_promises_little(problem, state, k, num_steps),
     )
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
@@ -291,6 +293,23 @@ def _only_grows(
     is_clear = signal.early_fraction > CLEAR
     may_grow = (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long
     return may_grow & is_clear & (losses.power >= LEAST_POWER)
+
+
+def _promises_little(
+    problem: Problem, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
+) -> jax.Array | bool:
+    """Whether all steps that are left promise less than the loss, bool[].
+
+    Then early steps of a run of known length are too short for it, although their
+    curvature may be right for a last step. Later the rest of the loss may be noise.
+    """
+    if num_steps is None:
+        return False
+    promise = kept_promise(state.signal)
+    left = jnp.asarray(num_steps, promise.dtype) - k
+    # The step sizes' promise, without the warm-up of the last step.
+    is_little = left * promise < state.move.multiple * problem.value
+    return (k <= EARLY_STEPS) & (promise > 0) & is_little
 
 
 def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

@@ -106,6 +106,12 @@ def aim(fraction: jax.Array) -> jax.Array:
     return kappa * jnp.maximum(fraction, LEAST_AIMED_AT)
 
 
+def kept_promise(signal: SignalStatistics) -> jax.Array:
+    """The part of recent promises that holds on other examples, phi p, f[]."""
+    fraction = jnp.maximum(signal.fraction, LEAST_AIMED_AT)
+    return fraction * signal.recently_predicted * signal.average_promise
+
+
 def error_of(
     move: Move, fraction: jax.Array, end_slope: jax.Array, multiple: jax.Array
 ) -> jax.Array:
@@ -148,6 +154,7 @@ def change_of(
     multiple: jax.Array | float = 1.0,
     power: jax.Array | float = 0.0,
     only_grows: jax.Array | bool = False,
+    promises_little: jax.Array | bool = False,
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
@@ -170,6 +177,7 @@ def change_of(
       power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
         # f[]
       only_grows: whether nothing shrinks together.  # bool[]
+      promises_little: whether step sizes leap unless they raise the loss.  # bool[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -197,7 +205,8 @@ def change_of(
     own = t[1:] * OWN / jnp.sqrt(steps)
     change = of_all + own - jnp.mean(own)
     # In the very first steps a curvature near 0 is noise.
-    leaps = is_far_too_short & (k > FIRST_STEPS) & (signal.measured_at == k - 1)
+    may_leap = (k > FIRST_STEPS) & (signal.measured_at == k - 1)
+    leaps = may_leap & (is_far_too_short | (promises_little & ~raises_loss))
     return jnp.where(leaps, LEAP, change)
 
 

@@ -149,7 +149,7 @@ def average_errors(memory: Memory, errors: Numbers) -> None:
 
 
 def changes(
-    memory: Memory, groups: list[str], k: int, num_steps: int | None
+    memory: Memory, groups: list[str], loss: float, k: int, num_steps: int | None
 ) -> Numbers:
     """What is added to the logarithm of each step size."""
     number, t = memory.num_errors, {}
@@ -159,12 +159,15 @@ def changes(
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
-    far_too_short = abs(memory.curvature) < 0.05 * memory.recent_signal
-    if far_too_short and k > 10 and memory.measured_at == k - 1:
-        return dict.fromkeys(groups, 0.7)
-    is_short = memory.curvature < aimed_at
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.curvature > 2 * slope
+    leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
+    if num_steps and k <= 40 and slope > 0 and not raises_loss:
+        unit = memory.unit / memory.unit_weight
+        leaps |= (num_steps - k) * slope * unit / memory.multiple < loss
+    if leaps and k > 10 and memory.measured_at == k - 1:
+        return dict.fromkeys(groups, 0.7)
+    is_short = memory.curvature < aimed_at
     power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
     holds = k > 50 and memory.curvature * memory.multiple < 6 * slope
     shrinks = min(max(1 - power, 0.0), 1.0) if holds else 1.0
@@ -334,7 +337,7 @@ def one_step(
             errors[ALL] += aimed_at - curvature / warmed
         if memory.measurements:
             average_errors(memory, errors)
-            change = changes(memory, groups, k, options.num_steps)
+            change = changes(memory, groups, loss, k, options.num_steps)
             sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
 
     # What was the last step worth, and was it to blame for a loss that is far too high?
