@@ -122,6 +122,11 @@ ABLATIONS = (
     Ablation("groups' own changes", {"step_sizes.OWN": 0}, (1, 0, 3)),
     Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (3, 1, 6)),
     Ablation(
+        "leaps where the steps left promise little",
+        {"step._promises_little": lambda *_: False},
+        (0, 0, 15),
+    ),
+    Ablation(
         "shrinking less while the loss falls",
         {"step_sizes.HELD_BELOW": 0},
         (4, 2, 16),

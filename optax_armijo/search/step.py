@@ -93,7 +93,7 @@ def take_step(
         multiple=warmed,
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
-        promises_little=_promises_little(problem, state, k, num_steps),
+        promises_little=_promises_little(value, state, k, num_steps),
     )
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
@@ -296,7 +296,7 @@ def _only_grows(
 
 
 def _promises_little(
-    problem: Problem, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
+    loss: jax.Array, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
 ) -> jax.Array | bool:
     """Whether all steps that are left promise less than the loss, bool[].
 
@@ -308,7 +308,7 @@ def _promises_little(
     promise = kept_promise(state.signal)
     left = jnp.asarray(num_steps, promise.dtype) - k
     # The step sizes' promise, without the warm-up of the last step.
-    is_little = left * promise < state.move.multiple * problem.value
+    is_little = left * promise < state.move.multiple * loss
     return (k <= EARLY_STEPS) & (promise > 0) & is_little
 
 

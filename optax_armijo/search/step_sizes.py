@@ -177,7 +177,8 @@ def change_of(
       power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
         # f[]
       only_grows: whether nothing shrinks together.  # bool[]
-      promises_little: whether step sizes leap unless they raise the loss.  # bool[]
+      promises_little: whether step sizes leap wherever twice as long steps would still
+        decrease the loss.  # bool[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -204,9 +205,11 @@ def change_of(
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * OWN / jnp.sqrt(steps)
     change = of_all + own - jnp.mean(own)
+    # Twice the step would still decrease the loss: C is four times as large, S twice.
+    may_double = signal.curvature < slope
     # In the very first steps a curvature near 0 is noise.
     may_leap = (k > FIRST_STEPS) & (signal.measured_at == k - 1)
-    leaps = may_leap & (is_far_too_short | (promises_little & ~raises_loss))
+    leaps = may_leap & (is_far_too_short | (promises_little & may_double))
     return jnp.where(leaps, LEAP, change)
 
 

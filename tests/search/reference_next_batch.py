@@ -162,7 +162,7 @@ def changes(
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
-    if num_steps and k <= 40 and slope > 0 and not raises_loss:
+    if num_steps and k <= 40 and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
         leaps |= (num_steps - k) * slope * unit / memory.multiple < loss
     if leaps and k > 10 and memory.measured_at == k - 1:

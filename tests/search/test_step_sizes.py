@@ -30,6 +30,7 @@ from optax_armijo.search.step import (
     _is_test_due,
     _largest_noise,
     _only_grows,
+    _promises_little,
     _schedule,
     with_loss,
 )
@@ -54,6 +55,7 @@ from optax_armijo.search.step_sizes import (
     aim,
     change_of,
     error_of,
+    kept_promise,
     shortening,
     with_early_fraction,
     with_error,
@@ -314,6 +316,64 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
         (known._replace(curvature=jnp.float32(-1.5 * FAR_TOO_SHORT)), k),
     ]:
         assert np.all(change_of(errors, other, at) <= UP * (1 + 1e-5))
+
+
+def test_steps_that_promise_little_leap_if_twice_of_them_decreases_the_loss() -> None:
+    """A constant in the loss must not make steps run away: it never is used up."""
+    k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
+    for curvature, leaps in ((0.9, True), (1.1, False)):
+        known = statistics(4, **LONG | {"curvature": curvature})
+        known = known._replace(measured_at=k - 1)
+        change = change_of(errors, known, k, promises_little=True)
+        assert np.all(np.isclose(change, LEAP)) == leaps
+        assert leaps or np.all(change <= UP * (1 + 1e-5))
+        late = known._replace(measured_at=k - 2)  # what is known is of another step
+        assert np.all(change_of(errors, late, k, promises_little=True) < LEAP / 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "num_steps", "promise", "loss", "is_little"),
+    [
+        (20, 100, 0.1, 7.9, False),  # 80 steps of 0.1
+        (20, 100, 0.1, 8.1, True),
+        (20, 180, 0.1, 8.1, False),
+        (EARLY_STEPS, 100, 0.1, 8.1, True),
+        (EARLY_STEPS + 1, 100, 0.1, 8.1, False),
+        (20, 100, -0.1, 8.1, False),  # momentum ascends
+        (20, 100, 0.1, -1.0, False),
+        (20, 100, 0.1, np.nan, False),
+        (20, None, 0.1, 8.1, False),
+    ],
+)
+def test_early_steps_promise_little_if_all_that_are_left_promise_less_than_the_loss(
+    at: int, num_steps: int | None, promise: float, loss: float, is_little: bool
+) -> None:
+    multiple, unit, phi = 0.5, 4.0, 0.25
+    averages = {"signal": phi, "predicted": 1.0}
+    averages["recently_predicted"] = multiple * promise / (phi * unit)
+    signal = statistics(5, **averages)._replace(unit=jnp.asarray(unit))
+    assert kept_promise(signal) == pytest.approx(multiple * promise)
+    state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
+    move = state.move._replace(multiple=jnp.asarray(multiple))
+    state = state._replace(signal=signal, move=move)
+    k, value = jnp.asarray(at), jnp.asarray(loss)
+    assert _promises_little(value, state, k, num_steps) == is_little
+
+
+def test_a_constant_in_the_loss_does_not_make_steps_run_away() -> None:
+    """Steps never promise to use it up: they leapt until they raised the loss."""
+    offset = 1e3
+    rng = np.random.default_rng(0)
+    noise = 0.3 * rng.standard_normal((80, 6)).astype(np.float32)
+
+    def raised(params: dict[str, jax.Array], batch: jax.Array) -> jax.Array:
+        return quadratic(params, batch) + offset
+
+    excess = [
+        np.sum(CURVATURE * run(noise, 80, loss_fn)[0][-1] ** 2)
+        for loss_fn in (quadratic, raised)
+    ]
+    assert excess[1] < 2 * excess[0] < 0.2
 
 
 def test_a_batch_without_loss_makes_no_step_leap() -> None:
