@@ -54,6 +54,7 @@ LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
 # The last part of a run of known length, in which steps are tested, as the first ones
 # are, and step sizes may shrink.
 LAST_HALF = 0.5
+LITTLE = 0.5  # of the loss; early steps leap if all that are left promise less
 
 
 def take_step(
@@ -298,7 +299,7 @@ def _only_grows(
 def _promises_little(
     loss: jax.Array, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
 ) -> jax.Array | bool:
-    """Whether all steps that are left promise less than the loss, bool[].
+    """Whether all steps that are left promise less than half of the loss, bool[].
 
     Then early steps of a run of known length are too short for it, although their
     curvature may be right for a last step. Later the rest of the loss may be noise.
@@ -308,7 +309,7 @@ def _promises_little(
     promise = kept_promise(state.signal)
     left = jnp.asarray(num_steps, promise.dtype) - k
     # The step sizes' promise, without the warm-up of the last step.
-    is_little = left * promise < state.move.multiple * loss
+    is_little = left * promise < LITTLE * state.move.multiple * loss
     return (k <= EARLY_STEPS) & (promise > 0) & is_little
 
 

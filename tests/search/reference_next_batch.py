@@ -164,7 +164,7 @@ def changes(
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
     if num_steps and k <= 40 and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
-        leaps |= (num_steps - k) * slope * unit / memory.multiple < loss
+        leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
     if leaps and k > 10 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at

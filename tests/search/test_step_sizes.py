@@ -25,6 +25,7 @@ from optax_armijo._state import (
 from optax_armijo.search import step_sizes
 from optax_armijo.search.step import (
     LEAST_POWER,
+    LITTLE,
     MEASURED_EVERY,
     _is_due,
     _is_test_due,
@@ -345,7 +346,7 @@ def test_steps_that_promise_little_leap_if_twice_of_them_decreases_the_loss() ->
         (20, None, 0.1, 8.1, False),
     ],
 )
-def test_early_steps_promise_little_if_all_that_are_left_promise_less_than_the_loss(
+def test_early_steps_promise_little_if_all_left_promise_less_than_half_the_loss(
     at: int, num_steps: int | None, promise: float, loss: float, is_little: bool
 ) -> None:
     multiple, unit, phi = 0.5, 4.0, 0.25
@@ -356,7 +357,7 @@ def test_early_steps_promise_little_if_all_that_are_left_promise_less_than_the_l
     state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
     move = state.move._replace(multiple=jnp.asarray(multiple))
     state = state._replace(signal=signal, move=move)
-    k, value = jnp.asarray(at), jnp.asarray(loss)
+    k, value = jnp.asarray(at), jnp.asarray(loss / LITTLE)
     assert _promises_little(value, state, k, num_steps) == is_little
 
 
