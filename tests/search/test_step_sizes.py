@@ -319,8 +319,8 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
         assert np.all(change_of(errors, other, at) <= UP * (1 + 1e-5))
 
 
-def test_steps_that_promise_little_leap_if_twice_of_them_decreases_the_loss() -> None:
-    """A constant in the loss must not make steps run away: it never is used up."""
+def test_steps_that_promise_little_leap_if_twice_the_step_decreases_the_loss() -> None:
+    """No run uses up a constant in the loss, which must not make steps run away."""
     k, errors = jnp.asarray(30), errors_of(jnp.ones(3))
     for curvature, leaps in ((0.9, True), (1.1, False)):
         known = statistics(4, **LONG | {"curvature": curvature})
@@ -362,7 +362,7 @@ def test_early_steps_promise_little_if_all_left_promise_less_than_half_the_loss(
 
 
 def test_a_constant_in_the_loss_does_not_make_steps_run_away() -> None:
-    """Steps never promise to use it up: they leapt until they raised the loss."""
+    """Steps never promise to use it up, and leapt until they raised the loss."""
     offset = 1e3
     rng = np.random.default_rng(0)
     noise = 0.3 * rng.standard_normal((80, 6)).astype(np.float32)
