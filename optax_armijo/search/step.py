@@ -302,7 +302,8 @@ def _promises_little(
     """Whether all steps that are left promise less than half of the loss, bool[].
 
     Then early steps of a run of known length are too short for it, although their
-    curvature may be right for a last step. Later the rest of the loss may be noise.
+    curvature may be right for a last step. Later the rest of the loss may be noise, and
+    at the end of any run hardly a step is left.
     """
     if num_steps is None:
         return False
@@ -310,7 +311,8 @@ def _promises_little(
     left = jnp.asarray(num_steps, promise.dtype) - k
     # The step sizes' promise, without the warm-up of the last step.
     is_little = left * promise < LITTLE * state.move.multiple * loss
-    return (k <= EARLY_STEPS) & (promise > 0) & is_little
+    is_early = (k <= EARLY_STEPS) & _is_early(k, num_steps)
+    return is_early & (promise > 0) & is_little
 
 
 def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

@@ -162,7 +162,8 @@ def changes(
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
-    if num_steps and k <= 40 and slope > 0 and memory.curvature < slope:
+    is_early = num_steps and k <= 40 and left_of(k, num_steps) >= 0.5
+    if is_early and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
         leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
     if leaps and k > 10 and memory.measured_at == k - 1:
@@ -174,8 +175,8 @@ def changes(
     if t[ALL] > 0:
         of_all = t[ALL] * min(0.1, 6 / k) if k > 20 and not raises_loss else 0.0
     else:
-        is_early = num_steps and num_steps > 100 and left_of(k, num_steps) >= 0.5
-        stays = is_early and k > 20 and memory.early_fraction > 0.5 and power >= 0.25
+        is_long = num_steps and num_steps > 100 and left_of(k, num_steps) >= 0.5
+        stays = is_long and k > 20 and memory.early_fraction > 0.5 and power >= 0.25
         of_all = 0.0 if is_short or stays else t[ALL] * shrinks * min(0.25, 6 / k)
     own = {name: t[name] * 0.2 / np.sqrt(k) for name in groups}
     mean = sum(own.values()) / len(own)

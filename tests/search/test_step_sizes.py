@@ -340,6 +340,8 @@ def test_steps_that_promise_little_leap_if_twice_the_step_decreases_the_loss() -
         (20, 180, 0.1, 8.1, False),
         (EARLY_STEPS, 100, 0.1, 8.1, True),
         (EARLY_STEPS + 1, 100, 0.1, 8.1, False),
+        (30, 40, 0.1, 8.1, True),  # the middle of a short run after the warm-up
+        (32, 40, 0.1, 8.1, False),
         (20, 100, -0.1, 8.1, False),  # momentum ascends
         (20, 100, 0.1, -1.0, False),
         (20, 100, 0.1, np.nan, False),
