@@ -162,8 +162,8 @@ def changes(
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
-    is_early = num_steps and k <= 40 and left_of(k, num_steps) >= 0.5
-    if is_early and slope > 0 and memory.curvature < slope:
+    is_early = k <= 40 and left_of(k, num_steps) >= 0.5
+    if num_steps and is_early and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
         leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
     if leaps and k > 10 and memory.measured_at == k - 1:
