@@ -124,7 +124,7 @@ ABLATIONS = (
     Ablation(
         "leaps where the steps left promise little",
         {"step._promises_little": lambda *_: False},
-        (0, 0, 15),
+        (1, 0, 25),
     ),
     Ablation(
         "shrinking less while the loss falls",

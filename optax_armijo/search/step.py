@@ -307,10 +307,10 @@ def _promises_little(
     """
     if num_steps is None:
         return False
-    promise = kept_promise(state.signal)
-    left = jnp.asarray(num_steps, promise.dtype) - k
+    promise = kept_promise(state.signal) * state.signal.average_promise
+    num_left = jnp.asarray(num_steps, promise.dtype) - k
     # The step sizes' promise, without the warm-up of the last step.
-    is_little = left * promise < LITTLE * state.move.multiple * loss
+    is_little = num_left * promise < LITTLE * state.move.multiple * loss
     is_early = (k <= EARLY_STEPS) & _is_early(k, num_steps)
     return is_early & (promise > 0) & is_little
 

@@ -107,9 +107,11 @@ def aim(fraction: jax.Array) -> jax.Array:
 
 
 def kept_promise(signal: SignalStatistics) -> jax.Array:
-    """The part of recent promises that holds on other examples, phi p, f[]."""
-    fraction = jnp.maximum(signal.fraction, LEAST_AIMED_AT)
-    return fraction * signal.recently_predicted * signal.average_promise
+    """The part of recent promises that holds on other examples, f[].
+
+    It is phi p, with phi at least `LEAST_AIMED_AT`, in units of `average_promise`.
+    """
+    return jnp.maximum(signal.fraction, LEAST_AIMED_AT) * signal.recently_predicted
 
 
 def error_of(
@@ -188,7 +190,7 @@ def change_of(
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
     fraction = signal.fraction
-    slope = jnp.maximum(fraction, LEAST_AIMED_AT) * signal.recently_predicted
+    slope = kept_promise(signal)
     # Both are false before the first measurement.
     is_short = signal.curvature < aim(fraction) * signal.recently_predicted
     raises_loss = signal.curvature > 2 * slope

@@ -355,7 +355,7 @@ def test_early_steps_promise_little_if_all_left_promise_less_than_half_the_loss(
     averages = {"signal": phi, "predicted": 1.0}
     averages["recently_predicted"] = multiple * promise / (phi * unit)
     signal = statistics(5, **averages)._replace(unit=jnp.asarray(unit))
-    assert kept_promise(signal) == pytest.approx(multiple * promise)
+    assert unit * kept_promise(signal) == pytest.approx(multiple * promise)
     state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
     move = state.move._replace(multiple=jnp.asarray(multiple))
     state = state._replace(signal=signal, move=move)
