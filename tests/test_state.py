@@ -212,46 +212,49 @@ def test_labels_survive_unicode_and_vmap():
     assert set(armijo_info(state).labels) == set(labels.values())
 
 
-def remarks_on(loss_fn, value_fn, num_steps=1, params=None, labels=None, length=None):
-    """The info of the last step, and what it says below its table."""
+def remarks_on(
+    loss_fn, value_fn, *numbers, num_steps=1, params=None, labels=None, length=None
+):
+    """The info of the last step, and what it says below its table.
+
+    Tests that differ in the numbers for `value_fn` alone share a program.
+    """
     if params is None:
         params, labels = network_params(), LABELS
     tx = armijo_adam(labels, length)
     state = init(tx, params)
 
     @jax.jit
-    def step_fn(params, state, step):
+    def step_fn(params, state, step, numbers):
         value, grads = jax.value_and_grad(loss_fn)(params, step)
-        more = {"value": value, "value_fn": lambda p: value_fn(p, 0)}
+        more = {"value": value, "value_fn": lambda p: value_fn(p, 0, *numbers)}
         updates, state = tx.update(grads, state, params, **more)
         return optax.apply_updates(params, updates), state
 
     for step in range(num_steps):
-        params, state = step_fn(params, state, step)
+        params, state = step_fn(params, state, step, numbers)
     info = armijo_info(state)
     return info, " ".join(str(info).splitlines()[-1:])
 
 
+def other_loss(params, step, factor, shift):
+    """A multiple of the loss of the mini-batch of another step."""
+    return factor * network_loss(params, step + shift)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "error"),
-    [
-        (lambda params, step: 4 * network_loss(params, step), 0.75),
-        (lambda params, step: network_loss(params, step) / 8, 0.875),
-        (lambda params, step: network_loss(params, step + 1), 0.02),
-        (lambda params, step: -network_loss(params, step), 2.0),
-    ],
+    ("factor", "shift", "error"),
+    [(4.0, 0, 0.75), (0.125, 0, 0.875), (1.0, 1, 0.02), (-1.0, 0, 2.0)],
 )
-def test_a_value_fn_that_is_not_that_of_value_is_named(wrong, error):
-    info, remark = remarks_on(network_loss, wrong)
+def test_a_value_fn_that_is_not_that_of_value_is_named(factor, shift, error):
+    info, remark = remarks_on(network_loss, other_loss, factor, shift)
     assert info.value_error >= error - 1e-5
     assert "value_fn(params) differs from value" in remark
 
 
 def test_a_value_fn_of_another_dropout_key_is_named_however_near_it_is():
     """The difference is small, and the decrease is wrong: that is no fault of grad."""
-    info, remark = remarks_on(
-        network_loss, lambda p, step: 1.01 * network_loss(p, step)
-    )
+    info, remark = remarks_on(network_loss, other_loss, 1.01, 0)
     assert 0.005 < info.value_error < 0.02 and info.slope_error > 0.5
     assert "value_fn(params) differs from value" in remark and "grad must" not in remark
 
@@ -266,22 +269,22 @@ def test_a_value_fn_of_the_last_microbatch_is_named():
 
 
 def test_a_value_fn_that_is_always_of_the_first_mini_batch_is_found():
-    info, _ = remarks_on(network_loss, network_loss, num_steps=60)
+    info, _ = remarks_on(network_loss, other_loss, 1.0, 0, num_steps=60)
     assert info.value_error > 0.02 and "value_fn(params) differs" in str(info)
 
 
 def test_a_mistake_that_is_found_in_each_step_is_warned_of_once():
     """By Python's usual filter: the text has no number that would make it another."""
-    wrong = lambda params, step: 4 * network_loss(params, step)  # noqa: E731
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         for num_steps in (1, 2, 3):
-            remarks_on(network_loss, wrong, num_steps)[0].to_dict()
+            info, _ = remarks_on(network_loss, other_loss, 4.0, 0, num_steps=num_steps)
+            info.to_dict()
     assert ["value_fn(params) differs" in str(x.message) for x in said] == [True]
 
 
 def test_the_value_fn_of_value_is_found_right():
-    info, remark = remarks_on(network_loss, network_loss)
+    info, remark = remarks_on(network_loss, other_loss, 1.0, 0)
     assert info.value_error < 1e-6
     assert "differs" not in remark
 
@@ -350,7 +353,7 @@ def test_the_table_has_the_reason_of_each_group_that_did_not_move():
     info, _ = remarks_on(norm_at_zero, norm_at_zero, params=NORM_PARAMS)
     first, last = (line.split("  ") for line in str(info).splitlines()[1:3])
     assert (first[-1].strip(), last[-1].strip()) == ("not finite", "another group")
-    moved, _ = remarks_on(network_loss, network_loss)
+    moved, _ = remarks_on(network_loss, other_loss, 1.0, 0)
     assert "reason" not in str(moved)
     over, _ = remarks_on(network_loss, network_loss, num_steps=25, length=22)
     assert str(over).splitlines()[1].endswith("the run is over")
@@ -435,14 +438,14 @@ def test_the_gradient_of_a_curved_loss_is_found_right(loss_fn):
 def test_a_run_that_does_not_move_says_so(factor):
     """A loss that is constant, or outside the range in which Adam can square it."""
     tx = armijo_adam(LABELS)
-    step = make_train_step(lambda p: factor * network_loss(p, 0), tx)
+    step = make_train_step(lambda p, factor: factor * network_loss(p, 0), tx)
     params = network_params()
     opt_state = tx.init(params)
     overflows = factor > 1.0  # which is said sooner, and unasked
     warned = pytest.warns(UserWarning, match="or is it huge")
     with warned if overflows else contextlib.nullcontext():
         for k in range(1, 51):
-            params, opt_state, metrics = step(params, opt_state)
+            params, opt_state, metrics = step(params, opt_state, factor)
             assert metrics.info.num_still == k
             if k >= 49:
                 text = str(metrics.info)
