@@ -150,8 +150,9 @@ def test_labels_of_mixed_types_do_not_crash():
     assert armijo_info(state).labels == ("1", "2.5", "one")
 
 
+@pytest.mark.parametrize("num_steps", [None, 50])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_strict_dtype_promotion(dtype):
+def test_strict_dtype_promotion(dtype, num_steps):
     params = {"a": jnp.ones(3, dtype), "b": jnp.ones(3, jnp.float32)}
 
     def f(params):
@@ -159,7 +160,8 @@ def test_strict_dtype_promotion(dtype):
         return jnp.sum(jnp.square(a)) + jnp.sum(jnp.square(params["b"]))
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        updates, _ = one_step(armijo_adamw({"a": "a", "b": "b"}), params, f)
+        tx = armijo_adamw({"a": "a", "b": "b"}, num_steps)
+        updates, _ = one_step(tx, params, f)
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))
 
 

@@ -123,6 +123,7 @@ def take_step(
     # the last step tests no other.
     is_due = _is_test_due(k, state.tested_at, num_steps) & ~is_suspect
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
+    searched = tests & (sizes > 0)
     evaluations = evaluated(
         problem,
         back=Step(-move.step_size, last),
@@ -153,7 +154,8 @@ def take_step(
     found = jnp.where(tests | ~is_first, evaluations.passed, 0)
     sizes = jnp.where(is_first, found, 1) * sizes
     factor = jnp.where(is_first, 1, found)
-    applied = jnp.where(is_good, factor, 0) * multiple * sizes
+    # Step sizes may be NaN on a bad batch.
+    applied = jnp.where(is_good, factor * multiple * sizes, 0)
 
     # One mini-batch may shorten its own step at will, but step sizes by at most half.
     # If momentum ascends, the test says nothing about them.
@@ -172,7 +174,7 @@ def take_step(
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
     num_evaluations = evaluations.num_trials + measured.astype(jnp.int32)
-    num_trials = jnp.where(sizes > 0, evaluations.num_trials, 0)
+    num_trials = jnp.where(searched, evaluations.num_trials, 0)
     passes = tests & (evaluations.passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
@@ -195,8 +197,8 @@ def take_step(
         total_evaluations=state.total_evaluations + num_evaluations,
         last=LastStep(
             applied_step_size=moved_by,
-            searched=tests & (sizes > 0),
-            accepted=passes & (sizes > 0),
+            searched=searched,
+            accepted=searched & passes,
             num_trials=num_trials,
             predicted_decrease=by_group,
             actual_decrease=jnp.where(
@@ -308,7 +310,7 @@ def _promises_little(
     if num_steps is None:
         return False
     promise = kept_promise(state.signal) * state.signal.average_promise
-    num_left = jnp.asarray(num_steps, promise.dtype) - k
+    num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
     # The step sizes' promise, without the warm-up of the last step.
     is_little = num_left * promise < LITTLE * state.move.multiple * loss
     is_early = (k <= EARLY_STEPS) & _is_early(k, num_steps)

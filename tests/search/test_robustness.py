@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from chex import assert_trees_all_close, assert_trees_all_equal
-from toys import LABELS, init, network_loss, network_params, run
+from toys import LABELS, init, network_loss, network_params, one_step, run
 
 from optax_armijo import (
     FROZEN,
@@ -56,6 +56,26 @@ FORMS = {
     "armijo_adam": armijo_adam(LABELS),
     "scale_by_armijo": optax.chain(optax.sgd(1.0), scale_by_armijo(LABELS)),
 }
+
+
+CLIPPED = {
+    "armijo_adam": optax.chain(optax.clip(1.0), armijo_adam(one_group)),
+    "scale_by_armijo": optax.chain(optax.sgd(1.0), scale_by_armijo(one_group)),
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+@pytest.mark.parametrize("gradient", [np.inf, -np.inf, 1e25])
+def test_an_infinite_slope_in_the_first_batch_moves_nothing(name, gradient):
+    """The direction is finite behind ``optax.clip``; the slope promises infinity."""
+    tx, params = CLIPPED[name], {"w": jnp.ones(2)}
+    grads = {"w": jnp.array([gradient, 1.0])}
+    updates, state = one_step(
+        tx, params, lambda p: jnp.sum(p["w"] ** 2), value=jnp.array(2.0), grad=grads
+    )
+    assert np.all(np.isfinite(updates["w"])) and np.all(
+        armijo_info(state).step_size == 0
+    )
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -423,3 +443,16 @@ def test_where_no_step_descends_params_stay_where_they_are():
         assert_trees_all_equal(moved, params)
         assert int(info.num_evaluations) <= MOST_TRIALS
         assert np.all(np.isfinite(info.step_size))
+
+
+def test_a_first_step_without_a_trial_that_passes_says_so():
+    _, state = one_step(
+        armijo_adam(LABELS), network_params(), value_fn=lambda params: jnp.inf
+    )
+    info = armijo_info(state)
+    assert info.searched.all() and not info.accepted.any()
+    assert np.all(info.step_size == 0)
+    np.testing.assert_array_equal(info.num_trials, 3 * [info.num_evaluations])
+    np.testing.assert_array_equal(info.total_trials, info.num_trials)
+    assert "no trial passed" in str(info)
+    assert "no trial decreased the loss enough" in str(info)
