@@ -112,7 +112,11 @@ ABLATIONS = (
         {"step.LARGEST_NOISE_LATER": step_sizes.LARGEST_NOISE},
         (2, 0, 4),
     ),
-    Ablation("the second half's own rules", {"step.LAST_HALF": 1e-30}, (1, 0, 2)),
+    Ablation(
+        "the second half's own rules",
+        {"step._is_first_half": lambda _, num_steps: num_steps is not None},
+        (1, 0, 2),
+    ),
     Ablation("z without the schedule", {"step.error_of": _with_schedule}, (0, 1, 6)),
     Ablation(
         "longer first steps where little is promised",

@@ -58,7 +58,9 @@ def in_dtype(number: Any, dtype: Any) -> Any:
     return number if type(number) in (int, float) else jnp.asarray(number, dtype)
 
 
-def rounding_error(value: jax.Array, ulps: jax.Array, *dtypes: np.dtype) -> jax.Array:
+def rounding_error(
+    value: jax.Array, ulps: jax.Array | float, *dtypes: np.dtype
+) -> jax.Array:
     """Returns ``ulps * eps * |value|``, with eps of the coarsest of `dtypes`."""
     eps = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
     return ulps * jnp.asarray(eps, value.dtype) * jnp.abs(value)

@@ -13,7 +13,7 @@ from optax_armijo._types import Label
 
 FAST, SLOW = 0.5, 0.9  # decay rates of exponential moving averages
 LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, divided by k
-LEAST_PREDICTED = 0.1  # least divisor of S, in units of the average |p|
+LEAST_PREDICTED = 0.1  # least denominator of phi, in units of the average |p|
 
 
 class LastStep(NamedTuple):
@@ -22,9 +22,9 @@ class LastStep(NamedTuple):
     Attributes:
       applied_step_size: the step size that params moved by, 0 if unmoved, negative if
         the step before was rolled back.  # f[G]
-      searched: whether its own step size or the whole step was tested.  # bool[G]
+      searched: whether its step was tested.  # bool[G]
       accepted: whether that test passed.  # bool[G]
-      num_trials: loss evaluations of searches that moved the group.  # i32[G]
+      num_trials: loss evaluations of that test.  # i32[G]
       predicted_decrease: applied step size times slope; 0 if unmoved.  # f[G]
       actual_decrease: its share of the accepted trial's decrease, else 0.  # f[G]
       step_factor: the factor by which the test shortened the step, else 1.  # f[]
@@ -81,17 +81,18 @@ class LossStatistics(NamedTuple):
 
     @property
     def power(self) -> jax.Array:
-        """a, if the losses fall like k^-a: an average of weight w / k lags by a / w."""
+        """nu, if losses fall like k^-nu: an average of weight w / k lags by nu / w."""
         return (self.long_log - self.short_log) / (1 / LONG - 1 / SHORT)
 
 
 class Move(NamedTuple):
-    """The last step that moved params, or tried to.
+    """The last step on a good mini-batch; bad ones keep it.
 
     Attributes:
       step_size: what the groups moved by, 0 if the step was rolled back.  # f[G]
-      predicted: predicted decrease on its own mini-batch, by group.  # f[G]
-      multiple: the factor of schedule and noise bound on the step sizes.  # f[]
+      predicted: p, the predicted decrease on its own mini-batch, by the clipped
+        gradient.  # f[G]
+      multiple: tau, the factor of schedule and noise bound on the step sizes.  # f[]
     """
 
     step_size: jax.Array
@@ -100,7 +101,7 @@ class Move(NamedTuple):
 
 
 class SignalStatistics(NamedTuple):
-    """Averages over the steps that were measured on the next mini-batch.
+    """Averages over steps, of those that were measured unless said otherwise.
 
     S, p and C are in units of what steps promised at the time. p falls by orders of
     magnitude in a run, so otherwise the first measurements would dominate the averages.
@@ -111,11 +112,12 @@ class SignalStatistics(NamedTuple):
       number: number of measurements.  # i32[]
       signal: S, the slope along the step on the next mini-batch.  # f[]
       predicted: p, the slope along it on its own mini-batch.  # f[]
-      curvature: C along a step without the schedule, over fewer steps.  # f[]
+      curvature: C / tau, to be compared with p, over fewer steps.  # f[]
       recent_signal: S, over as few steps.  # f[]
       recently_predicted: p, over as few steps.  # f[]
       measured_at: k at the last measurement.  # i32[]
-      early_fraction: the mean of phi from the end of the warm-up to step 50.  # f[]
+      early_fraction: the mean of phi over all steps from the end of the warm-up to
+        step 50.  # f[]
     """
 
     unit: jax.Array
@@ -178,14 +180,15 @@ class ArmijoState(NamedTuple):
         `scale_by_armijo`.  # f[]
       step_size: step size of each group, without the schedule; 0 before the first
         step.  # f[G]
-      move: the last step.
+      move: the last step on a good mini-batch.
       signal: what the next mini-batches said about steps.
       errors: errors of the step sizes.
       losses: statistics of the losses so far.
-      tested_at: k at the last test on a step's own mini-batch.  # i32[]
+      tested_at: k at the last test on a step's own mini-batch; 0 after a step that
+        was rolled back.  # i32[]
       num_still: steps since params moved.  # i32[]
       input_errors: contradictions in the inputs of ``update``.
-      total_trials: loss evaluations of searches that moved the group.  # i32[G]
+      total_trials: loss evaluations of tests so far, by group.  # i32[G]
       total_evaluations: loss evaluations so far, without the gradient's.  # i32[]
       last: facts about the last step.
     """

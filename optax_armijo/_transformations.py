@@ -28,13 +28,14 @@ def armijo_adam(
 
     with :math:`g` the gradient, clipped where it is far larger than those before, and
     :math:`k` the number of batches so far, without those whose loss or gradient is not
-    finite. There is no learning rate: the search finds the step sizes :math:`\eta_l` of
-    the groups :math:`l`.
+    finite and those that roll a step back. There is no learning rate: the search finds
+    the step sizes :math:`\eta_l` of the groups :math:`l`. They share the factor
+    :math:`\tau_k` of the warm-up, the decay, the bound of the noise and the test.
 
     **First step.** Step sizes begin in proportion to the root mean square of the params
     of each group, up to three times as long where a group would promise less than the
     median one. Armijo's test on the mini-batch, with c = 0.8, brackets a common factor.
-    In the first twenty steps :math:`\tau_k = k / 20`.
+    In the first twenty steps :math:`\tau_k` is at most k / 20.
 
     **Later steps.** A step :math:`u` promises the decrease :math:`p = -\langle g, u
     \rangle` on its own mini-batch. The next mini-batch, with the loss :math:`f'`,
@@ -46,16 +47,16 @@ def armijo_adam(
     above, with :math:`\kappa = 0.5 + 1.1 \varphi`: without noise almost to where a step
     stops decreasing the loss, and in noise to half of the best step. From the 51st step
     on, they shrink less, the faster the loss falls. With ``num_steps`` above 100, they
-    do not shrink together before the middle of the run if the mean of :math:`\varphi`
-    over steps 21 to 50 is above a half. Each group follows its own share of
-    :math:`\kappa S - C`.
+    do not shrink together in the first half of the decay if the mean of
+    :math:`\varphi` over steps 21 to 50 is above a half. Each group follows its own
+    share of :math:`\kappa S - C`.
 
     **Armijo's test** stops steps that go wrong at once. A step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
-    Each test and each measurement costs one evaluation of the loss. A test is made
-    whenever k has grown by a fifth, and a measurement whenever it has grown by a
-    twentieth, so both become ever rarer. With ``num_steps``, no test is made between
-    the tenth step and the middle of the run.
+    A test that passes at once costs one evaluation of the loss, and so does a
+    measurement. A test is made whenever k has grown by a fifth, and a measurement
+    whenever it has grown by a twentieth, so both become ever rarer. With ``num_steps``,
+    no test is made between the tenth step and the middle of the decay.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
@@ -74,8 +75,9 @@ def armijo_adam(
         Inside ``optax.inject_hyperparams`` a function must be named in
         ``static_args``.
       num_steps: the number of updates in the run, at least 1, if it is known. Then
-        :math:`\tau_k` falls linearly from 1 to 0 after the warm-up. With None there is
-        no decay, and you should keep the average of the iterates (`average_iterates`).
+        :math:`\tau_k` falls linearly to 0 after the warm-up of twenty steps. With None
+        there is no decay, and you should keep the average of the iterates
+        (`average_iterates`).
       b1: decay rate of the first moment, in [0, 1). Rolling back a step is exact if b1,
         b2 and eps are constant.
       b2: decay rate of the second moment, in [0, 1).
@@ -97,7 +99,7 @@ def armijo_adam(
         ``value`` or ``value_fn``, a loss that is not a scalar, or labels that do not
         fit.
       TypeError: a learning rate; when traced, a complex or integer leaf that is not
-        `FROZEN`, or a `value_fn` that takes more than params.
+        `FROZEN`, or a ``value_fn`` that needs arguments which ``update`` is not given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_armijo

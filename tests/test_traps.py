@@ -15,7 +15,7 @@ from toys import LABELS, network_loss, network_params, one_step, run
 
 import optax_armijo
 from optax_armijo import armijo_adam, armijo_adamw, armijo_info
-from optax_armijo.search.trials import MOST_HALVINGS
+from optax_armijo.search.trials import MOST_LATER_TRIALS
 
 
 def test_a_step_size_never_sticks_at_zero():
@@ -75,7 +75,7 @@ def test_evaluations_are_counted_exactly_and_have_a_limit():
         jax.effects_barrier()
         assert len(calls) == sum(counts) == int(info.total_evaluations)
     # One is that of the last step's worth, and one compares value_fn with value.
-    assert max(of_whole_steps) == MOST_HALVINGS + 2
+    assert max(of_whole_steps) == MOST_LATER_TRIALS + 2
     assert min(of_whole_steps) == 0
 
 

@@ -62,7 +62,7 @@ class Grouping(NamedTuple):
       treedef: the structure of params.
       members: the member of each leaf, in tree order; None for a frozen one.
       labels: the label of each group, in natural order (``layer_2`` before
-        ``layer_10``), which is also the order of the groups' turns.
+        ``layer_10``).
     """
 
     treedef: Any
@@ -81,7 +81,7 @@ class Grouping(NamedTuple):
 
     @property
     def moving(self) -> tuple[Member, ...]:
-        """The groups of each leaf that `trainable` returns."""
+        """The members of the leaves that `trainable` returns."""
         return tuple(member for member in self.members if member is not None)
 
     def trainable(self, tree: Any) -> list[Any]:
@@ -143,10 +143,9 @@ class Grouping(NamedTuple):
 
     def by_leaf(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
         """Adds up each array: [1], or [G] where the leaf is `Stacked`."""
-        sums = [m.sum(leaf) for m, leaf in zip(self.moving, leaves, strict=True)]
         return [
-            x if member.axis is None else self._total(member.groups, x)
-            for member, x in zip(self.moving, sums, strict=True)
+            m.sum(x) if m.axis is None else self._total(m.groups, m.sum(x))
+            for m, x in zip(self.moving, leaves, strict=True)
         ]
 
     def by_group(self, sums: Sequence[jax.Array]) -> jax.Array:

@@ -16,7 +16,7 @@ from optax_armijo.search.directions import (
     Leaves,
     debias,
     inverse_root,
-    slopes,
+    products,
     update_moment,
 )
 from optax_armijo.search.placement import build_beside
@@ -115,8 +115,8 @@ def trial_direction(
     if adam.momentum == "searched":
         plain, direction = direction, _along_momentum(grouping, adam, moments)
         if needs_descent:
-            descends = slopes(grouping, batch.grads, direction) > 0
-            direction = choose(grouping, descends, direction, plain)
+            slopes = grouping.by_group(products(grouping, batch.grads, direction))
+            direction = choose(grouping, slopes < 0, direction, plain)
     pairs = zip(direction, grouping.trainable(moments.nu), strict=True)
     return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
 

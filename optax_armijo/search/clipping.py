@@ -1,6 +1,6 @@
 """Gradient clipping, which limits how much one mini-batch may change Adam's moments.
 
-The tests of sufficient decrease use the unclipped gradient of the loss.
+Tests, the bound of the noise and new groups use the gradient of the loss as it is.
 """
 
 import jax
@@ -53,5 +53,5 @@ def clipped(
     is_finite = jnp.isfinite(size)
     clips = is_finite & (k >= CLIP_FROM) & (size > limit)
     scale = jnp.where(clips, divide(limit, size, 1), 1)
-    moved = SLOW * average + (1 - SLOW) * jnp.where(clips, limit, size)
-    return scale, jnp.where(is_finite & (k > 1), moved, average)
+    new = SLOW * average + (1 - SLOW) * jnp.where(clips, limit, size)
+    return scale, jnp.where(is_finite & (k > 1), new, average)

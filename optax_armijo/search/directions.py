@@ -1,4 +1,4 @@
-"""The direction of a step: Adam's direction, or a given one.
+"""The directions of this step and of the last one: Adam's, or given ones.
 
 Both classes have the same methods, which return one array per trainable leaf.
 """
@@ -17,13 +17,6 @@ from optax_armijo.labels.grouping import Grouping
 
 Leaves: TypeAlias = Sequence[jax.Array]
 """One array per trainable leaf of the params."""
-
-
-def slopes(
-    grouping: Grouping, grads: Leaves, direction: Sequence[jax.Array]
-) -> jax.Array:
-    r"""Returns :math:`-\langle g, d \rangle` by group, a unit step's decrease, [G]."""
-    return -grouping.by_group(products(grouping, grads, direction))
 
 
 def products(
@@ -75,7 +68,7 @@ class AdamDirections(NamedTuple):
     Attributes:
       grouping: the groups of the params.
       old: the moments of the batches before.
-      grads: the gradients as they came in.
+      grads: the gradients before clipping, in float32 or wider.
       scale: the factor that clips them, at most 1.  # f[]
       gradient_size: the average size to continue with after a good batch.  # f[]
       b1: decay rate of the first moment.
@@ -97,30 +90,30 @@ class AdamDirections(NamedTuple):
         """The number of good batches, this one included."""
         return increment(self.old.count)
 
-    def direction(self) -> list[jax.Array]:
+    def this_step(self) -> list[jax.Array]:
         """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
         nu = self._nu()
         pairs = zip(self._along(self._mu(), nu, self.num_good), nu, strict=True)
         return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]
 
-    def last_direction(self) -> list[jax.Array]:
-        """The direction of the last step, recomputed from the old moments."""
+    def last_step(self) -> list[jax.Array]:
+        """The direction of the last step, computed again from the old moments."""
         mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
         return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
         """Returns the moments to continue with, and their direction.
 
-        These are the new moments and `direction` after a good batch, and the old
-        moments and `last_direction` after a bad one. They are computed again, because
-        it would take memory to keep them since the slopes were computed.
+        These are the new moments and `this_step` after a good batch, and the old
+        moments and `last_step` after a bad one. They are computed again, because it
+        would take memory to keep them since the slopes were computed.
         """
         grads, old = jax.lax.optimization_barrier((self.grads, self.old))
         here = self._replace(grads=grads, old=old)
         masked = map(self.grouping.masked, (here._mu(), here._nu()))
         new = optax.ScaleByAdamState(self.num_good, *masked)
         state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, old)
-        return state, here._replace(old=state).last_direction()
+        return state, here._replace(old=state).last_step()
 
     def _mu(self) -> Leaves:
         mu = self.grouping.trainable(self.old.mu)
@@ -134,40 +127,41 @@ class AdamDirections(NamedTuple):
         return [self.scale.astype(g.dtype) * g for g in self.grads]
 
     def _along(self, mu: Leaves, nu: Leaves, count: jax.Array) -> list[jax.Array]:
-        means, scales = debias(mu, self.b1, count), self._scales(nu, count)
-        return [-m * p for m, p in zip(means, scales, strict=True)]
-
-    def _scales(self, nu: Leaves, count: jax.Array) -> list[jax.Array]:
-        return inverse_root(debias(nu, self.b2, count), self.eps)
+        means = debias(mu, self.b1, count)
+        roots = inverse_root(debias(nu, self.b2, count), self.eps)
+        return [-m * p for m, p in zip(means, roots, strict=True)]
 
 
-class GivenDirection(NamedTuple):
-    """A direction that came in as updates, used instead of `AdamDirections`.
+class GivenDirections(NamedTuple):
+    """Directions that came in as updates, used instead of `AdamDirections`.
 
-    It has no moments of the gradient, so nothing is clipped and `gradient_size` stays.
-    ``mu`` holds the direction of the last step.
+    There are no moments of the gradient, so nothing is clipped and `gradient_size`
+    stays. ``mu`` holds the direction of the last step.
     """
 
     grouping: Grouping
     old: optax.ScaleByAdamState
     updates: Leaves
-    scale: jax.Array
     gradient_size: jax.Array
+
+    @property
+    def scale(self) -> float:
+        return 1.0
 
     @property
     def num_good(self) -> jax.Array:
         return increment(self.old.count)
 
-    def direction(self) -> Leaves:
+    def this_step(self) -> Leaves:
         return self.updates
 
-    def last_direction(self) -> Leaves:
+    def last_step(self) -> Leaves:
         """The direction of the last step."""
         return self.grouping.trainable(self.old.mu)
 
     def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
         """Counts a good batch, and remembers its direction."""
         count = jnp.where(is_good, self.num_good, self.old.count)
-        pairs = zip(self.updates, self.last_direction(), strict=True)
+        pairs = zip(self.updates, self.last_step(), strict=True)
         along = [jnp.where(is_good, new.astype(x.dtype), x) for new, x in pairs]
         return self.old._replace(count=count, mu=self.grouping.masked(along)), along

@@ -54,9 +54,8 @@ class Problem(NamedTuple):
     @property
     def tolerance(self) -> jax.Array:
         """How far rounding may shift a difference of losses."""
-        dtype = self.value.dtype
-        ulps = jnp.asarray(ROUNDING_ULPS, dtype)
-        return rounding_error(self.value, ulps, self.loss_dtype, dtype)
+        dtypes = self.loss_dtype, self.value.dtype
+        return rounding_error(self.value, ROUNDING_ULPS, *dtypes)
 
 
 def code_of_bad_leaf(

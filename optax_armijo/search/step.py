@@ -2,7 +2,7 @@
 
 ``docs/armijo_adam.md`` has the same steps in pseudocode. Here k counts the good
 mini-batches, this one included, and g is the gradient of the loss on this one; p, S, C,
-z and phi are defined in `optax_armijo.search.step_sizes`. Shapes: G groups.
+phi, kappa and z are defined in `optax_armijo.search.step_sizes`. Shapes: G groups.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from optax_armijo._state import (
     SignalStatistics,
 )
 from optax_armijo._types import Scalar
-from optax_armijo.search.directions import AdamDirections, GivenDirection
+from optax_armijo.search.directions import AdamDirections, GivenDirections
 from optax_armijo.search.problem import Problem
 from optax_armijo.search.step_sizes import (
     CLEAR,
@@ -50,34 +50,44 @@ TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 # The last step is suspect if the loss is more than this many mean deviations above its
 # average.
 FAR = 30.0
-LEAST_POWER = 0.25  # of the fall of the losses, while step sizes only grow
-# The last part of a run of known length, in which steps are tested, as the first ones
-# are, and step sizes may shrink.
-LAST_HALF = 0.5
-LITTLE = 0.5  # of the loss; early steps leap if all that are left promise less
+# Step sizes together only grow while losses fall at least like k^-LEAST_POWER.
+LEAST_POWER = 0.25
+# Early step sizes leap if all steps that are left promise less than this fraction of
+# the loss.
+LITTLE = 0.5
 
 
 def take_step(
     problem: Problem,
     state: ArmijoState,
-    moments: AdamDirections | GivenDirection,
+    directions: AdamDirections | GivenDirections,
     num_steps: Scalar | None,
 ) -> tuple[Any, ArmijoState]:
-    """Adapts step sizes, measures the last step or rolls it back, tests and moves."""
-    value, k, move = problem.value, moments.num_good, state.move
-    along, is_first = moments.direction(), ~jnp.any(state.step_size > 0)
+    """Adapts step sizes, measures the last step or rolls it back, tests and moves.
+
+    Args:
+      problem: the params, and the loss and its gradient on this mini-batch.
+      state: the state after the last step.
+      directions: of this step and of the last one.
+      num_steps: the number of steps in the run, if it is known.
+
+    Returns:
+      The updates, a tree like params, and the new state.
+    """
+    value, k, move = problem.value, directions.num_good, state.move
+    along, is_first = directions.this_step(), ~jnp.any(state.step_size > 0)
     products = problem.products(along)
     slope = problem.slopes(products)  # [G]
     is_good = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
     # Were the step sizes too short or too long? phi is that of the measurements so far;
     # before the first one it is not known. If a batch is clipped, its clipped gradient
-    # counts. Each group's z is for the step without schedule and warm-up. Their sum
-    # keeps the warm-up, because the noise of a twentieth of a step says little about a
-    # whole one.
-    last = moments.last_direction()
+    # counts. Each group's z is for the step without warm-up, schedule and noise bound.
+    # Their sum keeps the warm-up, because the noise of a twentieth of a step says
+    # little about a whole one.
+    last = directions.last_step()
     last_slope = problem.slopes(problem.products(last))
-    end_slope = -moments.scale * move.step_size * last_slope  # s, [G]
+    end_slope = -directions.scale * move.step_size * last_slope  # s, [G]
     moved = jnp.any(move.step_size != 0)
     # Uphill steps count too: in an oscillation they are half of all.
     counts = is_good & moved
@@ -110,24 +120,24 @@ def take_step(
     excess = value - state.losses.average
     far = FAR * state.losses.deviation + problem.tolerance
     is_far = (k > FIRST_STEPS) & (excess > far)
-    was_bad = state.num_still > 0
-    is_bad = ~jnp.isfinite(value) | (~is_good & was_bad)
-    is_suspect = moved & (is_far | is_bad)
+    was_still = state.num_still > 0
+    is_broken = ~jnp.isfinite(value) | (~is_good & was_still)
+    is_suspect = moved & (is_far | is_broken)
     # A spoilt measurement would dominate until the next one, which may be many steps
     # away, so clipped batches do not measure.
-    measures = counts & (moments.scale >= 1)
-    must_measure = measures & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
-    measured = must_measure | is_suspect
+    may_measure = counts & (directions.scale >= 1)
+    is_measured = may_measure & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
+    goes_back = is_measured | is_suspect
     # The first step is bracketed, later ones are tested on their own mini-batch. If no
-    # group's direction descends, no first step is made. A mini-batch that may roll back
-    # the last step tests no other.
+    # group's direction descends, no first step is made. While the last step is suspect,
+    # the next one is not tested.
     is_due = _is_test_due(k, state.tested_at, num_steps) & ~is_suspect
     tests = is_good & jnp.where(is_first, promised > 0, is_due & (promised != 0))
     searched = tests & (sizes > 0)
     evaluations = evaluated(
         problem,
         back=Step(-move.step_size, last),
-        measures=measured,
+        measures=goes_back,
         step=Step(jnp.where(is_first, 1, multiple) * sizes, along),
         slope=slope,
         tests=tests,
@@ -138,12 +148,12 @@ def take_step(
     # What was the last step worth on this mini-batch?
     before = evaluations.before
     raised = value - before
-    undoes = is_suspect & jnp.isfinite(before) & (is_bad | (raised > excess / 2))
-    is_good &= ~undoes
+    undoes = is_suspect & jnp.isfinite(before) & (is_broken | (raised > excess / 2))
+    goes_on = is_good & ~undoes
     predicted = jnp.sum(move.predicted)
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
-        measures & measured & jnp.isfinite(before),
+        may_measure & goes_back & jnp.isfinite(before),
         signal=jnp.sum(end_slope) - 2 * raised,
         curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
         predicted=predicted,
@@ -151,42 +161,42 @@ def take_step(
     )
     signal = with_early_fraction(signal, counts, k)
 
-    found = jnp.where(tests | ~is_first, evaluations.passed, 0)
-    sizes = jnp.where(is_first, found, 1) * sizes
-    factor = jnp.where(is_first, 1, found)
+    passed = evaluations.passed
+    sizes = jnp.where(is_first, passed, 1) * sizes
+    factor = jnp.where(is_first, 1, passed)
     # Step sizes may be NaN on a bad batch.
-    applied = jnp.where(is_good, factor * multiple * sizes, 0)
+    applied = jnp.where(goes_on, factor * multiple * sizes, 0)
 
     # One mini-batch may shorten its own step at will, but step sizes by at most half.
     # If momentum ascends, the test says nothing about them.
     kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
-    sizes = jnp.where(is_good, kept * sizes, state.step_size)
+    sizes = jnp.where(goes_on, kept * sizes, state.step_size)
     # The rise of the warm-up since the step that is rolled back is divided out.
     shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)
     sizes = jnp.where(undoes, shortened, 1) * sizes
-    # This is always true, but XLA must wait for the test to know it. So the test can
-    # still read the old moments.
+    # Always true, but XLA cannot know it before the trials are over. So it does not
+    # overwrite the old moments while they still read them.
     is_over = evaluations.num_trials >= 0
-    adam, along = moments.settled(is_good & is_over)
+    adam, along = directions.settled(goes_on & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
-    made = Move(applied, moments.scale * by_group, multiple)
+    made = Move(applied, directions.scale * by_group, multiple)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, along)
-    num_evaluations = evaluations.num_trials + measured.astype(jnp.int32)
+    num_evaluations = evaluations.num_trials + goes_back.astype(jnp.int32)
     num_trials = jnp.where(searched, evaluations.num_trials, 0)
-    passes = tests & (evaluations.passed > 0)
+    passes = tests & (passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         checksum=state.checksum,
         num_steps=increment(state.num_steps),
         adam=adam,
-        gradient_size=jnp.where(is_good, moments.gradient_size, state.gradient_size),
+        gradient_size=jnp.where(goes_on, directions.gradient_size, state.gradient_size),
         step_size=sizes,
-        move=tree_where(is_good, made, still),
+        move=tree_where(goes_on, made, still),
         signal=signal,
         errors=errors,
-        losses=tree_where(is_good, with_loss(state.losses, value, k), state.losses),
+        losses=tree_where(goes_on, with_loss(state.losses, value, k), state.losses),
         # The step after a rolled-back one is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
         num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
@@ -246,8 +256,8 @@ def _is_test_due(
     come, later steps that raise the loss of their own mini-batch may be right for the
     run. So only those after a step that was rolled back are tested.
     """
-    waits = (tested_at > 0) & (k > FIRST_STEPS) & _is_early(k, num_steps)
-    return _is_due(k, tested_at, TESTED_EVERY) & jnp.logical_not(waits)
+    waits = (tested_at > 0) & (k > FIRST_STEPS) & _is_first_half(k, num_steps)
+    return _is_due(k, tested_at, TESTED_EVERY) & ~waits
 
 
 def _schedule(k: jax.Array, num_steps: Scalar | None, dtype: Any) -> jax.Array:
@@ -285,16 +295,15 @@ def _only_grows(
 ) -> jax.Array | bool:
     """Whether the step sizes together do not shrink, bool[].
 
-    The aim suits a step that is the last one. Longer steps pay before the middle of a
-    run of known length, but only while losses fall, where most of what steps promise
-    holds on other examples, and not in a short run, which tends to memorise few
-    examples.
+    The aim suits a step that is the last one. Longer steps pay in the first half of a
+    decay, but only while losses fall, where most of what steps promise holds on other
+    examples, and not in a short run, which tends to memorise few examples.
     """
     if num_steps is None:
         return False
     is_long = jnp.asarray(num_steps) > 2 * HELD_AFTER
     is_clear = signal.early_fraction > CLEAR
-    may_grow = (k > WARM_UP_STEPS) & _is_early(k, num_steps) & is_long
+    may_grow = (k > WARM_UP_STEPS) & _is_first_half(k, num_steps) & is_long
     return may_grow & is_clear & (losses.power >= LEAST_POWER)
 
 
@@ -311,20 +320,20 @@ def _promises_little(
         return False
     promise = kept_promise(state.signal) * state.signal.average_promise
     num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
-    # The step sizes' promise, without the warm-up of the last step.
+    # What whole steps promise: without warm-up, schedule and bound of the last one.
     is_little = num_left * promise < LITTLE * state.move.multiple * loss
-    is_early = (k <= EARLY_STEPS) & _is_early(k, num_steps)
+    is_early = (k <= EARLY_STEPS) & _is_first_half(k, num_steps)
     return is_early & (promise > 0) & is_little
 
 
-def _is_early(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:
-    """Whether step k is before the middle of a run of known length, bool[].
+def _is_first_half(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:
+    """Whether half of the decay of a run of known length is still to come, bool[].
 
-    Then a decay is to come, which takes out the noise of long steps.
+    It takes out the noise of long steps.
     """
     if num_steps is None:
         return False
-    return _left(k, num_steps, jnp.float32) >= LAST_HALF
+    return _left(k, num_steps, jnp.float32) >= 0.5
 
 
 def _largest_noise(k: jax.Array, num_steps: Scalar | None) -> jax.Array | float:

@@ -6,11 +6,13 @@ on its own mini-batch. The next mini-batch, with loss :math:`f'` and gradient
 and curvature C along the step,
 
 .. math::
-  d = f'(w) - f'(w + u) = S - C / 2, \qquad
+  \delta = f'(w) - f'(w + u) = S - C / 2, \qquad
   s = \langle g'(w + u), u \rangle = C - S
 
-so that S = 2 d + s and C = 2 (d + s). The signal fraction phi = sum S / sum p is the
-fraction of what steps promise that holds on other examples. Shapes: G groups.
+so that S = 2 delta + s and C = 2 (delta + s). The signal fraction phi = sum S / sum p
+is the fraction of what steps promise that holds on other examples. Step sizes aim at
+C = kappa S, and z is by how much a step misses that. A step that the factor tau has
+shortened promises p, and C / tau is compared with it. Shapes: G groups.
 """
 
 from typing import Any
@@ -25,24 +27,31 @@ from optax_armijo.labels.grouping import Grouping
 from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
-KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # the aim of C / S at phi = 0, and at phi = 1
-# Lower bound of phi in the aim; near 0 it would shorten steps permanently.
+KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # kappa at phi = 0 and at phi = 1
+# Lower bound of phi in the aim and in kept promises. Without it, steps would shrink
+# permanently.
 LEAST_AIMED_AT = 0.03
-UP, DOWN = 0.1, 0.25  # largest change of the log step size of all groups together,
-FADING = 6.0  # and no more than this over k
-OWN = 0.2  # over sqrt(k), the same for one group relative to the others
+# Largest growth and shrinkage of the logarithm of all step sizes together, each at most
+# FADING / k; and, over sqrt(k), of one group relative to the others.
+UP, DOWN, FADING = 0.1, 0.25, 6.0
+OWN = 0.2
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
-HELD_BELOW = 6.0  # below this C / S, step sizes shrink less while the loss falls,
-HELD_AFTER = 50  # but only after this step: shorter runs tend to memorise few examples
-CLEAR = 0.5  # mean phi up to then, above which step sizes together only grow at first
+# Below this C / S, step sizes shrink less while the loss falls. They do so only after
+# the step HELD_AFTER, since shorter runs tend to memorise few examples.
+HELD_BELOW, HELD_AFTER = 6.0, 50
+# If the mean phi of steps up to HELD_AFTER is above this, step sizes together only grow
+# in the first half of a decay.
+CLEAR = 0.5
 # Steps in which averages are unreliable: none leaps, no loss is far, and runs of known
 # length test their steps, too.
 FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
-LARGEST_NOISE = 0.05  # largest noise that a step may promise, relative to the loss;
-LARGEST_NOISE_LATER, EARLY_STEPS = 0.2, 40  # later, if the run's length is known
-LEAST_BOUNDED = 0.1  # lower bound of phi in that bound; a phi of 0 would remove it
+# Largest noise that a step may promise, relative to the loss, and the same after
+# EARLY_STEPS steps of a run of known length. Phi counts as at least LEAST_BOUNDED,
+# since a phi of 0 would remove the bound.
+LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
+LEAST_BOUNDED = 0.1
 
 
 def with_unit(
@@ -101,7 +110,7 @@ def with_early_fraction(
 
 
 def aim(fraction: jax.Array) -> jax.Array:
-    r"""What C / p should be, f[]: :math:`\kappa(\varphi)\, \varphi`."""
+    r"""What C / p should be, f[]: :math:`\kappa(\varphi) \max(\varphi, 0.03)`."""
     kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
     return kappa * jnp.maximum(fraction, LEAST_AIMED_AT)
 
@@ -117,13 +126,15 @@ def kept_promise(signal: SignalStatistics) -> jax.Array:
 def error_of(
     move: Move, fraction: jax.Array, end_slope: jax.Array, multiple: jax.Array
 ) -> jax.Array:
-    """z of the last step, [G]: positive where it was too short.
+    r"""z of the last step, [G]: positive where it was too short.
+
+    .. math:: z = \kappa \max(\varphi, 0.03)\, p - (\varphi p + s) / \tau
 
     Args:
       move: the last step.
       fraction: phi as measured; it may be below zero.  # f[]
       end_slope: s, the slope along the step at its end.  # f[G]
-      multiple: the factor that shortened the step; z is for the step without it.
+      multiple: tau, the factor that shortened the step; z is for the step without it.
         # f[]
     """
     curvature = fraction * move.predicted + end_slope  # C = S + s
@@ -163,20 +174,20 @@ def change_of(
     All step sizes grow or shrink together by the t-statistic of the sum of z, and each
     relative to their mean by that of its own z. phi p + s is a noisy curvature; the
     measured one is hardly noisy. So nothing shrinks together while it finds steps too
-    short, nothing grows together while it finds that they raise the loss, and all leap
-    if it finds them far too short.
+    short, nothing grows together in the warm-up or while it finds that they raise the
+    loss, and all leap if it finds them far too short.
 
     Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
     would shrink permanently although the loss falls along the valley. This is the
     short-horizon bias (Wu et al., 2018, arXiv 1803.02021). So the faster the loss
-    falls, the less step sizes shrink, unless C is far above that.
+    falls, the less step sizes shrink, unless C is above 6 S.
 
     Args:
       errors: averages of z.
       signal: averages of the measurements.
       k: the number of the step.  # i32[]
-      multiple: the factor on the last step, 1 in the warm-up.  # f[]
-      power: a, if the losses fall like k^-a; from 1 on nothing shrinks together.
+      multiple: tau of the last step, 1 in the warm-up.  # f[]
+      power: nu, if the losses fall like k^-nu; from 1 on nothing shrinks together.
         # f[]
       only_grows: whether nothing shrinks together.  # bool[]
       promises_little: whether step sizes leap wherever twice as long steps would still

@@ -26,7 +26,7 @@ from optax_armijo.labels.grouping import Grouping, group_leaves
 from optax_armijo.search.clipping import clipped, relative_size
 from optax_armijo.search.directions import (
     AdamDirections,
-    GivenDirection,
+    GivenDirections,
     Leaves,
     check_adam,
 )
@@ -205,11 +205,8 @@ def search_along_updates(
     ) -> tuple[Any, ArmijoState]:
         # Trials and the step itself use the same dtype.
         updates = [u.astype(search_dtype([u])) for u in batch.updates]
-        unclipped = jnp.ones_like(state.gradient_size)
-        direction = GivenDirection(
-            grouping, state.adam, updates, unclipped, state.gradient_size
-        )
-        return take_step(make_problem(grouping, batch), state, direction, num_steps)
+        directions = GivenDirections(grouping, state.adam, updates, state.gradient_size)
+        return take_step(make_problem(grouping, batch), state, directions, num_steps)
 
     return transformation(
         param_labels,
@@ -233,8 +230,8 @@ def adam_directions(
     """Returns Adam's directions for a batch, and clips its gradient."""
     grads = [g.astype(search_dtype([g])) for g in batch.updates]
     size = relative_size(grouping, grads, state.adam, b2)
-    scale, size = clipped(size, state.gradient_size, increment(state.adam.count))
-    return AdamDirections(grouping, state.adam, grads, scale, size, b1, b2, eps)
+    scale, average = clipped(size, state.gradient_size, increment(state.adam.count))
+    return AdamDirections(grouping, state.adam, grads, scale, average, b1, b2, eps)
 
 
 def make_problem(grouping: Grouping, batch: Batch) -> Problem:
@@ -259,9 +256,7 @@ def _decayed(
     mask: Any,
 ) -> Any:
     """Adds decoupled weight decay in proportion to the step sizes just applied."""
-    # After a bad batch, `move` is an earlier step. One that was rolled back has step
-    # sizes of 0.
-    applied = jnp.where(state.num_still > 0, 0, state.move.step_size)
+    applied = jnp.maximum(state.last.applied_step_size, 0)  # below 0: rolled back
     decays = decay_updates(grouping, params, applied, weight_decay, mask)
     pairs = zip(grouping.trainable(updates), decays, strict=True)
     return grouping.whole([u + d for u, d in pairs], params)

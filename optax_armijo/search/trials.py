@@ -1,4 +1,4 @@
-"""All evaluations of the loss in a step: before the last step, and of trials.
+"""All evaluations of the loss in a step: where the last step began, and of trials.
 
 Shapes: G groups.
 """
@@ -15,11 +15,11 @@ from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
 C_FIRST, C_LATER = 0.8, 0.1  # fraction of the promised decrease that a step must make
-HALF, MOST_HALVINGS = 0.5, 10
-FIRST_TRIAL = 0.01  # relative to the root mean square of the params
+HALF = 0.5
+MOST_FIRST_TRIALS, MOST_LATER_TRIALS = 20, 10
+FIRST_TRIAL = 0.01  # relative to the proposed step
 UP_LADDER, DOWN_LADDER = 4.0, 1 / 16
-NARROW = 2.1  # the ends of a bracket are at last a factor of 2 apart, up to rounding
-MOST_TRIALS = 20
+NARROW = 2.1  # a bracket ends at a factor of 2, up to rounding
 # A decrease is compared with the slope only above this many rounding errors.
 MEASURABLE = 16.0
 
@@ -31,7 +31,8 @@ class Evaluations(NamedTuple):
       measures: whether the loss before the last step is evaluated next.  # bool[]
       before: that loss, ``value`` without a measurement.  # f[]
       factor: the factor on the step to evaluate next.  # f[]
-      passed: the largest factor that passed, else 0; 1 without a test.  # f[]
+      passed: the largest factor that passed, else 0; 1 for a later step that is not
+        tested.  # f[]
       failed: the smallest factor that failed, else +inf.  # f[]
       loss: the loss at the last trial, or before the step if there was none.  # f[]
       num_trials: number of trials.  # i32[]
@@ -121,7 +122,7 @@ def evaluated(
             passed > 0, longer, jnp.where(is_check, FIRST_TRIAL, shorter)
         )
         num_trials = at.num_trials + 1
-        has_failed = ~is_first & (num_trials >= MOST_HALVINGS)
+        has_failed = ~is_first & (num_trials >= MOST_LATER_TRIALS)
         # Trials shrink until one passes, and those after it are longer.
         reveals = (at.passed == 0) & (
             jnp.abs(promised) > MEASURABLE * problem.tolerance
@@ -142,7 +143,7 @@ def evaluated(
 
     def goes_on(at: Evaluations) -> jax.Array:
         is_found = (at.passed > 0) & (~is_first | (at.failed <= NARROW * at.passed))
-        most = 1 + jnp.where(is_first, MOST_TRIALS, MOST_HALVINGS)
+        most = 1 + jnp.where(is_first, MOST_FIRST_TRIALS, MOST_LATER_TRIALS)
         return at.measures | (tests & ~is_found & (at.num_trials < most))
 
     one = jnp.ones_like(problem.value)
@@ -150,7 +151,7 @@ def evaluated(
         measures=measures,
         before=problem.value,
         factor=jnp.where(is_first, 0, one),
-        passed=jnp.where(tests, 0, one),
+        passed=jnp.where(tests | is_first, 0, one),
         failed=jnp.inf * one,
         loss=problem.value,
         num_trials=jnp.zeros((), jnp.int32),

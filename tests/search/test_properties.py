@@ -19,7 +19,7 @@ from optax_armijo import (
     plasls,
     scale_by_armijo,
 )
-from optax_armijo.search.trials import C_LATER, MOST_HALVINGS, MOST_TRIALS
+from optax_armijo.search.trials import C_LATER, MOST_FIRST_TRIALS, MOST_LATER_TRIALS
 
 TRAINED = {
     "armijo_adam": armijo_adam(LABELS),
@@ -98,7 +98,7 @@ def twelve_steps():
 def test_step_sizes_are_positive_and_finite(twelve_steps, scale, num_steps, b1, seed):
     params = jax.tree.map(lambda x: scale * x, network_params(seed=seed))
     updates, info = twelve_steps(num_steps, b1, params)
-    assert info.num_evaluations[0] <= MOST_TRIALS + MOST_HALVINGS
+    assert info.num_evaluations[0] <= MOST_FIRST_TRIALS + MOST_LATER_TRIALS
     # All but groups without a gradient, under a tanh that is 1 throughout.
     assert np.all((info.step_size > 0) | (info.predicted_decrease == 0))
     assert np.all(np.isfinite(info.step_size))
