@@ -38,7 +38,7 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       >>> saved["last"] = saved["last"]._asdict()
       >>> saved["num_steps"] = jnp.array(7)
       >>> state = restore_state(tx.init(params), saved)
-      >>> type(state).__name__, int(state.num_steps)
+      >>> type(state).__name__, int(state.num_updates)
       ('ArmijoState', 7)
     """
     wanted, found = map(dict, map(paths_and_leaves, (fresh, saved)))

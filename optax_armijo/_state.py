@@ -172,7 +172,7 @@ class ArmijoState(NamedTuple):
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
       checksum: hash of the labels and of which leaf is in which group; constant.
         # u32[]
-      num_steps: updates so far, bad batches included.  # i32[]
+      num_updates: updates so far, bad batches included.  # i32[]
       adam: Adam's moments; the count k is the number of good batches.
         `scale_by_armijo` has no moments and keeps the last direction as ``mu``.
       gradient_size: exponential moving average of the norm of the gradient relative to
@@ -195,7 +195,7 @@ class ArmijoState(NamedTuple):
 
     label_codes: jax.Array
     checksum: jax.Array
-    num_steps: jax.Array
+    num_updates: jax.Array
     adam: optax.ScaleByAdamState
     gradient_size: jax.Array
     step_size: jax.Array
@@ -218,7 +218,7 @@ class PublishedState(NamedTuple):
 
     Attributes:
       label_codes: the groups' labels, UTF-8 padded with zeros; constant.  # u8[G, W]
-      num_steps: updates so far, bad batches included.  # i32[]
+      num_updates: updates so far, bad batches included.  # i32[]
       step_size: what each group will step by.  # f[G]
       bracketed: whether that is known to be of the right size.  # bool[G]
       bracket_limit: limit of bracketing; the largest number unless a search has failed
@@ -235,7 +235,7 @@ class PublishedState(NamedTuple):
     """
 
     label_codes: jax.Array
-    num_steps: jax.Array
+    num_updates: jax.Array
     step_size: jax.Array
     bracketed: jax.Array
     bracket_limit: jax.Array

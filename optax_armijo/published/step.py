@@ -205,7 +205,7 @@ def _init_state(grouping: Grouping, params: Any, method: Method) -> PublishedSta
         # Not `asarray`: before JAX 0.10 its type under an explicit mesh differed from
         # the one that `update` returns, and the second step was traced again.
         label_codes=jnp.array(encode_labels(grouping.labels)),
-        num_steps=zeros(jnp.int32),
+        num_updates=zeros(jnp.int32),
         step_size=jnp.full((num_groups,), init_step_size, dtype),
         bracketed=jnp.ones((num_groups,), jnp.bool_),
         bracket_limit=jnp.full((num_groups,), jnp.finfo(dtype).max, dtype),
@@ -345,7 +345,7 @@ def take_step(
         moments,
         PublishedState(
             label_codes=state.label_codes,
-            num_steps=increment(state.num_steps),
+            num_updates=increment(state.num_updates),
             step_size=jnp.clip(size, MIN_STEP_SIZE, MAX_STEP_SIZE),
             bracketed=jnp.where(searched, search.is_settled(found), state.bracketed),
             bracket_limit=jnp.where(accepted, jnp.finfo(dtype).max, limit),
@@ -381,13 +381,13 @@ def _choose(method: Method, state: PublishedState) -> tuple[jax.Array, jax.Array
     """
     is_due = jnp.ones((), jnp.bool_)
     if method.is_adaptive:
-        is_due = state.changes.is_due(state.num_steps)
+        is_due = state.changes.is_due(state.num_updates)
         # A group whose search failed, or that was never searched, is always due.
         is_due |= jnp.any((state.total_trials == 0) | ~state.bracketed)
     group, everybody = jnp.zeros((), jnp.int32), jnp.ones_like(state.bracketed)
     if method.selection == "joint":
         return group, is_due & everybody, state.turn
-    is_joint = state.num_steps < jnp.asarray(method.num_joint_steps, jnp.int32)
+    is_joint = state.num_updates < jnp.asarray(method.num_joint_steps, jnp.int32)
     groups = jnp.arange(everybody.size, dtype=jnp.int32)
     eligible = state.merged == groups
     if method.selection == "weighted":

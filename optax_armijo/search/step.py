@@ -189,7 +189,7 @@ def take_step(
     return problem.grouping.whole(updates, problem.params), ArmijoState(
         label_codes=state.label_codes,
         checksum=state.checksum,
-        num_steps=increment(state.num_steps),
+        num_updates=increment(state.num_updates),
         adam=adam,
         gradient_size=jnp.where(goes_on, directions.gradient_size, state.gradient_size),
         step_size=sizes,

@@ -96,7 +96,7 @@ def transformation(
     def counted(state: Any) -> Any:
         """Returns the state after a step with nothing to move."""
         old = search_state(state)
-        new = old._replace(num_steps=increment(old.num_steps))
+        new = old._replace(num_updates=increment(old.num_updates))
         is_old = lambda node: node is old  # noqa: E731
         return jax.tree.map(lambda x: new if x is old else x, state, is_leaf=is_old)
 
@@ -283,7 +283,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
     return ArmijoState(
         label_codes=jnp.array(encode_labels(grouping.labels)),
         checksum=jnp.array(grouping.checksum),
-        num_steps=count(),
+        num_updates=count(),
         adam=optax.ScaleByAdamState(count(), (), ()),
         gradient_size=jnp.ones((), dtype),
         step_size=zeros(dtype, num_groups),
