@@ -40,7 +40,7 @@ class ArmijoInfo(NamedTuple):
         step before was rolled back.  # f[G]
       searched: whether the group or the whole step was tested.  # bool[G]
       accepted: whether that test passed.  # bool[G]
-      num_trials: loss evaluations of the searches that moved the group.  # i32[G]
+      num_trials: loss evaluations of that test.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
       predicted_decrease: predicted decrease of the loss, the applied step size times
         the slope; 0 if unmoved.  # f[G]
