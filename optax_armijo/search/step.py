@@ -78,7 +78,7 @@ def take_step(
     along, is_first = directions.this_step(), ~jnp.any(state.step_size > 0)
     products = problem.products(along)
     slope = problem.slopes(products)  # [G]
-    is_good = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+    is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
     # Were the step sizes too short or too long? phi is that of the measurements so far;
     # before the first one it is not known. If a batch is clipped, its clipped gradient
@@ -90,7 +90,7 @@ def take_step(
     end_slope = -directions.scale * move.step_size * last_slope  # s, [G]
     moved = jnp.any(move.step_size != 0)
     # Uphill steps count too: in an oscillation they are half of all.
-    counts = is_good & moved
+    counts = is_finite & moved
     warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
     raw_fraction = state.signal.raw_fraction
     error_of_all = jnp.sum(error_of(move, raw_fraction, end_slope, warmed))
@@ -111,6 +111,7 @@ def take_step(
     fraction = state.signal.fraction
     multiple = _schedule(k, num_steps, fraction.dtype)
     promised = multiple * jnp.sum(sizes * slope)
+    is_good = is_finite & jnp.isfinite(promised)  # finite slopes may promise too much
     largest = _largest_noise(k, num_steps)
     multiple *= shortening(promised, fraction, value, largest)
 

@@ -65,17 +65,16 @@ CLIPPED = {
 
 
 @pytest.mark.parametrize("name", CLIPPED)
-@pytest.mark.parametrize("gradient", [np.inf, -np.inf, 1e25])
-def test_an_infinite_slope_in_the_first_batch_moves_nothing(name, gradient):
-    """The direction is finite behind ``optax.clip``; the slope promises infinity."""
-    tx, params = CLIPPED[name], {"w": jnp.ones(2)}
+@pytest.mark.parametrize("gradient", [np.inf, -np.inf, 1e25, 3e38])
+def test_an_infinite_promise_in_the_first_batch_moves_nothing(name, gradient):
+    """The direction is finite behind ``optax.clip``; the slope may be finite, too."""
+    tx, params = CLIPPED[name], {"w": jnp.full(2, 2.0)}
     grads = {"w": jnp.array([gradient, 1.0])}
     updates, state = one_step(
         tx, params, lambda p: jnp.sum(p["w"] ** 2), value=jnp.array(2.0), grad=grads
     )
-    assert np.all(np.isfinite(updates["w"])) and np.all(
-        armijo_info(state).step_size == 0
-    )
+    assert np.all(np.isfinite(updates["w"]))
+    assert np.all(armijo_info(state).step_size == 0)
 
 
 @pytest.mark.parametrize("name", FORMS)
