@@ -305,7 +305,8 @@ def _remarks(info: ArmijoInfo) -> list[str]:
     elif not np.any(is_finite):
         found.append("nothing moved: the loss is not finite")
     elif np.all(is_finite) and np.any(searched) and not np.any(applied):
-        found.append("nothing moved: no trial decreased the loss enough")
+        if not mistakes(info):
+            found.append("nothing moved: no trial decreased the loss enough")
     return found
 
 

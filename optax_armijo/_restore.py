@@ -36,7 +36,7 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       >>> saved = jax.tree.map(lambda x: x, tx.init(params))._asdict()
       >>> saved["adam"] = saved["adam"]._asdict()
       >>> saved["last"] = saved["last"]._asdict()
-      >>> saved["num_steps"] = jnp.array(7)
+      >>> saved["num_updates"] = jnp.array(7)
       >>> state = restore_state(tx.init(params), saved)
       >>> type(state).__name__, int(state.num_updates)
       ('ArmijoState', 7)
