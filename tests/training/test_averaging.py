@@ -408,7 +408,7 @@ def test_frozen_leaves_come_back_as_they_are_and_outlive_the_next_step():
 
 
 @pytest.mark.parametrize("make", [armijo_adam, salsa, scale_by_armijo])
-def test_a_search_inside_has_the_only_num_steps(make):
+def test_a_search_inside_has_the_only_num_updates(make):
     state = average_iterates(make()).init(network_params())
     assert int(optax.tree_utils.tree_get(state, "num_updates")) == 0
     assert int(optax.tree_utils.tree_get(state, "num_iterates")) == 0
