@@ -32,13 +32,17 @@ from optax_armijo.search.step_sizes import (
     HELD_AFTER,
     LARGEST_NOISE,
     LARGEST_NOISE_LATER,
+    LEAP,
     WARM_UP_STEPS,
     change_of,
     error_of,
+    is_far_too_short,
     kept_promise,
+    may_double,
     shortening,
     with_early_fraction,
     with_error,
+    with_leap,
     with_measurement,
     with_new_groups,
     with_unit,
@@ -104,8 +108,11 @@ def take_step(
         multiple=warmed,
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
-        promises_little=_promises_little(value, state, k, num_steps),
     )
+    is_short = is_far_too_short(state.signal, k)
+    promises_little = _promises_little(value, state, k, num_steps)
+    leaps = is_short | (promises_little & may_double(state.signal, k))
+    change = jnp.where(leaps, LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
     fraction = state.signal.fraction
@@ -161,6 +168,7 @@ def take_step(
         k=k,
     )
     signal = with_early_fraction(signal, counts, k)
+    signal = with_leap(signal, is_short & counts & goes_on)
 
     passed = evaluations.passed
     sizes = jnp.where(is_first, passed, 1) * sizes

@@ -15,6 +15,7 @@ C = kappa S, and z is by how much a step misses that. A step that the factor tau
 shortened promises p, and C / tau is compared with it. Shapes: G groups.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -167,15 +168,14 @@ def change_of(
     multiple: jax.Array | float = 1.0,
     power: jax.Array | float = 0.0,
     only_grows: jax.Array | bool = False,
-    promises_little: jax.Array | bool = False,
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
     All step sizes grow or shrink together by the t-statistic of the sum of z, and each
     relative to their mean by that of its own z. phi p + s is a noisy curvature; the
     measured one is hardly noisy. So nothing shrinks together while it finds steps too
-    short, nothing grows together in the warm-up or while it finds that they raise the
-    loss, and all leap if it finds them far too short.
+    short, and nothing grows together in the warm-up or while it finds that they raise
+    the loss.
 
     Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
     would shrink permanently although the loss falls along the valley. This is the
@@ -190,8 +190,6 @@ def change_of(
       power: nu, if the losses fall like k^-nu; from 1 on nothing shrinks together.
         # f[]
       only_grows: whether nothing shrinks together.  # bool[]
-      promises_little: whether step sizes leap wherever twice as long steps would still
-        decrease the loss.  # bool[]
     """
     dtype = errors.mean.dtype
     count = jnp.maximum(errors.number, 1).astype(dtype)
@@ -205,10 +203,6 @@ def change_of(
     # Both are false before the first measurement.
     is_short = signal.curvature < aim(fraction) * signal.recently_predicted
     raises_loss = signal.curvature > 2 * slope
-    # A curvature far below zero is noise, as in a network that has memorised its
-    # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
-    # the slope.
-    is_far_too_short = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
     steps = k.astype(dtype)
     grows, shrinks = (k > WARM_UP_STEPS) & ~raises_loss, ~(is_short | only_grows)
     up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
@@ -217,13 +211,41 @@ def change_of(
     down = jnp.where(shrinks, share * jnp.minimum(DOWN, FADING / steps), 0)
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
     own = t[1:] * OWN / jnp.sqrt(steps)
-    change = of_all + own - jnp.mean(own)
-    # Twice the step would still decrease the loss: C is four times as large, S twice.
-    may_double = signal.curvature < slope
+    return of_all + own - jnp.mean(own)
+
+
+def is_far_too_short(signal: SignalStatistics, k: jax.Array) -> jax.Array:
+    """Whether the last step was measured, and found far too short, bool[]."""
+    # A curvature far below zero is noise, as in a network that has memorised its
+    # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
+    # the slope.
+    is_flat = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
+    return _may_leap(signal, k) & is_flat
+
+
+def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:
+    """Whether it was measured, and twice the step would decrease the loss, bool[]."""
+    # At twice the step, C is four times as large, and S twice.
+    return _may_leap(signal, k) & (signal.curvature < kept_promise(signal))
+
+
+def _may_leap(signal: SignalStatistics, k: jax.Array) -> jax.Array:
     # In the very first steps a curvature near 0 is noise.
-    may_leap = (k > FIRST_STEPS) & (signal.measured_at == k - 1)
-    leaps = may_leap & (is_far_too_short | (promises_little & may_double))
-    return jnp.where(leaps, LEAP, change)
+    return (k > FIRST_STEPS) & (signal.measured_at == k - 1)
+
+
+def with_leap(old: SignalStatistics, leaps: jax.Array) -> SignalStatistics:
+    """Averages as if all steps in them had leapt; C grows like the square of a step.
+
+    Otherwise step sizes that are far too short would leap several times before new
+    measurements count.
+    """
+    factor = jnp.where(leaps, math.exp(LEAP), 1).astype(old.curvature.dtype)
+    return old._replace(
+        curvature=jnp.square(factor) * old.curvature,
+        recent_signal=factor * old.recent_signal,
+        recently_predicted=factor * old.recently_predicted,
+    )
 
 
 def shortening(

@@ -327,7 +327,7 @@ def one_step(
     }
     has_moved = any(size != 0 for size in last.values())
     counts = bool(is_good and has_moved)
-    phi, sizes = memory.fraction(), dict(memory.sizes)
+    phi, sizes, leapt = memory.fraction(), dict(memory.sizes), False
     if counts:
         warmed = memory.multiple if k > 21 else 1.0
         errors = {ALL: 0.0}
@@ -340,6 +340,8 @@ def one_step(
             average_errors(memory, errors)
             change = changes(memory, groups, loss, k, options.num_steps)
             sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
+            is_flat = abs(memory.curvature) < 0.05 * memory.recent_signal
+            leapt = is_flat and set(change.values()) == {0.7}
 
     # What was the last step worth, and was it to blame for a loss that is far too high?
     measures = counts and scale >= 1
@@ -370,6 +372,12 @@ def one_step(
     if counts and 20 < k <= 50:
         behind = memory.fraction() - memory.early_fraction
         memory.early_fraction += behind / (k - 20)
+
+    if leapt and not undoes:
+        # What the averages would be, had all of these steps been as long.
+        memory.curvature *= np.exp(2 * 0.7)
+        memory.recent_signal *= np.exp(0.7)
+        memory.recently *= np.exp(0.7)
 
     event, applied, tested = "bad", dict.fromkeys(groups, 0.0), False
     updates = {name: np.zeros_like(p) for name, p in params.items()}
