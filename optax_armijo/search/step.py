@@ -109,9 +109,9 @@ def take_step(
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
     )
-    is_short = is_far_too_short(state.signal, k)
+    far_too_short = is_far_too_short(state.signal, k)
     promises_little = _promises_little(value, state, k, num_steps)
-    leaps = is_short | (promises_little & may_double(state.signal, k))
+    leaps = far_too_short | (promises_little & may_double(state.signal, k))
     change = jnp.where(leaps, LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
@@ -168,7 +168,7 @@ def take_step(
         k=k,
     )
     signal = with_early_fraction(signal, counts, k)
-    signal = with_leap(signal, is_short & counts & goes_on)
+    signal = with_leap(signal, far_too_short & counts & goes_on)
 
     passed = evaluations.passed
     sizes = jnp.where(is_first, passed, 1) * sizes
