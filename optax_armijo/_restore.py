@@ -55,9 +55,10 @@ def restore_state(fresh: Any, saved: Any) -> Any:
 
 
 def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
-    if path[-1] == "label_codes":
+    # Params may have these names, too, but other dtypes.
+    if path[-1] == "label_codes" and fresh.dtype == jnp.uint8:
         _check_labels(fresh, saved)
-    if path[-1] == "checksum":
+    if path[-1] == "checksum" and fresh.dtype == jnp.uint32:
         _check_members(fresh, saved)
     if jnp.shape(saved) != fresh.shape or jnp.result_type(saved) != fresh.dtype:
         raise ValueError(
@@ -65,9 +66,10 @@ def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
             f"that of the saved state has {jnp.shape(saved)} and "
             f"{jnp.result_type(saved)}"
         )
+    # A copy, since the next step may donate it.
     if getattr(fresh, "committed", False):
-        return jax.device_put(saved, fresh.sharding)
-    return jnp.asarray(saved)
+        return jax.device_put(saved, fresh.sharding, may_alias=False)
+    return jnp.array(saved)
 
 
 def _check_labels(fresh: jax.Array, saved: Any) -> None:

@@ -10,6 +10,7 @@ import optax
 
 from optax_armijo._numerics import divide
 from optax_armijo._types import Label
+from optax_armijo.labels.paths import Path, paths_and_holes
 
 FAST, SLOW = 0.5, 0.9  # decay rates of exponential moving averages
 LONG, SHORT = 2.0, 8.0  # weights of a new logarithm, divided by k
@@ -296,6 +297,15 @@ def find_moments(opt_state: Any) -> list[Any]:
         node.adam.mu if isinstance(node, ArmijoState) else getattr(node[0], "nu", ())
         for node in nodes
     ]
+
+
+def frozen_paths(opt_state: Any) -> set[Path]:
+    """Returns the paths of the leaves that no search in a state moves."""
+    holes = [
+        {path for path, leaf in paths_and_holes(moments).items() if leaf is None}
+        for moments in find_moments(opt_state)
+    ]
+    return set.intersection(*holes) if holes else set()
 
 
 def encode_labels(labels: Sequence[Label]) -> np.ndarray:

@@ -75,7 +75,8 @@ def armijo_adam(
         Inside ``optax.inject_hyperparams`` a function must be named in
         ``static_args``.
       num_steps: the number of updates in the run, at least 1, if it is known. Then
-        :math:`\tau_k` falls linearly to 0 after the warm-up of twenty steps. With None
+        :math:`\tau_k` falls linearly to 0 after the warm-up of twenty steps. Updates
+        that are skipped or rolled back do not count and put off its end. With None
         there is no decay, and you should keep the average of the iterates
         (`average_iterates`).
       b1: decay rate of the first moment, in [0, 1). Rolling back a step is exact if b1,

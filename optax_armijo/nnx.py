@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from optax_armijo._checks import check_callable, check_range
+from optax_armijo._checks import check_callable
 from optax_armijo._numerics import is_key
-from optax_armijo.training.objective import Whole, build_objective, with_aux
+from optax_armijo.training.objective import (
+    Whole,
+    build_objective,
+    check_microbatches,
+    with_aux,
+)
 from optax_armijo.training.train_step import (
     TrainMetrics,
     info_of,
@@ -32,11 +37,12 @@ def make_train_step(
 
     `model` is an ``nnx.Module`` and `optimizer` an ``nnx.Optimizer`` of it; the step
     updates both in place. Only the gradient's pass updates state that is not trained,
-    such as batch statistics and the counts of random streams. All trials of a step
-    start from the state that this pass started from, so that they see the same dropout
-    masks, and do not change it. The step drops the batch statistics of a bad batch, as
-    it drops its step. It does not keep variables that the loss adds to the model, as
-    ``sow`` does: return them as aux.
+    such as batch statistics, random keys and the counts of random streams. All trials
+    of a step start from the state that this pass started from, so that they see the
+    same dropout masks, and do not change it. The step drops the batch statistics of a
+    batch whose loss is not finite. It does not keep variables that the loss adds to the
+    model, as ``sow`` does: return them as aux. Nor does it keep what the loss assigns
+    to variables that `optimizer` trains.
 
     Args:
       loss_fn: ``(model, *batch) -> loss``, or ``(loss, aux)``; it may change the
@@ -45,7 +51,8 @@ def make_train_step(
         `optax_armijo.make_train_step` takes here.
       has_aux: see `optax_armijo.make_train_step`, as for all that follow.
       num_microbatches: with more than one, state that is floating point becomes the
-        average over the microbatches, and each microbatch has dropout masks of its own.
+        average over the microbatches, and each microbatch has dropout masks of its own;
+        other state that the loss changes becomes that of the last one.
       microbatch_argnums: counted after `model` and `optimizer`, from 0.
       weight_fn: ``(*microbatch) -> weight``.
       axis_name: the mapped axis, or axes, over which the batch is split.
@@ -78,7 +85,7 @@ def make_train_step(
             "module take optax_armijo.make_train_step"
         )
     check_callable("loss_fn", loss_fn)
-    check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
+    check_microbatches(num_microbatches, microbatch_argnums)
     if microbatch_argnums is not None:
         microbatch_argnums = [i + 1 for i in microbatch_argnums]
     weigh = weight_fn  # the first argument of a batch is the state, see `pure_loss`
@@ -146,13 +153,8 @@ def _check_arguments(model: Any, optimizer: Any) -> None:
 
 
 def _settled(new: jax.Array, old: jax.Array, loss: jax.Array) -> jax.Array:
-    """The state to continue with: a bad batch leaves no NaN in running statistics.
-
-    Keys stay as they were, since microbatches have numbers folded into theirs.
-    """
-    if is_key(old):
-        return old
-    if new is old or not jnp.issubdtype(old.dtype, jnp.floating):
+    """The state to continue with: a bad batch leaves no NaN in running statistics."""
+    if new is old or is_key(old) or not jnp.issubdtype(old.dtype, jnp.floating):
         return new
     is_good = jnp.isfinite(loss) & (jnp.isfinite(new) | ~jnp.isfinite(old))
     return jnp.where(is_good, new, old)

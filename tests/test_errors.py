@@ -139,6 +139,13 @@ def test_labels_that_do_not_fit(labels, error, message):
         armijo_adam(labels).init(network_params())
 
 
+def test_labels_that_print_alike_are_refused():
+    """In tables and logs one of the two groups would be lost."""
+    labels = {"embed": 1, "layers": "1", "head": "head"}
+    with pytest.raises(ValueError, match="two groups the name '1', by the labels"):
+        armijo_adam(labels).init(network_params())
+
+
 def test_labels_in_another_kind_of_container_are_told_so():
     nnx = pytest.importorskip("flax.nnx")
     module = nnx.Dict(first=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))

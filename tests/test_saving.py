@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from test_state import TX, train
 from toys import network_params
 
-from optax_armijo import armijo_info, restore_state
+from optax_armijo import armijo_adam, armijo_info, restore_state
 
 
 def through_pickle(tree, path):
@@ -75,6 +75,36 @@ def test_a_state_that_orbax_restores_without_a_target_is_read(tmp_path):
         checkpointer.save(tmp_path / "checkpoint", state)
         saved = checkpointer.restore(tmp_path / "checkpoint")
     chex.assert_trees_all_equal(restore_state(TX.init(params), saved), state)
+
+
+def test_params_may_have_the_names_of_the_states_own_entries():
+    params = {"checksum": jnp.ones(3), "label_codes": jnp.ones(2)}
+    tx = armijo_adam()
+    fresh = tx.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    @jax.jit
+    def update(params):
+        def value_fn(params):
+            return sum(map(jnp.sum, jax.tree.leaves(params)))
+
+        more = {"value": value_fn(params), "value_fn": value_fn, "grad": grads}
+        return tx.update(grads, fresh, params, **more)
+
+    _, state = update(params)
+    chex.assert_trees_all_equal(restore_state(fresh, state), state)
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_a_restored_state_is_a_copy(is_committed):
+    """The step donates it; a second run could not start from the same state."""
+    params = network_params()
+    if is_committed:
+        params = jax.device_put(params, jax.devices()[0])
+    saved = TX.init(params)
+    restored = restore_state(TX.init(params), saved)
+    jax.tree.map(lambda x: x.delete(), restored)
+    assert not any(x.is_deleted() for x in jax.tree.leaves(saved))
 
 
 def test_a_restored_state_lies_where_params_do():

@@ -141,6 +141,18 @@ def check_leaf(path: str, leaf: Any, label: Label) -> None:
         )
 
 
+def check_names(labels: Sequence[Label]) -> None:
+    """Raises ValueError for labels that print alike, as 1 and "1" do."""
+    first: dict[str, Label] = {}
+    for label in labels:
+        other = first.setdefault(str(label), label)
+        if other is not label:
+            raise ValueError(
+                f"param_labels gives two groups the name {str(label)!r}, by the labels "
+                f"{other!r} and {label!r}. Use one of them, or another name"
+            )
+
+
 def check_stacks(
     paths: Sequence[str], leaves: Sequence[Any], labels: Sequence[Label]
 ) -> None:

@@ -16,6 +16,7 @@ from optax_armijo.labels.checks import (
     broadcast_prefix,
     call_label_function,
     check_leaf,
+    check_names,
     check_stacks,
     check_whole,
 )
@@ -201,6 +202,7 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
         _labels_of(leaf, label) for leaf, label in zip(leaves, leaf_labels, strict=True)
     ]
     groups = sorted({x for each in labels_of for x in each}, key=sorting_key)
+    check_names(groups)
     index = {label: i for i, label in enumerate(groups)}
     members = [
         Member(

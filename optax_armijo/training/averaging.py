@@ -9,7 +9,7 @@ import optax
 
 from optax_armijo._checks import as_transformation, check_range
 from optax_armijo._numerics import increment, search_dtype
-from optax_armijo._state import LONG, SHORT, ArmijoState, find_moments, find_states
+from optax_armijo._state import LONG, SHORT, ArmijoState, find_states, frozen_paths
 from optax_armijo.labels.paths import (
     Path,
     is_hole,
@@ -72,7 +72,8 @@ def average_iterates(
 
     Steps along a valley add up, and those across it do not. The search in `tx` measures
     :math:`u_n` alone and does not see where the average carries params. So
-    :math:`\beta` is 0 except in a step n > 100 of `armijo_adam` where both are true:
+    :math:`\beta` is 0 except in a step n > 100 of a search, as in `armijo_adam` and
+    `scale_by_armijo`, where both are true:
 
     - More than half of what steps 21 to 50 promised held on other examples, so that
       there is little noise.
@@ -80,8 +81,9 @@ def average_iterates(
       times one over an eighth of it.
 
     Where it is 0, and around any other transformation, training is that of `tx`. If
-    params followed the average to where losses are not finite, and the search finds no
-    way back, each step moves them half of the way to the average.
+    both are true, two losses in a row are not finite, and the search has not moved, the
+    params may have followed the average over the edge of the loss's domain. From then
+    on each step moves them half of the way to the average while losses are not finite.
 
     The price is one more copy of the params that move: leaves that the search in `tx`
     labels `FROZEN` have no average. The moments of the search tell which those are.
@@ -131,7 +133,7 @@ def average_iterates(
             build_beside(params, lambda: jnp.zeros([], jnp.float32)) for _ in range(2)
         )
         inner_state = inner.init(params)
-        frozen = _frozen(inner_state)
+        frozen = frozen_paths(inner_state)
         average = jax.tree.structure(params).unflatten(
             _wide(leaf)
             if _is_averaged(leaf) and path not in frozen
@@ -235,15 +237,6 @@ def _fill_in(average: dict[Path, Any], params: Any, *, is_whole: bool) -> Any:
         else jnp.array(average[path], jnp.result_type(leaf))
         for path, leaf in leaves.items()
     )
-
-
-def _frozen(inner_state: Any) -> set[Path]:
-    """The paths of the leaves that no search in a state moves."""
-    holes = [
-        {path for path, leaf in paths_and_holes(moments).items() if leaf is None}
-        for moments in find_moments(inner_state)
-    ]
-    return set.intersection(*holes) if holes else set()
 
 
 def _pays(state: AveragedState, inner_state: Any) -> jax.Array:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_armijo._checks import as_transformation, check_range
@@ -14,7 +15,13 @@ from optax_armijo._numerics import (
     on_its_own,
     search_dtype,
 )
-from optax_armijo._state import ArmijoState, PublishedState, find_states
+from optax_armijo._state import (
+    ArmijoState,
+    PublishedState,
+    find_states,
+    frozen_paths,
+)
+from optax_armijo.labels.paths import paths_and_leaves
 from optax_armijo.search.placement import build_beside
 
 
@@ -51,9 +58,11 @@ def dynamic_loss_scale(
     it. The dtypes of the state and updates of `inner` do not change. The loss itself,
     `value` and `value_fn`, is never scaled, since trials take no gradient. After a
     gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
-    Precision Training*, 2017, section 3.2). If a smaller scale would not help, because
-    the loss itself is not finite or the scale is `min_scale`, a line search in `inner`
-    gets the bad batch, and can roll back the last step; the scale stays.
+    Precision Training*, 2017, section 3.2), and `armijo_info` still tells about the
+    step before. If a smaller scale would not help, because the loss itself is not
+    finite or the scale is `min_scale`, a line search in `inner` gets the bad batch, and
+    can roll back the last step; the scale stays. Gradients of leaves that a search in
+    `inner` does not move, labelled `FROZEN`, do not count.
 
     `make_train_step` scales the loss. In a custom training loop, take the gradient of
     ``loss * loss_scale(opt_state)``.
@@ -61,10 +70,10 @@ def dynamic_loss_scale(
     Args:
       inner: the transformation that gets the unscaled gradients.
       init_scale: the initial :math:`\sigma`, in [`min_scale`, `max_scale`].
-      factor: :math:`\phi`, above 1.
+      factor: :math:`\phi`, at least 1.001.
       growth_interval: n, at least 1.
-      min_scale: above 0.
-      max_scale: at least `min_scale`.
+      min_scale: at least 1.2e-38, the smallest normal float32.
+      max_scale: at least `min_scale`, and a finite float32.
 
     Returns:
       A transformation with the same ``update`` as `inner`, except for the scaled
@@ -86,10 +95,12 @@ def dynamic_loss_scale(
       >>> float(updates), float(loss_scale(state))
       (0.0, 4.0)
     """
-    check_range("min_scale", min_scale, above=0)
-    check_range("max_scale", max_scale, at_least=min_scale)
+    # The scale is a float32, in which 1e-50 is 0 and 1.00000001 is 1.
+    least, most = map(float, (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+    check_range("min_scale", min_scale, at_least=least)
+    check_range("max_scale", max_scale, at_least=min_scale, at_most=most)
     check_range("init_scale", init_scale, at_least=min_scale, at_most=max_scale)
-    check_range("factor", factor, above=1)
+    check_range("factor", factor, at_least=1.001, at_most=most)
     check_range("growth_interval", growth_interval, at_least=1, is_integer=True)
     transform = as_transformation("inner", inner)
 
@@ -120,9 +131,14 @@ def dynamic_loss_scale(
 
             return jax.tree.map(divide, tree)
 
-        given = [x for x in jax.tree.leaves(updates) if not has_no_gradient(x)]
-        given = map(jnp.asarray, given)  # also from NumPy, as optax allows
-        is_good = on_its_own(all_finite([*given]))
+        # No smaller scale helps a leaf that is frozen, whose gradient is not wanted.
+        frozen = frozen_paths(state.inner)
+        given = [
+            jnp.asarray(x)  # also from NumPy, as optax allows
+            for path, x in paths_and_leaves(updates)
+            if path not in frozen and not has_no_gradient(x)
+        ]
+        is_good = on_its_own(all_finite(given))
         if grad is not None:
             extra_args["grad"] = unscaled(grad)
         new_updates, inner_state = transform.update(
@@ -149,7 +165,7 @@ def dynamic_loss_scale(
         return (
             _where(is_good | is_handled, new_updates, nothing),
             LossScaleState(
-                scale=jnp.clip(scale, min_scale, max_scale),
+                scale=jnp.clip(scale, min_scale, max_scale).astype(jnp.float32),
                 num_good=jnp.where(grows, 0, num_good),
                 inner=_where(is_good | is_handled, inner_state, state.inner),
             ),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from optax_armijo._checks import check_range
 from optax_armijo._numerics import has_no_gradient, is_key, search_dtype
 from optax_armijo.search.value_fn import check_loss
 from optax_armijo.training.loss_scale import find_loss_scale
@@ -46,9 +47,23 @@ def build_objective(
     whole = whole._replace(weight=weight_fn)
     if num_microbatches > 1:
         whole = by_microbatch(
-            whole, num_microbatches, argnums=microbatch_argnums, axis_name=axis_name
+            whole,
+            int(num_microbatches),
+            argnums=microbatch_argnums,
+            axis_name=axis_name,
         )
     return whole if axis_name is None else over_devices(whole, axis_name)
+
+
+def check_microbatches(number: Any, argnums: Any) -> None:
+    """Raises unless they may be `num_microbatches` and `microbatch_argnums`."""
+    check_range("num_microbatches", number, at_least=1, is_integer=True)
+    is_list = isinstance(argnums, Sequence) and not isinstance(argnums, str)
+    if argnums is not None and not is_list:
+        raise TypeError(
+            "microbatch_argnums must be a list of argument numbers, such as [0, 1]; "
+            f"got {argnums!r}"
+        )
 
 
 def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
@@ -142,6 +157,11 @@ def by_microbatch(
 
     def weight_of(batch: Sequence[Any]) -> jax.Array:
         weight = 1.0 if part.weight is None else part.weight(*batch)
+        if jnp.ndim(weight) != 0:
+            raise ValueError(
+                "weight_fn must give one number for a microbatch; got an array of "
+                f"shape {jnp.shape(weight)}"
+            )
         return jnp.asarray(weight, jnp.float32)
 
     def value(params: Any, *batch: Any) -> jax.Array:
@@ -254,7 +274,11 @@ def _check_rows(
                 f"examples; got shape {first} in argument {j} of the batch and {shape} "
                 f"in argument {i}. {advice}"
             )
-    if not shapes and not any(map(is_key, jax.tree.leaves(list(batch)))):
+    # A loss of random keys alone has nothing to split.
+    leaves = jax.tree.leaves(list(batch))
+    is_given = [x for x in jax.tree.leaves(list(batch[num_first:])) if not is_key(x)]
+    has_examples = argnums is None and any(jnp.ndim(x) > 0 for x in is_given)
+    if not shapes and (has_examples or not any(map(is_key, leaves))):
         raise ValueError(
             f"num_microbatches={num_parts} needs an argument of the batch to split; "
             f"got none whose leaves all hold examples. {advice}"

@@ -10,7 +10,7 @@ import jax
 import optax
 from jax.core import Tracer
 
-from optax_armijo._checks import as_transformation, check_callable, check_range
+from optax_armijo._checks import as_transformation, check_callable
 from optax_armijo._diagnostics import (
     ArmijoInfo,
     armijo_info,
@@ -19,7 +19,11 @@ from optax_armijo._diagnostics import (
 )
 from optax_armijo._numerics import is_key
 from optax_armijo.labels.paths import paths_and_leaves
-from optax_armijo.training.objective import build_objective, with_aux
+from optax_armijo.training.objective import (
+    build_objective,
+    check_microbatches,
+    with_aux,
+)
 
 
 class TrainMetrics(NamedTuple):
@@ -114,7 +118,7 @@ def make_train_step(
       >>> losses[0], losses[-1] < 0.5, int(metrics.info.total_evaluations) > 0
       (3.5, True, True)
     """
-    check_range("num_microbatches", num_microbatches, at_least=1, is_integer=True)
+    check_microbatches(num_microbatches, microbatch_argnums)
     check_callable("loss_fn", loss_fn)
     transform = as_transformation("tx", tx)
     make_objective = functools.partial(

@@ -11,6 +11,7 @@ import pytest
 from toys import LABELS, batch, mean_loss, network_params, trained
 
 from optax_armijo import (
+    FROZEN,
     LossScaleState,
     armijo_adam,
     armijo_info,
@@ -189,12 +190,51 @@ def test_the_scale_follows_its_rule():
     ("name", "value", "message"),
     [
         ("init_scale", 0.0, r"init_scale .* \[5.96046e-08, 1.67772e\+07\]; got 0.0"),
-        ("factor", 1.0, r"factor .* \(1, inf\); got 1.0"),
+        ("factor", 1.0, r"factor .* \[1.001, 3.40282e\+38\]; got 1.0"),
         ("growth_interval", 0, r"growth_interval .* got 0"),
         ("min_scale", 0.0, r"min_scale .* got 0.0"),
         ("max_scale", 1e-9, r"max_scale .* got 1e-09"),
+        # What float32 makes 0, infinity and 1 of.
+        ("min_scale", 1e-50, r"min_scale .* \[1.17549e-38, inf\); got 1e-50"),
+        ("max_scale", 1e300, r"max_scale .* 3.40282e\+38\]; got 1e\+300"),
+        ("factor", 1.00000001, r"factor .* got 1.00000001"),
     ],
 )
 def test_bad_options_raise_at_construction(name, value, message):
     with pytest.raises(ValueError, match=message):
         dynamic_loss_scale(optax.sgd(1.0), **{name: value})
+
+
+def test_gradients_of_frozen_leaves_do_not_lower_the_scale():
+    """A norm at zero has none: the scale fell to where gradients in float16 are 0."""
+
+    def loss_fn(params, x, y):
+        half = x.astype(jnp.float16) @ params["w"].astype(jnp.float16)
+        residuals = half - y.astype(jnp.float16)
+        norm = jnp.linalg.norm(params["base"])
+        return jnp.mean(residuals.astype(jnp.float32) ** 2) + norm
+
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(64, 16)), jnp.float32)
+    y = 1e-2 * x @ jnp.asarray(rng.normal(size=(16, 1)), jnp.float32)
+    params = {"w": jnp.zeros((16, 1)), "base": jnp.zeros(3)}
+    tx = dynamic_loss_scale(armijo_adam({"w": "w", "base": FROZEN}))
+    step, state = make_train_step(loss_fn, tx, donate=False), tx.init(params)
+    losses = []
+    for _ in range(60):
+        params, state, metrics = step(params, state, x, y)
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.1 * losses[0]
+    assert float(loss_scale(state)) == 2.0**15
+
+
+@pytest.mark.usefixtures("x64")
+def test_numbers_of_numpy_leave_the_scale_in_float32():
+    tx = dynamic_loss_scale(
+        optax.sgd(1.0), factor=np.float64(2), min_scale=np.float64(2.0**-24)
+    )
+    params = jnp.zeros((), jnp.float32)
+    for gradient in (1.0, np.inf):
+        gradient = jnp.asarray(gradient, jnp.float32)
+        _, state = tx.update(gradient, tx.init(params), params)
+        assert loss_scale(state).dtype == jnp.float32

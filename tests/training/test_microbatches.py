@@ -114,10 +114,11 @@ def test_what_would_be_split_wrongly_raises(argnums, more, message):
         step(network_params(), tx.init(network_params()), *batch(), *more)
 
 
-def test_a_batch_of_which_nothing_would_be_split_raises():
+@pytest.mark.parametrize("others", [(), (jax.random.key(0),)], ids=["", "and a key"])
+def test_a_batch_of_which_nothing_would_be_split_raises(others):
     """A scalar among the leaves: each part would get all rows."""
 
-    def loss_fn(params, batch):
+    def loss_fn(params, batch, *others):
         return mean_loss(params, batch["x"], batch["y"])
 
     tx = armijo_adam(LABELS)
@@ -125,7 +126,33 @@ def test_a_batch_of_which_nothing_would_be_split_raises():
     x, y = batch()
     with pytest.raises(ValueError, match="num_microbatches=4 needs an argument"):
         arguments = {"x": x, "y": y, "temperature": jnp.array(1.0)}
-        step(network_params(), tx.init(network_params()), arguments)
+        step(network_params(), tx.init(network_params()), arguments, *others)
+
+
+def test_a_loss_of_random_keys_alone_has_nothing_to_split():
+    def loss_fn(params, key):
+        return jnp.mean((params - jax.random.normal(key, (8,))) ** 2)
+
+    tx, params = armijo_adam(), jnp.zeros(8)
+    two: Any = 2.0  # as a number from a file of settings
+    step = make_train_step(loss_fn, tx, num_microbatches=two, donate=False)
+    key = jax.random.key(0)
+    _, _, metrics = step(params, tx.init(params), key)
+    keys = [jax.random.fold_in(key, i) for i in range(2)]
+    mean = np.mean([loss_fn(params, key) for key in keys])
+    np.testing.assert_allclose(metrics.loss, mean, rtol=1e-6)
+
+
+def test_bad_options_of_microbatches_are_named():
+    zero: Any = 0
+    with pytest.raises(TypeError, match=r"microbatch_argnums must be a list .* got 0"):
+        make_train_step(mean_loss, armijo_adam(), microbatch_argnums=zero)
+    tx, params = armijo_adam(LABELS), network_params()
+    step = make_train_step(
+        mean_loss, tx, num_microbatches=2, weight_fn=lambda x, y: jnp.ones(len(y))
+    )
+    with pytest.raises(ValueError, match=r"weight_fn must give one number .* \(8,\)"):
+        step(params, tx.init(params), *batch())
 
 
 def test_a_random_key_beside_the_rows_of_an_argument_is_folded():

@@ -116,6 +116,36 @@ def test_masks_differ_from_step_to_step():
     assert int(model.dropout.rngs.count[...]) == before + 3
 
 
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_random_keys_that_the_loss_changes_stay_changed(num_microbatches):
+    """They were put back, so that all steps had the same noise."""
+    from optax_armijo.nnx import make_train_step
+
+    class Noisy(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(4, 1, rngs=rngs)
+            self.dropout = nnx.Dropout(0.1, rngs=rngs)
+            self.key = nnx.Variable(jax.random.key(0))
+
+        def __call__(self, x):
+            self.key[...], now = jax.random.split(self.key[...])
+            return self.dropout(self.linear(x + jax.random.normal(now, x.shape)))
+
+    model = Noisy(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, armijo_adam(), wrt=nnx.Param)
+    step = make_train_step(
+        lambda model, x: jnp.mean(model(x) ** 2), num_microbatches=num_microbatches
+    )
+    seen = {tuple(np.asarray(jax.random.key_data(model.key[...])))}
+    stream = np.array(jax.random.key_data(model.dropout.rngs.key[...]))
+    for _ in range(2):
+        step(model, optimizer, jnp.ones((8, 4)))
+        seen.add(tuple(np.asarray(jax.random.key_data(model.key[...]))))
+    assert len(seen) == 3
+    # The key of a stream, of which only the count moves, is the same.
+    assert (stream == jax.random.key_data(model.dropout.rngs.key[...])).all()
+
+
 def test_aux_and_metrics():
     model, optimizer, step = make(by_layer, has_aux=True)
     metrics = step(model, optimizer, *batch())
