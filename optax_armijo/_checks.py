@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -28,9 +29,13 @@ def check_range(
         number = float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number; got {value!r}") from error
+    if isinstance(value, bool | np.bool_ | str):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    with np.errstate(over="ignore", under="ignore"):
+        computed = float(np.float32(number))  # 1 - 1e-9 is 1, and 1e-50 is 0
     if not (
         math.isfinite(number)
-        and above < number < below
+        and above < computed < below
         and at_least <= number <= at_most
         and (not is_integer or number == int(number))
     ):

@@ -28,9 +28,12 @@ NO_RATE = "there is no learning rate, since step sizes are found"
 @pytest.mark.parametrize("make", SEARCHES)
 def test_a_length_of_the_run_that_is_none(make):
     for number, message in [
-        (0, r"num_steps must be an integer in \[1, inf\); got 0"),
+        (0, r"num_steps must be an integer in \[1, 2.14748e\+09\]; got 0"),
         (-3, "num_steps .* got -3"),
         ("long", "num_steps must be a number; got 'long'"),
+        ("100", "num_steps must be a number; got '100'"),
+        (True, "num_steps must be a number; got True"),
+        (2**31, "num_steps .* got 2147483648"),
         (float("inf"), "num_steps must be a.* got inf"),
     ]:
         for arguments in ((number,), ()):
@@ -61,6 +64,9 @@ def test_counts_that_are_no_integers_are_refused():
         ("b1", 1.0, r"b1 .* \[0, 1\); got 1.0"),
         ("b2", -0.1, r"b2 .* \[0, 1\); got -0.1"),
         ("eps", 0.0, r"eps .* \(0, inf\); got 0.0"),
+        # What float32 makes 1 and 0 of.
+        ("b1", 1 - 1e-9, r"b1 .* \[0, 1\); got 0.999999999"),
+        ("eps", 1e-50, r"eps .* \(0, inf\); got 1e-50"),
     ],
 )
 def test_bad_adam_options_raise_at_construction(name, value, message):

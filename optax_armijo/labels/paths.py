@@ -69,7 +69,7 @@ def natural_key(label: Any) -> tuple[Any, ...]:
     """Sorts ``layer_2`` before ``layer_10``, and labels of any types together."""
     pieces = re.split(r"(\d+)", str(label))
     return tuple(
-        (0, int(piece), "") if piece.isdigit() else (1, 0, piece)
+        (0, int(piece), "") if piece.isdecimal() else (1, 0, piece)
         for piece in pieces
         if piece
     )

@@ -166,6 +166,7 @@ def _check(method: Method) -> None:
         check_range("c_p", method.start.c_p, above=0)
         low, high = method.start.min_start, method.start.max_start
         check_range("min_start", low, above=0)
+        check_range("max_start", high, above=0)
         check_order("min_start", low, "max_start", high)
     if method.averaging is not None:
         check_range("averaging", method.averaging, at_least=0, at_most=1)

@@ -241,7 +241,9 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
 
     def towards_log(x: jax.Array, weight: float) -> jax.Array:
         new = x + jnp.minimum(1, weight / k.astype(loss.dtype)) * (log - x)
-        return jnp.where(loss > 0, new, 0)
+        # After a loss of 0 both begin again, at the same log f: at 0 they would take as
+        # a power of k how they approach it.
+        return jnp.where(loss > 0, jnp.where(x == 0, log, new), 0)
 
     return LossStatistics(
         average=jnp.where(k <= 1, loss, average),
@@ -331,8 +333,7 @@ def _promises_little(
     num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
     # What whole steps promise: without warm-up, schedule and bound of the last one.
     is_little = num_left * promise < LITTLE * state.move.multiple * loss
-    is_early = (k <= EARLY_STEPS) & _is_first_half(k, num_steps)
-    return is_early & (promise > 0) & is_little
+    return _is_first_half(k, num_steps) & (promise > 0) & is_little
 
 
 def _is_first_half(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

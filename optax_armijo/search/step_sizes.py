@@ -230,8 +230,10 @@ def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:
 
 
 def _may_leap(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    # In the very first steps a curvature near 0 is noise.
-    return (k > FIRST_STEPS) & (signal.measured_at == k - 1)
+    # In the very first steps a curvature near 0 is noise. Later it is that of a loss
+    # that is linear between kinks, such as a hinge, on which leaps would run away.
+    is_early = (k > FIRST_STEPS) & (k <= EARLY_STEPS)
+    return is_early & (signal.measured_at == k - 1)
 
 
 def with_leap(old: SignalStatistics, leaps: jax.Array) -> SignalStatistics:

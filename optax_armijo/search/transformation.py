@@ -221,7 +221,8 @@ def search_along_updates(
 def check_num_steps(num_steps: Any) -> None:
     """Raises ValueError unless the argument is None or a number of steps."""
     if num_steps is not None:
-        check_range("num_steps", num_steps, at_least=1, is_integer=True)
+        most = 2**31 - 1  # steps are counted in int32
+        check_range("num_steps", num_steps, at_least=1, at_most=most, is_integer=True)
 
 
 def adam_directions(

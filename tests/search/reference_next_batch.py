@@ -166,7 +166,7 @@ def changes(
     if num_steps and is_early and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
         leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
-    if leaps and k > 10 and memory.measured_at == k - 1:
+    if leaps and 10 < k <= 40 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
     power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
@@ -445,6 +445,8 @@ def one_step(
             memory.deviation = 0.9 * memory.deviation + 0.1 * abs(excess)
             memory.average = 0.9 * memory.average + 0.1 * loss
         if loss > 0:
+            if memory.long_log == memory.short_log == 0:  # anew
+                memory.long_log = memory.short_log = np.log(loss)
             memory.long_log += min(1, 2 / k) * (np.log(loss) - memory.long_log)
             memory.short_log += min(1, 8 / k) * (np.log(loss) - memory.short_log)
         else:
