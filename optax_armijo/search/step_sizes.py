@@ -49,8 +49,8 @@ FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 # Largest noise that a step may promise, relative to the loss, and the same after
-# EARLY_STEPS steps of a run of known length. Phi counts as at least LEAST_BOUNDED,
-# since a phi of 0 would remove the bound.
+# EARLY_STEPS steps of a run of known length. Later no step size leaps, either. Phi
+# counts as at least LEAST_BOUNDED, since a phi of 0 would remove the bound.
 LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
 LEAST_BOUNDED = 0.1
 
