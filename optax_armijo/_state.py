@@ -187,6 +187,7 @@ class ArmijoState(NamedTuple):
       losses: statistics of the losses so far.
       tested_at: k at the last test on a step's own mini-batch; 0 after a step that
         was rolled back.  # i32[]
+      num_halved: rolled-back steps that no leap has made up for.  # i32[]
       num_still: steps since params moved.  # i32[]
       input_errors: contradictions in the inputs of ``update``.
       total_trials: loss evaluations of tests so far, by group.  # i32[G]
@@ -205,6 +206,7 @@ class ArmijoState(NamedTuple):
     errors: StepSizeErrors
     losses: LossStatistics
     tested_at: jax.Array
+    num_halved: jax.Array
     num_still: jax.Array
     input_errors: InputErrors
     total_trials: jax.Array

@@ -147,7 +147,7 @@ def test_labels_that_do_not_fit(labels, error, message):
 
 def test_labels_that_print_alike_are_refused():
     """In tables and logs one of the two groups would be lost."""
-    labels = {"embed": 1, "layers": "1", "head": "head"}
+    labels: Any = {"embed": 1, "layers": "1", "head": "head"}
     with pytest.raises(ValueError, match="two groups the name '1', by the labels"):
         armijo_adam(labels).init(network_params())
 

@@ -109,7 +109,7 @@ def take_step(
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
     )
-    far_too_short = is_far_too_short(state.signal, k)
+    far_too_short = is_far_too_short(state.signal, k, state.num_halved)
     promises_little = _promises_little(value, state, k, num_steps)
     leaps = far_too_short | (promises_little & may_double(state.signal, k))
     change = jnp.where(leaps, LEAP, change)
@@ -168,7 +168,10 @@ def take_step(
         k=k,
     )
     signal = with_early_fraction(signal, counts, k)
-    signal = with_leap(signal, far_too_short & counts & goes_on)
+    has_leapt = far_too_short & counts & goes_on
+    signal = with_leap(signal, has_leapt)
+    less = has_leapt & (state.num_halved > 0)
+    num_halved = state.num_halved + undoes.astype(jnp.int32) - less.astype(jnp.int32)
 
     passed = evaluations.passed
     sizes = jnp.where(is_first, passed, 1) * sizes
@@ -208,6 +211,7 @@ def take_step(
         losses=tree_where(goes_on, with_loss(state.losses, value, k), state.losses),
         # The step after a rolled-back one is tested.
         tested_at=jnp.where(undoes, 0, jnp.where(tests, k, state.tested_at)),
+        num_halved=num_halved,
         num_still=jnp.where(jnp.any(moved_by != 0), 0, increment(state.num_still)),
         input_errors=evaluations.errors._replace(
             labels=state.checksum != problem.grouping.checksum

@@ -49,8 +49,8 @@ FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 # Largest noise that a step may promise, relative to the loss, and the same after
-# EARLY_STEPS steps of a run of known length. Later no step size leaps, either. Phi
-# counts as at least LEAST_BOUNDED, since a phi of 0 would remove the bound.
+# EARLY_STEPS steps of a run of known length. Later leaps make up for rolled-back steps
+# alone. Phi counts as at least LEAST_BOUNDED, or a phi of 0 would remove the bound.
 LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
 LEAST_BOUNDED = 0.1
 
@@ -214,26 +214,32 @@ def change_of(
     return of_all + own - jnp.mean(own)
 
 
-def is_far_too_short(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    """Whether the last step was measured, and found far too short, bool[]."""
+def is_far_too_short(
+    signal: SignalStatistics, k: jax.Array, num_halved: jax.Array
+) -> jax.Array:
+    """Whether the last step was measured, and found far too short, bool[].
+
+    After `EARLY_STEPS` steps only if steps that were rolled back have made it short.
+    Between its kinks a hinge has no curvature at any step size: it would run away.
+    """
     # A curvature far below zero is noise, as in a network that has memorised its
     # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
     # the slope.
     is_flat = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
-    return _may_leap(signal, k) & is_flat
+    may_leap = (k <= EARLY_STEPS) | (num_halved > 0)
+    return _is_just_measured(signal, k) & may_leap & is_flat
 
 
 def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:
     """Whether it was measured, and twice the step would decrease the loss, bool[]."""
     # At twice the step, C is four times as large, and S twice.
-    return _may_leap(signal, k) & (signal.curvature < kept_promise(signal))
+    decreases = signal.curvature < kept_promise(signal)
+    return _is_just_measured(signal, k) & (k <= EARLY_STEPS) & decreases
 
 
-def _may_leap(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    # In the very first steps a curvature near 0 is noise. Later it is that of a loss
-    # that is linear between kinks, such as a hinge, on which leaps would run away.
-    is_early = (k > FIRST_STEPS) & (k <= EARLY_STEPS)
-    return is_early & (signal.measured_at == k - 1)
+def _is_just_measured(signal: SignalStatistics, k: jax.Array) -> jax.Array:
+    # In the very first steps a curvature near 0 is noise.
+    return (k > FIRST_STEPS) & (signal.measured_at == k - 1)
 
 
 def with_leap(old: SignalStatistics, leaps: jax.Array) -> SignalStatistics:

@@ -312,6 +312,7 @@ def _numbers(grouping: Grouping, params: Any) -> ArmijoState:
         ),
         losses=LossStatistics(*(zeros(dtype) for _ in LossStatistics._fields)),
         tested_at=count(),
+        num_halved=count(),
         num_still=count(),
         input_errors=InputErrors(
             value=zeros(dtype), slope=zeros(dtype), labels=zeros(jnp.bool_)

@@ -70,6 +70,7 @@ class Memory:
     square: Numbers = field(default_factory=dict)
     average: float = 0.0
     deviation: float = 0.0
+    halved: int = 0
     long_log: float = 0.0
     short_log: float = 0.0
     tested_at: int = 0
@@ -162,11 +163,12 @@ def changes(
     slope = max(memory.fraction(), 0.03) * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
+    leaps &= k <= 40 or memory.halved > 0
     is_early = k <= 40 and left_of(k, num_steps) >= 0.5
     if num_steps and is_early and slope > 0 and memory.curvature < slope:
         unit = memory.unit / memory.unit_weight
         leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
-    if leaps and 10 < k <= 40 and memory.measured_at == k - 1:
+    if leaps and k > 10 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
     power = (memory.long_log - memory.short_log) / (1 / 2 - 1 / 8)
@@ -374,6 +376,7 @@ def one_step(
         memory.early_fraction += behind / (k - 20)
 
     if leapt and not undoes:
+        memory.halved = max(0, memory.halved - 1)
         # What the averages would be, had all of these steps been as long.
         memory.curvature *= np.exp(2 * 0.7)
         memory.recent_signal *= np.exp(0.7)
@@ -390,6 +393,7 @@ def one_step(
         memory.sizes = {x: shorter * size for x, size in memory.sizes.items()}
         memory.moved_by = dict.fromkeys(groups, 0.0)
         memory.tested_at = 0
+        memory.halved += 1
     elif is_good:
         is_first = not any(size > 0 for size in memory.sizes.values())
         roots = {}

@@ -311,7 +311,7 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
     too_short = {"curvature": FAR_TOO_SHORT / 2, "recent_signal": 1.0}
     k = jnp.asarray(30)
     known = statistics(4, **LONG | too_short)._replace(measured_at=k - 1)
-    assert is_far_too_short(known, k)
+    assert is_far_too_short(known, k, jnp.asarray(0))
     for other, at in [
         (known._replace(measured_at=k - 2), k),
         (known._replace(measured_at=jnp.asarray(9)), jnp.asarray(10)),
@@ -320,7 +320,10 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
         # Noise, where a network knows its rows by heart: it ruined a BERT.
         (known._replace(curvature=jnp.float32(-1.5 * FAR_TOO_SHORT)), k),
     ]:
-        assert not is_far_too_short(other, at)
+        assert not is_far_too_short(other, at, jnp.asarray(0))
+    # Later only to make up for steps that were rolled back.
+    late = known._replace(measured_at=jnp.asarray(EARLY_STEPS))
+    assert is_far_too_short(late, jnp.asarray(EARLY_STEPS + 1), jnp.asarray(1))
 
 
 def test_steps_that_promise_little_leap_if_twice_the_step_decreases_the_loss() -> None:
@@ -343,7 +346,7 @@ def test_a_hinge_does_not_run_away() -> None:
     y = jnp.sign(x @ jnp.linspace(-10, 10, 20))
     batches = jax.random.randint(chosen, (400, 16), 0, 256)
 
-    def hinge(params: jax.Array, i: jax.Array) -> jax.Array:
+    def hinge(params: Any, i: jax.Array) -> jax.Array:
         return jnp.mean(jnp.maximum(0, 1 - y[i] * (x[i] @ params)))
 
     tx = armijo_adam()
@@ -386,8 +389,8 @@ def test_after_a_leap_the_averages_are_those_of_steps_that_are_as_long() -> None
         )
     # phi is of its own averages, and changes by measurements alone.
     chex.assert_trees_all_equal(leapt.fraction, measured(1.0, False).fraction)
-    assert is_far_too_short(measured(1.0, False), jnp.asarray(31))
-    assert not is_far_too_short(leapt, jnp.asarray(31))
+    assert is_far_too_short(measured(1.0, False), jnp.asarray(31), jnp.asarray(0))
+    assert not is_far_too_short(leapt, jnp.asarray(31), jnp.asarray(0))
 
 
 @pytest.mark.parametrize(
@@ -442,7 +445,7 @@ def test_a_batch_without_loss_makes_no_step_leap() -> None:
     batch = statistics(4, **LONG | {"curvature": 1e-4})._replace(measured_at=k - 1)
     for signal, leaps in ((1e-2, True), (1e-4, False), (0.0, False), (-1e-2, False)):
         found = batch._replace(recent_signal=jnp.float32(signal))
-        assert is_far_too_short(found, k) == leaps
+        assert is_far_too_short(found, k, jnp.asarray(0)) == leaps
 
 
 def test_nothing_grows_where_a_measured_step_raises_the_loss() -> None:
