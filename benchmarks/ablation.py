@@ -124,7 +124,7 @@ ABLATIONS = (
         (0, 0, 4),
     ),
     Ablation("groups' own changes", {"step_sizes.OWN": 0}, (1, 0, 3)),
-    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (3, 1, 18)),
+    Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (3, 2, 22)),
     Ablation(
         "leaps where the steps left promise little",
         {"step._promises_little": lambda *_: False},
