@@ -276,8 +276,8 @@ def _check_rows(
             )
     # A loss of random keys alone has nothing to split.
     leaves = jax.tree.leaves(list(batch))
-    is_given = [x for x in jax.tree.leaves(list(batch[num_first:])) if not is_key(x)]
-    has_examples = argnums is None and any(jnp.ndim(x) > 0 for x in is_given)
+    given = [x for x in jax.tree.leaves(list(batch[num_first:])) if not is_key(x)]
+    has_examples = argnums is None and any(jnp.ndim(x) > 0 for x in given)
     if not shapes and (has_examples or not any(map(is_key, leaves))):
         raise ValueError(
             f"num_microbatches={num_parts} needs an argument of the batch to split; "
