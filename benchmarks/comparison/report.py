@@ -85,7 +85,7 @@ was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
 search had been chosen before anything ran on {", ".join(UNSEEN)}.
 Results of the other test tasks were seen while it was made, and it was not chosen by
 them; {" and ".join(LATER)} came later.
-Seven changes followed, chosen by development tasks alone: of what `num_steps` does in
+Seven changes followed, chosen without test tasks: of what `num_steps` does in
 the first half of a run; of how far parameter groups move apart, with two smaller ones;
 of params that follow their average, in runs of unknown length; of what went from the
 search; of measurements that count a step later, by which a step compiles in less time;
@@ -147,8 +147,8 @@ MEASURED = """\
 """
 SOME = """\
 Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
-search was chosen, nothing had run on seven tasks; seven changes followed, chosen by
-development tasks alone. Texts are those with a language model, pretrained or not."""
+search was chosen, nothing had run on seven tasks; seven changes followed, chosen
+without test tasks. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
 

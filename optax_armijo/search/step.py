@@ -170,8 +170,8 @@ def take_step(
     signal = with_early_fraction(signal, counts, k)
     has_leapt = far_too_short & counts & goes_on
     signal = with_leap(signal, has_leapt)
-    less = has_leapt & (state.num_halved > 0)
-    num_halved = state.num_halved + undoes.astype(jnp.int32) - less.astype(jnp.int32)
+    num_halved = state.num_halved + undoes.astype(jnp.int32)
+    num_halved = jnp.maximum(num_halved - has_leapt.astype(jnp.int32), 0)
 
     passed = evaluations.passed
     sizes = jnp.where(is_first, passed, 1) * sizes

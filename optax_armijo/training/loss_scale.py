@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_armijo._checks import as_transformation, check_range
@@ -70,10 +69,10 @@ def dynamic_loss_scale(
     Args:
       inner: the transformation that gets the unscaled gradients.
       init_scale: the initial :math:`\sigma`, in [`min_scale`, `max_scale`].
-      factor: :math:`\phi`, at least 1.001.
+      factor: :math:`\phi`, above 1.
       growth_interval: n, at least 1.
-      min_scale: at least 1.2e-38, the smallest normal float32.
-      max_scale: at least `min_scale`, and a finite float32.
+      min_scale: above 0.
+      max_scale: at least `min_scale`. All are finite in float32, as the scale is.
 
     Returns:
       A transformation with the same ``update`` as `inner`, except for the scaled
@@ -95,12 +94,10 @@ def dynamic_loss_scale(
       >>> float(updates), float(loss_scale(state))
       (0.0, 4.0)
     """
-    # The scale is a float32, in which 1e-50 is 0 and 1.00000001 is 1.
-    least, most = map(float, (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-    check_range("min_scale", min_scale, at_least=least)
-    check_range("max_scale", max_scale, at_least=min_scale, at_most=most)
+    check_range("min_scale", min_scale, above=0)
+    check_range("max_scale", max_scale, at_least=min_scale)
     check_range("init_scale", init_scale, at_least=min_scale, at_most=max_scale)
-    check_range("factor", factor, at_least=1.001, at_most=most)
+    check_range("factor", factor, above=1)
     check_range("growth_interval", growth_interval, at_least=1, is_integer=True)
     transform = as_transformation("inner", inner)
 

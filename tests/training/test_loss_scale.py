@@ -190,13 +190,13 @@ def test_the_scale_follows_its_rule():
     ("name", "value", "message"),
     [
         ("init_scale", 0.0, r"init_scale .* \[5.96046e-08, 1.67772e\+07\]; got 0.0"),
-        ("factor", 1.0, r"factor .* \[1.001, 3.40282e\+38\]; got 1.0"),
+        ("factor", 1.0, r"factor .* \(1, inf\); got 1.0"),
         ("growth_interval", 0, r"growth_interval .* got 0"),
         ("min_scale", 0.0, r"min_scale .* got 0.0"),
         ("max_scale", 1e-9, r"max_scale .* got 1e-09"),
         # What float32 makes 0, infinity and 1 of.
-        ("min_scale", 1e-50, r"min_scale .* \[1.17549e-38, inf\); got 1e-50"),
-        ("max_scale", 1e300, r"max_scale .* 3.40282e\+38\]; got 1e\+300"),
+        ("min_scale", 1e-50, r"min_scale .* \(0, inf\); got 1e-50"),
+        ("max_scale", 1e300, r"max_scale .* \[5.96046e-08, inf\); got 1e\+300"),
         ("factor", 1.00000001, r"factor .* got 1.00000001"),
     ],
 )
