@@ -66,9 +66,9 @@ def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
             f"that of the saved state has {jnp.shape(saved)} and "
             f"{jnp.result_type(saved)}"
         )
-    # A copy, since the next step may donate it.
     if getattr(fresh, "committed", False):
-        return jax.device_put(saved, fresh.sharding, may_alias=False)
+        saved = jax.device_put(saved, fresh.sharding)
+    # A copy, since the next step may donate it. (JAX 0.5 ignores `may_alias=False`.)
     return jnp.array(saved)
 
 
