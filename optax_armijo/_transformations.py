@@ -167,7 +167,8 @@ def armijo_adamw(
       A transformation with the same ``update`` and state as `armijo_adam`.
 
     Raises:
-      ValueError: as `armijo_adam`; when traced, a mask that does not fit params.
+      ValueError: as `armijo_adam`; when traced, a mask that does not fit params or has
+        leaves that are no bools.
       TypeError: as `armijo_adam`.
 
     Example:

@@ -200,6 +200,14 @@ def test_masks_that_do_not_fit():
         update(armijo_adamw(LABELS, mask={"embed": True}))
 
 
+@pytest.mark.parametrize("entry", ["no", 0, 1.0, jnp.ones(2, bool)])
+def test_masks_of_other_values(entry):
+    """A string, such as a label, would decay its leaf, and 0 would not."""
+    mask = {"embed": True, "layers": entry, "head": False}
+    with pytest.raises(ValueError, match="mask must have True or False as leaves"):
+        update(armijo_adamw(LABELS, mask=mask))
+
+
 def test_armijo_info_needs_one_state():
     params = network_params()
     state = armijo_adam().init(params)

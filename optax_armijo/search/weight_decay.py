@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optax_armijo._types import Scalar
 from optax_armijo.labels.checks import broadcast_prefix
@@ -40,6 +41,9 @@ def decay_updates(
     """
     mask = mask(params) if callable(mask) else mask
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
+    for entry in decays:
+        if not isinstance(entry, (bool, np.bool_)):
+            raise ValueError(f"mask must have True or False as leaves; got {entry!r}")
     dtype = step_size.dtype
     # Decay never changes the sign of a weight, however large the step.
     rates = jnp.minimum(step_size * jnp.asarray(weight_decay, dtype), 1)
