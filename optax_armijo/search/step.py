@@ -33,6 +33,7 @@ from optax_armijo.search.step_sizes import (
     LARGEST_NOISE,
     LARGEST_NOISE_LATER,
     LEAP,
+    LEAST_APPLIED,
     WARM_UP_STEPS,
     change_of,
     error_of,
@@ -119,8 +120,8 @@ def take_step(
     multiple = _schedule(k, num_steps, fraction.dtype)
     promised = multiple * jnp.sum(sizes * slope)
     is_good = is_finite & jnp.isfinite(promised)  # finite slopes may promise too much
-    largest = _largest_noise(k, num_steps)
-    multiple *= shortening(promised, fraction, value, largest)
+    bound = shortening(promised, fraction, value, _largest_noise(k, num_steps))
+    multiple *= bound
 
     # Did the last step cause a loss that is not finite, or far above those before? A
     # finite loss with a non-finite gradient may be this batch's fault alone, but not
@@ -180,8 +181,12 @@ def take_step(
     applied = jnp.where(goes_on, factor * multiple * sizes, 0)
 
     # One mini-batch may shorten its own step at will, but step sizes by at most half.
-    # If momentum ascends, the test says nothing about them.
-    kept = jnp.where(promised > 0, jnp.maximum(factor, HALF), 1)
+    # If momentum ascends, the test says nothing about them. If the noise bound leaves
+    # little of a step, they shrink, too. Otherwise they would grow behind it, and be
+    # applied at once when a mini-batch promises little by chance.
+    passing = jnp.where(promised > 0, factor, 1)
+    unhidden = jnp.where(is_first, 1, jnp.minimum(bound / LEAST_APPLIED, 1))
+    kept = jnp.maximum(passing * unhidden, HALF)
     sizes = jnp.where(goes_on, kept * sizes, state.step_size)
     # The rise of the warm-up since the step that is rolled back is divided out.
     shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)

@@ -53,6 +53,8 @@ LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 # alone. Phi counts as at least LEAST_BOUNDED, or a phi of 0 would remove the bound.
 LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
 LEAST_BOUNDED = 0.1
+# Step sizes shrink, too, where this bound shortens a step to a smaller fraction.
+LEAST_APPLIED = 1 / 8
 
 
 def with_unit(

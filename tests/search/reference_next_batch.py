@@ -418,6 +418,7 @@ def one_step(
         noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
         falls = options.num_steps is not None
         most = (0.2 if falls and k > 40 else 0.05) * loss
+        shorter = 1.0
         if loss > 0 and noise > most:
             shorter = most / noise
             multiple, promise = shorter * multiple, shorter * promise
@@ -438,7 +439,10 @@ def one_step(
         for name in params:
             if applied[labels[name]] != 0:
                 updates[name] = applied[labels[name]] * along[name]
-        memory.sizes = scaled(max(factor, 0.5) if promise > 0 else 1.0)
+        kept = factor if promise > 0 else 1.0
+        if not is_first:
+            kept *= min(8 * shorter, 1.0)
+        memory.sizes = scaled(max(kept, 0.5))
         memory.moved_by, memory.multiple, memory.direction = applied, multiple, along
         memory.promised = {x: scale * applied[x] * slopes[x] for x in groups}
         memory.mu, memory.nu, memory.count = mu, nu, k

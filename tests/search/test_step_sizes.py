@@ -1,6 +1,7 @@
 """What a step was worth on the next mini-batch, and what its step sizes become."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -349,20 +350,35 @@ def test_a_hinge_does_not_run_away() -> None:
     def hinge(params: Any, i: jax.Array) -> jax.Array:
         return jnp.mean(jnp.maximum(0, 1 - y[i] * (x[i] @ params)))
 
-    tx = armijo_adam()
-
-    def step(carry: Any, i: jax.Array) -> tuple[Any, jax.Array]:
-        params, state = carry
-        value, grads = jax.value_and_grad(hinge)(params, i)
-        updates, state = tx.update(
-            grads, state, params, value=value, value_fn=lambda p: hinge(p, i)
-        )
-        params = optax.apply_updates(params, updates)
-        return (params, state), hinge(params, jnp.arange(256))
-
     params = 0.1 * jax.random.normal(start, (20,))
-    losses = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), batches)[1])(params)
-    assert jnp.max(losses[50:]) < losses[0] / 2
+    after = losses_of(hinge, params, batches, evaluated_on=jnp.arange(256))
+    assert jnp.max(after[50:]) < after[0] / 2
+
+
+def losses_of(
+    loss_fn: Callable[..., jax.Array], params: Any, batches: Any, evaluated_on: Any
+) -> jax.Array:
+    """The loss after each step without `num_steps`."""
+    tx = armijo_adam()
+    train_step = make_train_step(loss_fn, tx, donate=False)
+
+    def step(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+        params, state, _ = train_step(*carry, batch)
+        return (params, state), loss_fn(params, evaluated_on)
+
+    return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), batches)[1])(params)
+
+
+def test_step_sizes_do_not_grow_behind_the_noise_bound() -> None:
+    """Applied at once, they brought a loss of 0.7 back to 9e4."""
+
+    def distance(params: jax.Array, _: Any) -> jax.Array:
+        return jnp.mean(jnp.abs(params - 1e5))
+
+    params = jax.random.normal(jax.random.key(0), (20,))
+    losses = losses_of(distance, params, jnp.zeros(300), evaluated_on=None)
+    assert losses[-1] < 0.1
+    assert jnp.max(losses[80:]) < 10
 
 
 def test_after_a_leap_the_averages_are_those_of_steps_that_are_as_long() -> None:
