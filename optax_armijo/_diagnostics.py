@@ -50,8 +50,8 @@ class ArmijoInfo(NamedTuple):
       step_factor: the factor by which the test shortened the whole step; 1 without a
         test.  # f[]
       signal_fraction: phi, between 0 and 1: the fraction of what steps promise on their
-        own mini-batch that holds on the next one; 1 until something is known, NaN for a
-        published method, which does not measure it.  # f[]
+        own mini-batch that holds on the next one; 1 until something is known. None for
+        a published method, which does not measure it.  # f[]
       is_finite: whether the loss and the group's gradient were finite.  # bool[G]
       bad_leaf_code: the path of the first leaf whose gradient was not finite, as
         bytes; `bad_leaf` reads it.  # u8[P]
@@ -88,7 +88,7 @@ class ArmijoInfo(NamedTuple):
     slope_error: jax.Array
     labels_error: jax.Array
     num_still: jax.Array
-    signal_fraction: jax.Array
+    signal_fraction: jax.Array | None
     num_evaluations: jax.Array
     total_evaluations: jax.Array
 
@@ -143,6 +143,8 @@ class ArmijoInfo(NamedTuple):
             warnings.warn(mistake, stacklevel=2)
         numbers: dict[str, float] = {}
         for name, values in jax.device_get(self)._asdict().items():
+            if values is None:
+                continue
             if np.ndim(values) == 0:
                 numbers[name] = float(values)
             elif not name.endswith(("_codes", "_code")):
@@ -195,13 +197,12 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
         )
     (state,) = states
     is_published = isinstance(state, PublishedState)
-    one = jnp.ones_like(state.last.step_factor)
-    zero, none = 0 * one, jnp.zeros(one.shape, jnp.int32)
-    right = jnp.zeros(one.shape, jnp.bool_)
+    zero = jnp.zeros_like(state.last.step_factor)
+    none, right = (zero.astype(dtype) for dtype in (jnp.int32, jnp.bool_))
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,
-        signal_fraction=jnp.nan * one if is_published else state.signal.fraction,
+        signal_fraction=None if is_published else state.signal.fraction,
         value_error=zero if is_published else state.input_errors.value,
         slope_error=zero if is_published else state.input_errors.slope,
         labels_error=right if is_published else state.input_errors.labels,
@@ -231,10 +232,10 @@ def _table(info: ArmijoInfo) -> str:
         )
         for row in rows
     ]
-    phi = float(info.signal_fraction)
+    phi = info.signal_fraction
     foot = (
         f"whole step x {float(info.step_factor):g}; "
-        f"{'' if np.isnan(phi) else f'signal fraction {phi:.2f}; '}"
+        f"{'' if phi is None else f'signal fraction {float(phi):.2f}; '}"
         f"{int(info.num_evaluations)} loss evaluations besides the gradient's, "
         f"{int(info.total_evaluations)} in total"
     )
@@ -312,7 +313,7 @@ def _remarks(info: ArmijoInfo) -> list[str]:
 
 def _reasons(info: ArmijoInfo) -> list[str]:
     """Says for each group why it did not move; a dash if it did."""
-    is_published = bool(np.isnan(info.signal_fraction))
+    is_published = info.signal_fraction is None
     is_any_bad = not np.all(info.is_finite)
 
     def reason(step_size: float, applied: float, ok: bool, searched: bool) -> str:
