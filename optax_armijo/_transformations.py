@@ -61,8 +61,9 @@ def armijo_adam(
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a
     twentieth of a positive loss, or a fifth after 40 steps of a run whose length is
-    known. A step is rolled back, and the next one is half as long, if the loss after it
-    is not finite or 30 mean deviations above its average, and the step is to blame.
+    known; if less than an eighth of it is left, step sizes shrink, too. A step is
+    rolled back, and the next one is half as long, if the loss after it is not finite or
+    30 mean deviations above its average, and the step is to blame.
 
     The page `Formulas </armijo_adam>`_ has the details.
 
