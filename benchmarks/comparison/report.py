@@ -85,12 +85,13 @@ was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
 search had been chosen before anything ran on {", ".join(UNSEEN)}.
 Results of the other test tasks were seen while it was made, and it was not chosen by
 them; {" and ".join(LATER)} came later.
-Seven changes followed, chosen without test tasks: of what `num_steps` does in
+Eight changes followed, chosen without test tasks: of what `num_steps` does in
 the first half of a run; of how far parameter groups move apart, with two smaller ones;
 of params that follow their average, in runs of unknown length; of what went from the
 search; of measurements that count a step later, by which a step compiles in less time;
-of step sizes that leap early; and of leaps that are not repeated before they are
-measured, and end early. Test tasks ran with the third at another setting first.
+of step sizes that leap early; of leaps that are not repeated before they are measured,
+and end early; and of step sizes that shrink with their steps. Test tasks ran with the
+third at another setting first.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
@@ -147,7 +148,7 @@ MEASURED = """\
 """
 SOME = """\
 Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
-search was chosen, nothing had run on seven tasks; seven changes followed, chosen
+search was chosen, nothing had run on seven tasks; eight changes followed, chosen
 without test tasks. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
