@@ -168,8 +168,8 @@ def armijo_adamw(
       A transformation with the same ``update`` and state as `armijo_adam`.
 
     Raises:
-      ValueError: as `armijo_adam`; when traced, a mask that does not fit params or has
-        leaves that are no bools.
+      ValueError: as `armijo_adam`; when traced, a mask that does not fit params, or
+        whose leaves are not bools.
       TypeError: as `armijo_adam`.
 
     Example:
