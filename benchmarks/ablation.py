@@ -108,6 +108,11 @@ ABLATIONS = (
     ),
     Ablation("the bound of the noise", {"step.shortening": lambda *_: 1.0}, (1, 0, 13)),
     Ablation(
+        "step sizes that shrink with their steps",
+        {"step.LEAST_APPLIED": 1 / HUGE},
+        (1, 0, 5),
+    ),
+    Ablation(
         "the looser bound after 40 steps",
         {"step.LARGEST_NOISE_LATER": step_sizes.LARGEST_NOISE},
         (2, 0, 4),
