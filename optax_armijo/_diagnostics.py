@@ -30,7 +30,7 @@ class ArmijoInfo(NamedTuple):
     the test and its trials if there was none.
 
     All fields are arrays, inside ``jit`` too, with one entry per group (G of them)
-    unless stated otherwise.
+    unless stated otherwise; only `signal_fraction` may be None.
 
     Attributes:
       label_codes: the labels as bytes; `labels` reads them.  # u8[G, W]
@@ -143,7 +143,7 @@ class ArmijoInfo(NamedTuple):
             warnings.warn(mistake, stacklevel=2)
         numbers: dict[str, float] = {}
         for name, values in jax.device_get(self)._asdict().items():
-            if values is None:
+            if values is None:  # not measured
                 continue
             if np.ndim(values) == 0:
                 numbers[name] = float(values)
@@ -198,7 +198,7 @@ def armijo_info(opt_state: Any) -> ArmijoInfo:
     (state,) = states
     is_published = isinstance(state, PublishedState)
     zero = jnp.zeros_like(state.last.step_factor)
-    none, right = (zero.astype(dtype) for dtype in (jnp.int32, jnp.bool_))
+    none, right = zero.astype(jnp.int32), zero.astype(jnp.bool_)
     return ArmijoInfo(
         label_codes=state.label_codes,
         step_size=state.step_size,

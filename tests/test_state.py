@@ -20,6 +20,7 @@ from optax_armijo import (
     armijo_info,
     make_train_step,
     one_group,
+    salsa,
     scale_by_armijo,
 )
 
@@ -156,6 +157,14 @@ def test_an_info_as_a_dict_has_each_number_under_its_name():
     for name in by_group:
         found = [numbers[f"{name}/{label}"] for label in ("embed", "head", "layers")]
         np.testing.assert_array_equal(found, getattr(info, name))
+
+
+def test_the_dict_of_a_published_method_lacks_what_it_does_not_measure():
+    ours, theirs = (
+        armijo_info(tx.init(network_params())).to_dict()
+        for tx in (armijo_adam(one_group), salsa())
+    )
+    assert {*ours} - {*theirs} == {"signal_fraction"}
 
 
 def test_a_dict_of_traced_numbers_or_of_several_steps_is_refused():

@@ -185,8 +185,7 @@ def take_step(
     # little of a step, they shrink, too. Otherwise they would grow behind it, and be
     # applied at once when a mini-batch promises little by chance.
     by_test = jnp.where(promised > 0, factor, 1)
-    by_bound = jnp.where(is_first, 1, jnp.minimum(bound / LEAST_APPLIED, 1))
-    kept = jnp.maximum(by_test * by_bound, HALF)
+    kept = jnp.maximum(by_test * jnp.minimum(bound / LEAST_APPLIED, 1), HALF)
     sizes = jnp.where(goes_on, kept * sizes, state.step_size)
     # The rise of the warm-up since the step that is rolled back is divided out.
     shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)

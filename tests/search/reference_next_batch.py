@@ -439,9 +439,7 @@ def one_step(
         for name in params:
             if applied[labels[name]] != 0:
                 updates[name] = applied[labels[name]] * along[name]
-        kept = factor if promise > 0 else 1.0
-        if not is_first:
-            kept *= min(8 * shorter, 1.0)
+        kept = (factor if promise > 0 else 1.0) * min(8 * shorter, 1.0)
         memory.sizes = scaled(max(kept, 0.5))
         memory.moved_by, memory.multiple, memory.direction = applied, multiple, along
         memory.promised = {x: scale * applied[x] * slopes[x] for x in groups}
