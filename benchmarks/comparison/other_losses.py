@@ -1,6 +1,7 @@
-"""Regressions by other losses than squares: of counts, quantiles and survival.
+"""Regressions by other losses than squares.
 
-Shapes: N rows.
+They are of counts, quantiles, survival, normal distributions and orders. Shapes: N
+rows, Q queries.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from text_data import SPLIT_SEED
 
 NUM_ROWS, COLUMNS = 3000, 12
 LEVELS = (0.1, 0.5, 0.9)  # parts of the rows that lie below the quantiles
+NUM_QUERIES, NUM_DOCUMENTS = 600, 10  # to be ordered; of each query
 
 
 def event_counts(*, setup: Setup) -> Task:
@@ -142,18 +144,106 @@ def patients() -> Rows:
     return Rows(x.astype(np.float32), labels.astype(np.float32))
 
 
+def normal(*, setup: Setup) -> Task:
+    """A normal distribution for each row: its mean, and the log of its deviation.
+
+    The loss is minus the log likelihood, but for a constant, and is below zero at the
+    end. A quarter is for validation: by how much it is above that of the truth.
+    """
+    pool, validation = held_out(normal_rows(), NUM_ROWS // 4)
+    y, *truth = validation.labels.T
+    constant = np.tile([np.mean(y), np.log(np.std(y))], (len(y), 1))
+    least = normal_loss(np.stack(truth, axis=1), validation.labels)
+    return perceptron_task(
+        normal_loss, pool, validation, constant, setup, least=float(least)
+    )
+
+
+def normal_loss(output: Any, labels: Any) -> jax.Array:
+    """The mean over rows of log s + ((y - m) / s)^2 / 2.
+
+    Args:
+      output: m and log s of each row.  # f[N, 2]
+      labels: y, and what is not used here.  # f[N, ...]
+
+    Example:
+      >>> float(normal_loss(np.array([[1.0, 0.0]]), np.array([[3.0]])))
+      2.0
+    """
+    mean, log_deviation = output.T
+    squares = ((labels[:, 0] - mean) * jnp.exp(-log_deviation)) ** 2
+    return jnp.mean(log_deviation + squares / 2)
+
+
+def normal_rows() -> Rows:
+    """Columns, float32 [N, COLUMNS]; numbers, their means and log deviations [N, 3]."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_ROWS, COLUMNS))
+    mean = np.sin(2 * x[:, 0]) + 0.5 * x[:, 1] * x[:, 2]
+    log_deviation = np.tanh(x[:, 3]) - 1.5
+    y = mean + np.exp(log_deviation) * rng.normal(size=NUM_ROWS)
+    labels = np.stack([y, mean, log_deviation], axis=1)
+    return Rows(x.astype(np.float32), labels.astype(np.float32))
+
+
+def ranking(*, setup: Setup) -> Task:
+    """Which of two documents of a query is better, by a hinge of their scores.
+
+    A batch is eight queries. A quarter of them is for validation.
+    """
+    pool, validation = held_out(queries(), NUM_QUERIES // 4)
+    constant = np.zeros((*validation.labels.shape, 1))
+    setup = setup._replace(batch_size=setup.batch_size or 8)
+    return perceptron_task(
+        lambda output, labels: pairwise_hinge(output[..., 0], labels),
+        *(pool, validation, constant, setup),
+    )
+
+
+def pairwise_hinge(scores: Any, grades: Any) -> jax.Array:
+    """The mean of max(0, 1 - s + s') over pairs of a query with grades g > g'.
+
+    Args:
+      scores: s of each document.  # f[Q, NUM_DOCUMENTS]
+      grades: g of each document.  # f[Q, NUM_DOCUMENTS]
+
+    Example:
+      >>> float(pairwise_hinge(np.array([[0.5, 0.0]]), np.array([[2.0, 1.0]])))
+      0.5
+    """
+    is_better = grades[:, :, None] > grades[:, None, :]
+    losses = jnp.maximum(0, 1 - scores[:, :, None] + scores[:, None, :])
+    return jnp.sum(is_better * losses) / jnp.maximum(jnp.sum(is_better), 1)
+
+
+def queries() -> Rows:
+    """Documents, float32 [Q, NUM_DOCUMENTS, COLUMNS], and grades from 0 to 4.
+
+    What users think of a document is a noisy function of its columns.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    x = rng.normal(size=(NUM_QUERIES, NUM_DOCUMENTS, COLUMNS))
+    worth = np.tanh(x[..., 0] + x[..., 1]) + 0.5 * x[..., 2] * x[..., 3]
+    opinion = worth + 0.5 * rng.normal(size=worth.shape)
+    grades = np.digitize(opinion, np.quantile(opinion, [0.5, 0.7, 0.85, 0.95]))
+    return Rows(x.astype(np.float32), grades.astype(np.float32))
+
+
 def perceptron_task(
     loss: Callable[[Any, Any], jax.Array],
     pool: Rows,
     validation: Rows,
     constant: np.ndarray,
     setup: Setup,
+    *,
+    least: float = 0.0,
 ) -> Task:
     """A regression by a perceptron, with this loss of outputs and labels.
 
-    It is scored by how much lower the loss is than that of a constant output [N, M].
+    It is scored by how much lower the loss is than that of a constant output [N, M],
+    both counted from the least one.
     """
-    outputs, batch_size = constant.shape[1], setup.batch_size or 32
+    outputs, batch_size = constant.shape[-1], setup.batch_size or 32
     graphdef = nnx.graphdef(Perceptron(COLUMNS, outputs, nnx.Rngs(0)))
 
     def loss_fn(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
@@ -164,5 +254,6 @@ def perceptron_task(
         lambda seed: nnx.state(Perceptron(COLUMNS, outputs, nnx.Rngs(seed))),
         *(loss_fn, shuffled(pool, batch_size), validation),
         steps_per_epoch=len(pool.labels) // batch_size,
-        power=float(loss(constant, validation.labels)),
+        power=float(loss(constant, validation.labels)) - least,
+        least=least,
     )

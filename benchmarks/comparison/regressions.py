@@ -32,16 +32,18 @@ def regression_task(
     *,
     steps_per_epoch: int,
     power: float | None = None,
+    least: float = 0.0,
 ) -> Task:
     """A task scored by ``-10 log10(error / power)`` of validation rows.
 
-    The power is the error of a constant: with None the variance of the labels.
+    The power is the error of a constant: with None the variance of the labels. The
+    error is how far the loss is above the least one, that of what the rows came from.
     """
     power = float(np.var(validation.labels)) if power is None else power
     error_of = jax.jit(loss_fn)
 
     def evaluate(params: Any) -> dict[str, float]:
-        error = float(error_of(params, validation))
+        error = float(error_of(params, validation)) - least
         return {"score": -10 * float(np.log10(error / power)), "loss": error}
 
     return Task(

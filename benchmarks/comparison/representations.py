@@ -1,4 +1,4 @@
-"""Networks that represent pictures, digits and nodes of a graph.
+"""Representations of pictures, digits, nodes of a graph, and customers.
 
 Shapes: N rows, V nodes.
 """
@@ -13,7 +13,7 @@ import optax
 from classification import Rows, digit_rows
 from fit_gaussians import load_pixels
 from flax import nnx
-from regressions import held_out, regression_task
+from regressions import held_out, regression_task, shuffled
 from small_models import Perceptron, module_task
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
@@ -23,6 +23,9 @@ CODE, SPREAD = 8, 0.2  # numbers that a digit is drawn from; deviation of its pi
 NUM_NODES, NUM_LABELLED, CLASSES, COLUMNS, UNITS = 600, 300, 4, 16, 32
 LIKELY, UNLIKELY = 0.04, 0.01  # edges within a class, and between two
 GRAPH_STEPS = 20  # an epoch
+NUM_PAIRS, SEEN, BLUR = 60, 0.5, 0.1  # of a batch; of a view's pixels; their deviation
+NUM_CUSTOMERS, NUM_GOODS, NUM_PURCHASES, NUM_OTHERS = 300, 500, 8000, 20
+TRUE_RANK, RANK = 4, 16  # of what is bought; of the vectors that are found
 
 
 class Painter(nnx.Module):
@@ -155,3 +158,109 @@ def communities() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         features.astype(np.float32),
         classes,
     )
+
+
+class Pairing(nnx.Module):
+    """Directions of digits, and how sure of the nearest one it is."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.encoder = Perceptron(64, CODE, rngs)
+        self.log_sharpness = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Log loss of which y belongs to which x, and the reverse: [N, 64] twice."""
+        x, y = (self.encoder(z) for z in (x, y))
+        x, y = (z / jnp.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+        logits = jnp.exp(self.log_sharpness[...]) * x @ y.T
+        diagonal = jnp.arange(len(x))
+        losses = [
+            optax.softmax_cross_entropy_with_integer_labels(z, diagonal)
+            for z in (logits, logits.T)
+        ]
+        return jnp.mean(jnp.stack(losses))
+
+
+def contrastive(*, setup: Setup) -> Task:
+    """Which two views show the same of `NUM_PAIRS` digits; half of the pixels are lost.
+
+    All examples of a batch are in each other's loss.
+    """
+    del setup
+    pool, validation = (rows.inputs.reshape(-1, 64) for rows in digit_rows())
+    graphdef = nnx.graphdef(Pairing(nnx.Rngs(0)))
+
+    def loss_fn(params: Any, batch: Rows, key: jax.Array | None = None) -> jax.Array:
+        """Of batches [..., NUM_PAIRS, 64], each by itself."""
+        pair = nnx.merge(graphdef, params)
+        x, y = (
+            jnp.asarray(z).reshape(-1, NUM_PAIRS, 64)
+            for z in (batch.inputs, batch.labels)
+        )
+        return jnp.mean(jax.vmap(pair)(x, y))
+
+    def views(rng: np.random.Generator, x: np.ndarray) -> Rows:
+        def view() -> np.ndarray:
+            is_seen = rng.uniform(size=x.shape) < SEEN
+            blur = BLUR * rng.normal(size=x.shape)
+            return (is_seen * (x + blur)).astype(np.float32)
+
+        return Rows(view(), view())
+
+    def batches(seed: int, epoch: int) -> Iterator[Rows]:
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(pool))
+        for i in range(0, len(pool) - NUM_PAIRS + 1, NUM_PAIRS):
+            yield views(rng, pool[order[i : i + NUM_PAIRS]])
+
+    rows = validation[: len(validation) // NUM_PAIRS * NUM_PAIRS]
+    return regression_task(
+        lambda seed: nnx.state(Pairing(nnx.Rngs(seed))),
+        *(loss_fn, batches, views(np.random.default_rng(SPLIT_SEED), rows)),
+        steps_per_epoch=len(pool) // NUM_PAIRS,
+        power=float(np.log(NUM_PAIRS)),
+    )
+
+
+def purchases(*, setup: Setup) -> Task:
+    """What customers buy, among goods that they do not: vectors of both.
+
+    A batch has the gradients of few of them, and zeros for all others.
+    """
+    pool, validation = held_out(bought(), NUM_PURCHASES // 4)
+    batch_size = setup.batch_size or 64
+
+    def init(seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        sizes = {"customers": (NUM_CUSTOMERS, RANK), "goods": (NUM_GOODS, RANK)}
+        vectors = {k: 0.1 * rng.normal(size=x) for k, x in sizes.items()}
+        vectors |= {"popularity": np.zeros(NUM_GOODS)}
+        return {k: jnp.asarray(x, jnp.float32) for k, x in vectors.items()}
+
+    def loss_fn(params: Any, batch: Rows, key: jax.Array | None = None) -> jax.Array:
+        goods = jnp.asarray(batch.labels)  # [N, 1 + NUM_OTHERS], the bought one first
+        customers = params["customers"][batch.inputs]
+        logits = jnp.einsum("nd,nmd->nm", customers, params["goods"][goods])
+        logits += params["popularity"][goods]
+        return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+
+    return regression_task(
+        *(init, loss_fn, shuffled(pool, batch_size), validation),
+        steps_per_epoch=len(pool.labels) // batch_size,
+        power=float(np.log(1 + NUM_OTHERS)),
+    )
+
+
+def bought() -> Rows:
+    """Customers, int32 [N]; what each bought and `NUM_OTHERS` other goods [N, ...]."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    taste, kind = (
+        rng.normal(size=(number, TRUE_RANK)) for number in (NUM_CUSTOMERS, NUM_GOODS)
+    )
+    logits = taste @ kind.T + rng.normal(size=NUM_GOODS)
+    customers = rng.integers(0, NUM_CUSTOMERS, NUM_PURCHASES)
+    goods = np.argmax(
+        logits[customers] + rng.gumbel(size=(NUM_PURCHASES, NUM_GOODS)), 1
+    )
+    others = rng.integers(0, NUM_GOODS, (NUM_PURCHASES, NUM_OTHERS))
+    labels = np.concatenate([goods[:, None], others], axis=1)
+    return Rows(customers.astype(np.int32), labels.astype(np.int32))

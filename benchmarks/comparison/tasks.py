@@ -82,6 +82,13 @@ TEST = {
     "variational-digits": ("variational",),
     "graph": ("graph",),
     "word-counts-tweets": ("word_counts", "tweets"),
+    "normal": ("normal",),
+    "ranking": ("ranking",),
+    "contrastive-digits": ("contrastive",),
+    "purchases": ("purchases",),
+    "flow": ("flow",),
+    "denoising-digits": ("denoising",),
+    "process": ("process",),
 }
 LISTS = {"development": DEVELOPMENT, "test": TEST}
 TASKS: dict[str, tuple[Any, ...]] = DEVELOPMENT | TEST
@@ -205,6 +212,17 @@ FAMILIES = {
     ),
     "graph": Family(
         "representations", "graph", SMALL, LARGE_RATES, unit="dB", low_noise=True
+    ),
+    "normal": Family("other_losses", "normal", NOISE, SMALL_RATES, unit="dB"),
+    "ranking": Family("other_losses", "ranking", SMALL, SMALL_RATES, unit="dB"),
+    "contrastive": Family(
+        "representations", "contrastive", SMALL, SMALL_RATES, unit="dB"
+    ),
+    "purchases": Family("representations", "purchases", SMALL, SMALL_RATES, unit="dB"),
+    "flow": Family("densities", "flow", SMALL, SMALL_RATES, unit="dB"),
+    "denoising": Family("densities", "denoising", SMALL, SMALL_RATES, unit="dB"),
+    "process": Family(
+        "densities", "process", SMALL, LARGE_RATES, unit="dB", low_noise=True
     ),
     "bundle": Family("bundle", "bundle", SMALL, LARGE_RATES, SCENE, "dB"),
 }

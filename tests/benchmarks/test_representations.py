@@ -1,13 +1,17 @@
-"""Networks that represent pictures, digits and nodes of a graph."""
+"""Representations of pictures, digits, nodes of a graph, and customers."""
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from representations import (
     CLASSES,
     CODE,
     NUM_LABELLED,
     NUM_NODES,
+    NUM_OTHERS,
+    NUM_PAIRS,
+    Pairing,
     communities,
     divergence,
 )
@@ -55,3 +59,27 @@ def test_a_place_has_its_colour():
     batch = next(task.batches(0, 0))
     assert batch.inputs.shape == (64, 2) and batch.labels.shape == (64, 3)
     assert 0 <= batch.labels.min() and batch.labels.max() <= 1
+
+
+def test_views_are_told_apart_among_those_of_their_batch():
+    task, pair = make_task("contrastive-digits"), Pairing(nnx.Rngs(0))
+    batch = next(task.batches(0, 0))
+    assert batch.inputs.shape == batch.labels.shape == (NUM_PAIRS, 64)
+    x, y = (np.asarray(pair.encoder(z)) for z in batch)
+    x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    right, left = (
+        np.mean(np.log(np.exp(z).sum(axis=1)) - np.diag(z)) for z in (x @ y.T, y @ x.T)
+    )
+    found = float(task.loss_fn(nnx.state(pair), batch, jax.random.key(0)))
+    assert found == pytest.approx((right + left) / 2, rel=1e-4)
+
+
+def test_what_a_batch_does_not_name_has_no_gradient():
+    task = make_task("purchases")
+    batch, params = next(task.batches(0, 0)), task.init(0)
+    assert batch.labels.shape == (64, 1 + NUM_OTHERS)
+    grads = jax.grad(task.loss_fn)(params, batch, jax.random.key(0))
+    moved = np.flatnonzero(np.any(np.asarray(grads["customers"]) != 0, axis=1))
+    np.testing.assert_array_equal(moved, np.unique(batch.inputs))
+    guess = jax.tree.map(np.zeros_like, params)
+    assert task.evaluate(guess)["score"] == pytest.approx(0, abs=1e-4)
