@@ -52,6 +52,8 @@ def clipped(
     limit = CLIP * jnp.maximum(average, 1)
     is_finite = jnp.isfinite(size)
     clips = is_finite & (k >= CLIP_FROM) & (size > limit)
-    scale = jnp.where(clips, divide(limit, size, 1), 1)
+    # 1 if nothing is clipped. XLA repeats cheap operations in each leaf's kernel, but
+    # no division: so kernels read the scale instead of computing it.
+    scale = limit / jnp.where(clips, size, limit)
     new = SLOW * average + (1 - SLOW) * jnp.where(clips, limit, size)
     return scale, jnp.where(is_finite & (k > 1), new, average)

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from optax.tree_utils import tree_where
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import in_dtype, increment, search_dtype
@@ -101,19 +102,17 @@ class AdamDirections(NamedTuple):
         mu, nu = map(self.grouping.trainable, (self.old.mu, self.old.nu))
         return self._along(mu, nu, jnp.maximum(jnp.asarray(self.old.count), 1))
 
-    def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
-        """Returns the moments to continue with, and their direction.
+    def settled(self, is_good: jax.Array) -> optax.ScaleByAdamState:
+        """Returns the moments to continue with: after a bad batch the old ones.
 
-        These are the new moments and `this_step` after a good batch, and the old
-        moments and `last_step` after a bad one. They are computed again, because it
-        would take memory to keep them since the slopes were computed.
+        They are computed again, because it would take memory to keep them since the
+        slopes were computed.
         """
         grads, old = jax.lax.optimization_barrier((self.grads, self.old))
         here = self._replace(grads=grads, old=old)
         masked = map(self.grouping.masked, (here._mu(), here._nu()))
         new = optax.ScaleByAdamState(self.num_good, *masked)
-        state = jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, old)
-        return state, here._replace(old=state).last_step()
+        return tree_where(is_good, new, old)
 
     def _mu(self) -> Leaves:
         mu = self.grouping.trainable(self.old.mu)
@@ -141,7 +140,7 @@ class GivenDirections(NamedTuple):
 
     grouping: Grouping
     old: optax.ScaleByAdamState
-    updates: Leaves
+    updates: list[jax.Array]
     gradient_size: jax.Array
 
     @property
@@ -152,16 +151,15 @@ class GivenDirections(NamedTuple):
     def num_good(self) -> jax.Array:
         return increment(self.old.count)
 
-    def this_step(self) -> Leaves:
+    def this_step(self) -> list[jax.Array]:
         return self.updates
 
-    def last_step(self) -> Leaves:
+    def last_step(self) -> list[jax.Array]:
         """The direction of the last step."""
         return self.grouping.trainable(self.old.mu)
 
-    def settled(self, is_good: jax.Array) -> tuple[optax.ScaleByAdamState, Leaves]:
+    def settled(self, is_good: jax.Array) -> optax.ScaleByAdamState:
         """Counts a good batch, and remembers its direction."""
         count = jnp.where(is_good, self.num_good, self.old.count)
-        pairs = zip(self.updates, self.last_step(), strict=True)
-        along = [jnp.where(is_good, new.astype(x.dtype), x) for new, x in pairs]
-        return self.old._replace(count=count, mu=self.grouping.masked(along)), along
+        along = tree_where(is_good, self.updates, self.last_step())
+        return self.old._replace(count=count, mu=self.grouping.masked(along))

@@ -158,7 +158,12 @@ def take_step(
     before = evaluations.before
     raised = value - before
     undoes = is_suspect & jnp.isfinite(before) & (is_broken | (raised > excess / 2))
-    goes_on = is_good & ~undoes
+    # Always true, but XLA cannot know it before the trials are over. So it does not
+    # overwrite the old moments while they still read them.
+    is_over = evaluations.num_trials >= 0
+    # Over groups, because XLA repeats cheap operations in each leaf's kernel, but no
+    # reduction: so kernels read this flag instead of computing it.
+    goes_on = jnp.all(jnp.isfinite(slope) & is_good & ~undoes & is_over)
     predicted = jnp.sum(move.predicted)
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
@@ -190,15 +195,11 @@ def take_step(
     # The rise of the warm-up since the step that is rolled back is divided out.
     shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)
     sizes = jnp.where(undoes, shortened, 1) * sizes
-    # Always true, but XLA cannot know it before the trials are over. So it does not
-    # overwrite the old moments while they still read them.
-    is_over = evaluations.num_trials >= 0
-    adam, along = directions.settled(goes_on & is_over)
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
     made = Move(applied, directions.scale * by_group, multiple)
     still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
-    updates = problem.updates(moved_by, along)
+    updates = problem.updates(moved_by, tree_where(goes_on, along, last))
     num_evaluations = evaluations.num_trials + goes_back.astype(jnp.int32)
     num_trials = jnp.where(searched, evaluations.num_trials, 0)
     passes = tests & (passed > 0)
@@ -206,7 +207,7 @@ def take_step(
         label_codes=state.label_codes,
         checksum=state.checksum,
         num_updates=increment(state.num_updates),
-        adam=adam,
+        adam=directions.settled(goes_on),
         gradient_size=jnp.where(goes_on, directions.gradient_size, state.gradient_size),
         step_size=sizes,
         move=tree_where(goes_on, made, still),

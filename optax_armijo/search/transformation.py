@@ -203,8 +203,10 @@ def search_along_updates(
     def step(
         grouping: Grouping, batch: Batch, state: ArmijoState
     ) -> tuple[Any, ArmijoState]:
-        # Trials and the step itself use the same dtype.
-        updates = [u.astype(search_dtype([u])) for u in batch.updates]
+        # Trials and the step itself use the same dtype, that of the last direction.
+        last = grouping.trainable(state.adam.mu)
+        pairs = zip(batch.updates, last, strict=True)
+        updates = [u.astype(x.dtype) for u, x in pairs]
         directions = GivenDirections(grouping, state.adam, updates, state.gradient_size)
         return take_step(make_problem(grouping, batch), state, directions, num_steps)
 

@@ -325,7 +325,8 @@ def test_some_methods_run_on_some_kinds_of_task_alone(toy):
         some = [*LISTS["test"], "oscillator", "compartments"]
         return {x.task for x in wanted(some, [method], seeds=[0])}
 
-    assert tasks_of("lbfgs") == {"oscillator", "burgers", "compartments", "graph"}
+    deterministic = {"oscillator", "burgers", "compartments", "graph", "process"}
+    assert tasks_of("lbfgs") == deterministic
     assert tasks_of("published_rates") == {"gaussians-china", "camera-china"}
     assert tasks_of("lora_plus") == {"lora-news-5-body", "lora-4-news-5-body"}
     assert {*LISTS["test"]} < tasks_of("schedule_free_plus")
