@@ -49,8 +49,7 @@ def test_kernels_of_leaves_read_scalars_instead_of_computing_them():
     of_leaf = re.compile(r"ROOT \S+ = f32\[8,8\]")
     of_scalar = re.compile(r" = \w+\[\] (?!parameter|constant)")
     numbers = [len(of_scalar.findall(x)) for x in kernels(4) if of_leaf.search(x)]
-    assert len(numbers) > 5
-    assert max(numbers) <= 4
+    assert numbers and max(numbers) <= 4
 
 
 def test_a_vmapped_step_evaluates_the_loss_only_when_a_run_does():
