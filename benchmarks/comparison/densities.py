@@ -3,7 +3,6 @@
 Shapes: N rows, D columns.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from classification import Rows, digit_rows
 from flax import nnx
-from regressions import NUM_EPOCHS, held_out, regression_task, shuffled
+from regressions import NUM_EPOCHS, drawn, held_out, regression_task, shuffled
 from scipy.special import logsumexp
 from sklearn.datasets import make_friedman1
 from small_models import Perceptron
@@ -80,6 +79,7 @@ def flow(*, setup: Setup) -> Task:
 
 
 def centres() -> np.ndarray:
+    """The centres of the clusters, [NUM_CLUSTERS, 2]."""
     angles = 2 * np.pi * np.arange(NUM_CLUSTERS) / NUM_CLUSTERS
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -117,12 +117,7 @@ def denoising(*, setup: Setup) -> Task:
         found = nnx.merge(graphdef, params)(jnp.asarray(batch.inputs))
         return jnp.mean((found - batch.labels) ** 2)
 
-    def batches(seed: int, epoch: int) -> Iterator[Rows]:
-        rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(pool))
-        for i in range(0, len(pool) - batch_size + 1, batch_size):
-            yield noisy(rng, pool[order[i : i + batch_size]])
-
+    batches = drawn(len(pool), batch_size, lambda rng, rows: noisy(rng, pool[rows]))
     rows = noisy(np.random.default_rng(SPLIT_SEED), np.repeat(validation, REPEATS, 0))
     return regression_task(
         lambda seed: nnx.state(Perceptron(inputs, 64, nnx.Rngs(seed))),

@@ -1,7 +1,6 @@
-"""Regressions by other losses than squares.
+"""Regressions by other losses than squares: of counts, quantiles, survival and orders.
 
-They are of counts, quantiles, survival, normal distributions and orders. Shapes: N
-rows, Q queries.
+One finds a normal distribution for each row. Shapes: N rows, Q queries.
 """
 
 from collections.abc import Callable

@@ -63,11 +63,26 @@ def held_out(rows: Rows, num_validation: int) -> tuple[Rows, Rows]:
 
 def shuffled(pool: Rows, batch_size: int) -> Callable[[int, int], Iterator[Rows]]:
     """Rows that come in another order in each epoch."""
-    num_rows = len(pool.labels)
+    return drawn(len(pool.labels), batch_size, lambda _, rows: pool.at(rows))
+
+
+def drawn(
+    num_rows: int,
+    batch_size: int,
+    batch_of: Callable[[np.random.Generator, np.ndarray], Rows],
+) -> Callable[[int, int], Iterator[Rows]]:
+    """Batches of rows in another order in each epoch, with noise that is new in each.
+
+    Args:
+      num_rows: of the pool.
+      batch_size: rows of a batch.
+      batch_of: makes a batch of the numbers of its rows, int[B].
+    """
 
     def batches(seed: int, epoch: int) -> Iterator[Rows]:
-        order = np.random.default_rng((seed, epoch)).permutation(num_rows)
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(num_rows)
         for i in range(0, num_rows - batch_size + 1, batch_size):
-            yield pool.at(order[i : i + batch_size])
+            yield batch_of(rng, order[i : i + batch_size])
 
     return batches

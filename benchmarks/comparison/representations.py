@@ -3,7 +3,6 @@
 Shapes: N rows, V nodes.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import optax
 from classification import Rows, digit_rows
 from fit_gaussians import load_pixels
 from flax import nnx
-from regressions import held_out, regression_task, shuffled
+from regressions import drawn, held_out, regression_task, shuffled
 from small_models import Perceptron, module_task
 from tasks import Setup, Task
 from text_data import SPLIT_SEED
@@ -85,17 +84,15 @@ def variational(*, setup: Setup) -> Task:
     def loss_fn(params: Any, batch: Rows, key: jax.Array | None = None) -> jax.Array:
         return jnp.mean(nnx.merge(graphdef, params)(batch.inputs, batch.labels))
 
-    def batches(seed: int, epoch: int) -> Iterator[Rows]:
-        rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(pool))
-        for i in range(0, len(pool) - batch_size + 1, batch_size):
-            noise = rng.normal(size=(batch_size, CODE)).astype(np.float32)
-            yield Rows(pool[order[i : i + batch_size]], noise)
+    def noisy(rng: np.random.Generator, rows: np.ndarray) -> Rows:
+        noise = rng.normal(size=(batch_size, CODE)).astype(np.float32)
+        return Rows(pool[rows], noise)
 
     noise = np.random.default_rng(0).normal(size=(len(validation), CODE))
     return regression_task(
         lambda seed: nnx.state(Variational(nnx.Rngs(seed))),
-        *(loss_fn, batches, Rows(validation, noise.astype(np.float32))),
+        *(loss_fn, drawn(len(pool), batch_size, noisy)),
+        Rows(validation, noise.astype(np.float32)),
         steps_per_epoch=len(pool) // batch_size,
         # Of the mean digit, whatever the code.
         power=float(np.sum(np.var(validation, axis=0)) / (2 * SPREAD**2)),
@@ -206,12 +203,7 @@ def contrastive(*, setup: Setup) -> Task:
 
         return Rows(view(), view())
 
-    def batches(seed: int, epoch: int) -> Iterator[Rows]:
-        rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(len(pool))
-        for i in range(0, len(pool) - NUM_PAIRS + 1, NUM_PAIRS):
-            yield views(rng, pool[order[i : i + NUM_PAIRS]])
-
+    batches = drawn(len(pool), NUM_PAIRS, lambda rng, rows: views(rng, pool[rows]))
     rows = validation[: len(validation) // NUM_PAIRS * NUM_PAIRS]
     return regression_task(
         lambda seed: nnx.state(Pairing(nnx.Rngs(seed))),
