@@ -63,9 +63,9 @@ class Ablation(NamedTuple):
     takes: tuple[int, int, int] | None = None
 
 
-def _with_schedule(move: Any, phi: Any, end_slope: Any, multiple: Any) -> jax.Array:
+def _with_schedule(move: Any, signal: Any, end_slope: Any, multiple: Any) -> jax.Array:
     del multiple
-    return ERROR_OF(move, phi, end_slope, jnp.ones(()))
+    return ERROR_OF(move, signal, end_slope, jnp.ones(()))
 
 
 def _by_size(

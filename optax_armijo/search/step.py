@@ -97,9 +97,8 @@ def take_step(
     # Uphill steps count too: in an oscillation they are half of all.
     counts = is_finite & moved
     warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
-    raw_fraction = state.signal.raw_fraction
-    error_of_all = jnp.sum(error_of(move, raw_fraction, end_slope, warmed))
-    error = error_of(move, raw_fraction, end_slope, move.multiple)
+    error_of_all = jnp.sum(error_of(move, state.signal, end_slope, warmed))
+    error = error_of(move, state.signal, end_slope, move.multiple)
     is_known = counts & (state.signal.number > 0)
     errors = with_error(state.errors, is_known, error_of_all, error)
     change = change_of(

@@ -29,9 +29,10 @@ from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # kappa at phi = 0 and at phi = 1
-# Lower bound of phi in the aim and in kept promises. Without it, steps would shrink
-# permanently.
-LEAST_AIMED_AT = 0.03
+# Lower bound of phi in the aim and in kept promises until there are LEAST_UP_TO
+# measurements. From then on it fades with their number. Without it, steps would shrink
+# permanently. If it stayed, steps that make other examples worse would never shrink.
+LEAST_AIMED_AT, LEAST_UP_TO = 0.03, 20
 # Largest growth and shrinkage of the logarithm of all step sizes together, each at most
 # FADING / k; and, over sqrt(k), of one group relative to the others.
 UP, DOWN, FADING = 0.1, 0.25, 6.0
@@ -112,36 +113,47 @@ def with_early_fraction(
     return old._replace(early_fraction=mean)
 
 
-def aim(fraction: jax.Array) -> jax.Array:
-    r"""What C / p should be, f[]: :math:`\kappa(\varphi) \max(\varphi, 0.03)`."""
-    kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * fraction
-    return kappa * jnp.maximum(fraction, LEAST_AIMED_AT)
+def likely_fraction(signal: SignalStatistics) -> jax.Array:
+    r"""Phi, but at least what few measurements leave open, f[].
+
+    With n measurements it is :math:`\max(\varphi, 0.03 \min(1, 20 / n))`.
+    """
+    count = jnp.maximum(signal.number, LEAST_UP_TO).astype(signal.signal.dtype)
+    return jnp.maximum(signal.fraction, LEAST_AIMED_AT * LEAST_UP_TO / count)
+
+
+def aim(signal: SignalStatistics) -> jax.Array:
+    r"""What C / p should be, f[]: kappa times `likely_fraction`."""
+    kappa = KAPPA_NOISE + (KAPPA_EXACT - KAPPA_NOISE) * signal.fraction
+    return kappa * likely_fraction(signal)
 
 
 def kept_promise(signal: SignalStatistics) -> jax.Array:
     """The part of recent promises that holds on other examples, f[].
 
-    It is phi p, with phi at least `LEAST_AIMED_AT`, in units of `average_promise`.
+    It is `likely_fraction` times p, in units of `average_promise`.
     """
-    return jnp.maximum(signal.fraction, LEAST_AIMED_AT) * signal.recently_predicted
+    return likely_fraction(signal) * signal.recently_predicted
 
 
 def error_of(
-    move: Move, fraction: jax.Array, end_slope: jax.Array, multiple: jax.Array
+    move: Move, signal: SignalStatistics, end_slope: jax.Array, multiple: jax.Array
 ) -> jax.Array:
     r"""z of the last step, [G]: positive where it was too short.
 
-    .. math:: z = \kappa \max(\varphi, 0.03)\, p - (\varphi p + s) / \tau
+    .. math:: z = a\, p - (\varphi p + s) / \tau
+
+    with a the `aim`. Phi is as measured: it may be below zero.
 
     Args:
       move: the last step.
-      fraction: phi as measured; it may be below zero.  # f[]
+      signal: averages of the measurements before this mini-batch.
       end_slope: s, the slope along the step at its end.  # f[G]
       multiple: tau, the factor that shortened the step; z is for the step without it.
         # f[]
     """
-    curvature = fraction * move.predicted + end_slope  # C = S + s
-    return aim(jnp.maximum(fraction, 0)) * move.predicted - curvature / multiple
+    curvature = signal.raw_fraction * move.predicted + end_slope  # C = S + s
+    return aim(signal) * move.predicted - curvature / multiple
 
 
 def with_error(
@@ -200,10 +212,9 @@ def change_of(
     num_averaged = jnp.minimum(count, (1 + FAST) / (1 - FAST))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    fraction = signal.fraction
     slope = kept_promise(signal)
     # Both are false before the first measurement.
-    is_short = signal.curvature < aim(fraction) * signal.recently_predicted
+    is_short = signal.curvature < aim(signal) * signal.recently_predicted
     raises_loss = signal.curvature > 2 * slope
     steps = k.astype(dtype)
     grows, shrinks = (k > WARM_UP_STEPS) & ~raises_loss, ~(is_short | only_grows)

@@ -83,10 +83,13 @@ class Memory:
     def fraction(self) -> float:
         return max(self.raw_fraction(), 0.0)
 
+    def likely_fraction(self) -> float:
+        """The fraction, but at least what few measurements leave open."""
+        return max(self.fraction(), 0.6 / max(self.measurements, 20))
+
     def aim(self) -> float:
         """What the curvature over the promise should be."""
-        phi = self.fraction()
-        return (0.5 + 1.1 * phi) * max(phi, 0.03)
+        return (0.5 + 1.1 * self.fraction()) * self.likely_fraction()
 
 
 def inner(x: Tree, y: Tree, names: Iterable[str]) -> float:
@@ -160,7 +163,7 @@ def changes(
         spread = np.sqrt(square / min(number, 3))
         t[name] = min(max(mean / spread, -1.0), 1.0) if spread > 0 else 0.0
     aimed_at = memory.aim() * memory.recently
-    slope = max(memory.fraction(), 0.03) * memory.recently
+    slope = memory.likely_fraction() * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
     leaps &= k <= 40 or memory.halved > 0

@@ -51,6 +51,7 @@ from optax_armijo.search.step_sizes import (
     LEAP,
     LEAST_AIMED_AT,
     LEAST_BOUNDED,
+    LEAST_UP_TO,
     OWN,
     UP,
     WARM_UP_STEPS,
@@ -203,23 +204,25 @@ def test_fraction_lies_between_zero_and_one() -> None:
 
 
 def test_the_aim_is_half_the_best_step_in_noise_and_almost_twice_it_without() -> None:
-    for fraction, expected in [
-        (1.0, KAPPA_EXACT),
-        (0.5, 0.5 * (KAPPA_NOISE + KAPPA_EXACT) / 2),
-        (0.0, KAPPA_NOISE * LEAST_AIMED_AT),
+    for fraction, number, expected in [
+        (1.0, 5, KAPPA_EXACT),
+        (0.5, 5, 0.5 * (KAPPA_NOISE + KAPPA_EXACT) / 2),
+        (0.0, 5, KAPPA_NOISE * LEAST_AIMED_AT),
+        (0.0, LEAST_UP_TO, KAPPA_NOISE * LEAST_AIMED_AT),
+        (-0.5, 4 * LEAST_UP_TO, KAPPA_NOISE * LEAST_AIMED_AT / 4),
     ]:
-        found = aim(jnp.asarray(fraction))
+        found = aim(statistics(number, signal=fraction, predicted=1.0))
         assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_error_is_that_of_the_step_without_the_schedule() -> None:
     """Where warm-up or schedule halve a step, its p is halved and its C quartered."""
     slopes, curvatures = jnp.array([1.0, 2.0]), jnp.array([0.5, 3.0])
-    found = []
+    signal, found = statistics(5, signal=1.0, predicted=1.0), []
     for multiple in (1.0, 0.5):
         move = Move(jnp.ones(2), multiple * slopes, jnp.asarray(multiple))
         end_slope = multiple**2 * curvatures - multiple * slopes  # s = C - S
-        found.append(error_of(move, jnp.ones(()), end_slope, move.multiple) / multiple)
+        found.append(error_of(move, signal, end_slope, move.multiple) / multiple)
     expected = KAPPA_EXACT * slopes - curvatures
     chex.assert_trees_all_close(found, [expected, expected], rtol=1e-5)
 
@@ -379,6 +382,31 @@ def test_step_sizes_do_not_grow_behind_the_noise_bound() -> None:
     losses = losses_of(distance, params, jnp.zeros(300), evaluated_on=None)
     assert losses[-1] < 0.1
     assert jnp.max(losses[80:]) < 10
+
+
+def test_step_sizes_shrink_where_steps_help_no_other_examples() -> None:
+    """With a least phi that stays, the loss of sparse noise rose from 1.8 to 17."""
+
+    def loss_fn(params: dict[str, jax.Array], batch: Any) -> jax.Array:
+        rows, columns = batch
+        scores = jnp.einsum("br,bcr->bc", params["rows"][rows], params["columns"][columns])
+        return jnp.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0])
+
+    def pairs(key: jax.Array, *shape: int) -> tuple[jax.Array, jax.Array]:
+        rows, columns = jax.random.split(key)
+        return (
+            jax.random.randint(rows, shape, 0, 200),
+            jax.random.randint(columns, (*shape, 6), 0, 200),
+        )
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {
+        name: 0.1 * jax.random.normal(key, (200, 8))
+        for name, key in zip(("rows", "columns"), keys[:2], strict=True)
+    }
+    batches, others = pairs(keys[2], 400, 32), pairs(keys[3], 1000)
+    losses = losses_of(loss_fn, params, batches, evaluated_on=others)
+    assert losses[-1] < 2 * np.log(6)  # log 6 without information
 
 
 def test_after_a_leap_the_averages_are_those_of_steps_that_are_as_long() -> None:
