@@ -389,7 +389,8 @@ def test_step_sizes_shrink_where_steps_help_no_other_examples() -> None:
 
     def loss_fn(params: dict[str, jax.Array], batch: Any) -> jax.Array:
         rows, columns = batch
-        scores = jnp.einsum("br,bcr->bc", params["rows"][rows], params["columns"][columns])
+        rows, columns = params["rows"][rows], params["columns"][columns]
+        scores = jnp.einsum("br,bcr->bc", rows, columns)
         return jnp.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0])
 
     def pairs(key: jax.Array, *shape: int) -> tuple[jax.Array, jax.Array]:
