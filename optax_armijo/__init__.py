@@ -30,6 +30,9 @@ from optax_armijo.published.methods import sls as sls
 from optax_armijo.training.averaging import AveragedState as AveragedState
 from optax_armijo.training.averaging import average_iterates as average_iterates
 from optax_armijo.training.averaging import averaged_params as averaged_params
+from optax_armijo.training.learning_rates import (
+    find_learning_rates as find_learning_rates,
+)
 from optax_armijo.training.loss_scale import LossScaleState as LossScaleState
 from optax_armijo.training.loss_scale import dynamic_loss_scale as dynamic_loss_scale
 from optax_armijo.training.loss_scale import loss_scale as loss_scale

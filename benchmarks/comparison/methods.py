@@ -20,7 +20,7 @@ from rivals import (
 )
 from schedule_free_plus import schedule_free_plus, schedule_free_plus_eval_params
 
-from optax_armijo import adamsls, armijo_adam, one_group, plasls, salsa
+from optax_armijo import adamsls, armijo_adam, by_layer, one_group, plasls, salsa
 
 RATES = tuple(float(f"{x}e{e}") for e in range(-6, 1) for x in (1, 2, 5))
 CONSTANT, LORA_PLUS = "adamw_constant", "lora_plus"
@@ -53,6 +53,8 @@ class Method(NamedTuple):
         beside the first.
       num_evaluations: ``(opt_state) -> number`` of evaluations of the loss that it
         took, of a method that `armijo_info` does not know.
+      finds_rates: whether `make` gets learning rates by label instead of labels: those
+        of a search before the run, which counts in its cost.
       follows: whether params may follow the average of `average_iterates`, which users
         of `armijo_adam` keep where the length of the run is not known.
     """
@@ -62,12 +64,21 @@ class Method(NamedTuple):
     eval_params: Callable[[Any, Any], Any] = lambda _, params: params
     num_gradients: Callable[[Any], int] = lambda _: 0
     num_evaluations: Callable[[Any], int] = lambda _: 0
+    finds_rates: bool = False
     follows: bool = False
 
 
 def over_the_run(num_steps: int) -> optax.Schedule:
     """A cosine from 1 to 0, which the authors of Prodigy and D-Adaptation advise."""
     return optax.cosine_decay_schedule(1.0, num_steps)
+
+
+def at_found_rates(
+    rates: dict[Any, float], num_steps: int
+) -> optax.GradientTransformation:
+    """AdamW at a peak rate for each layer, with the papers' schedule."""
+    parts = {k: adamw(at_rate(x, num_steps, True)) for k, x in rates.items()}
+    return optax.partition(parts, by_layer)
 
 
 def warmed_up_plus(_: Any, num_steps: int) -> optax.GradientTransformation:
@@ -88,13 +99,17 @@ def num_zoom_steps(opt_state: Any) -> int:
 
 
 METHODS = {
-    # Ours: the default, where the length of the run is known, one step size for all.
+    # Ours: the default, where the length of the run is known, one step size for all,
+    # and rates of a short search that are handed over to AdamW.
     "armijo_adam": Method(lambda *_: armijo_adam(), "`armijo_adam()`", follows=True),
     "armijo_adam-num_steps": Method(
         lambda _, steps: armijo_adam(num_steps=steps), "`armijo_adam(num_steps=...)`"
     ),
     "armijo_adam-one": Method(
         lambda *_: armijo_adam(one_group), "`armijo_adam(one_group)`", follows=True
+    ),
+    "armijo_adam-handed_over": Method(
+        at_found_rates, "AdamW, rates of `find_learning_rates`", finds_rates=True
     ),
     # The field's line searches, as published.
     "salsa": Method(lambda *_: salsa(), "SaLSA"),

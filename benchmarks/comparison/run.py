@@ -18,6 +18,7 @@ from provenance import environment
 from tasks import Task
 
 import optax_armijo
+from optax_armijo.training import learning_rates
 
 EARLY_EPOCHS = 2  # of five or ten; one of two
 CURVE_POINTS = 40
@@ -36,18 +37,24 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
       A record, as JSON can hold it.
     """
     num_steps = task.num_epochs * task.steps_per_epoch
-    tx = method.make(task.labels, num_steps)
+    start, validating, cost = time.perf_counter(), 0.0, 0.0
+    params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
+    if method.finds_rates:
+        keyed = with_keys(all_batches(task, seed), key)
+        found = learning_rates.search(task.loss_fn, params, keyed)
+        cost = learning_rates.NUM_STEPS + price * found.num_evaluations
+        tx = method.make(found.rates, num_steps)
+    else:
+        tx = method.make(task.labels, num_steps)
     if method.follows:
         tx = optax_armijo.average_iterates(tx)
     else:
         tx = optax_armijo.average_iterates(tx, interpolation=0)
     step_fn = optax_armijo.make_train_step(task.loss_fn, tx)
-    params, key = jax.tree.map(strong, task.init(seed)), jax.random.key(seed)
     opt_state = jax.jit(tx.init)(params)
     losses, trials, sizes, labels = [], [], [], []
     scores: dict[str, Any] = {}
     early = min(EARLY_EPOCHS, task.num_epochs - 1)
-    start, validating, cost = time.perf_counter(), 0.0, 0.0
 
     def validate() -> dict[str, Any]:
         nonlocal validating
@@ -58,11 +65,8 @@ def train(task: Task, method: Method, seed: int, price: float) -> dict[str, Any]
         validating += time.perf_counter() - begin
         return found
 
-    for step, batch in enumerate(all_batches(task, seed)):
-        # The same dropout masks in the same step, whatever the method.
-        params, opt_state, metrics = step_fn(
-            params, opt_state, batch, jax.random.fold_in(key, step)
-        )
+    for step, batch in enumerate(with_keys(all_batches(task, seed), key)):
+        params, opt_state, metrics = step_fn(params, opt_state, *batch)
         losses.append(float(metrics.loss))
         info = metrics.info
         if info is None:
@@ -107,6 +111,14 @@ def strong(x: jax.Array) -> jax.Array:
 def all_batches(task: Task, seed: int) -> Iterator[Any]:
     for epoch in range(task.num_epochs):
         yield from task.batches(seed, epoch)
+
+
+def with_keys(
+    batches: Iterator[Any], key: jax.Array
+) -> Iterator[tuple[Any, jax.Array]]:
+    """The same dropout masks in the same step, whatever the method."""
+    for step, batch in enumerate(batches):
+        yield batch, jax.random.fold_in(key, step)
 
 
 def price_of(task: Task, repeats: int = 9) -> float:

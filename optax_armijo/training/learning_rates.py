@@ -1,0 +1,133 @@
+"""`find_learning_rates`: the search's step sizes, for another optimizer."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from optax_armijo._checks import check_callable
+from optax_armijo._transformations import armijo_adam
+from optax_armijo._types import Label, ParamLabels
+from optax_armijo.labels.grouping import group_leaves
+from optax_armijo.training.train_step import make_train_step
+
+NUM_STEPS = 40  # of the search
+PEAK = 2.0  # step sizes of the search that a peak of warm-up and decay is as high as
+
+
+def find_learning_rates(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    batches: Iterable[tuple[Any, ...]],
+    param_labels: ParamLabels = None,
+    *,
+    has_aux: bool = False,
+) -> dict[Label, float]:
+    r"""Finds a peak learning rate for each parameter group of Adam or AdamW.
+
+    .. math:: \mathrm{rate}_l = 2 \, \eta_l
+
+    with :math:`\eta_l` the step sizes of `armijo_adam` after forty steps on the first
+    forty mini-batches. Use the rates as peaks of a schedule with a warm-up and a decay
+    to zero, for a run from `params`, in any framework. Forty steps tell the scales of
+    groups apart. They do not tell the best rate of a run to better than a factor of
+    about four, so `armijo_adam` itself is the safer choice.
+
+    Args:
+      loss_fn: ``(params, *batch) -> loss``, a scalar, or ``(loss, aux)``: a mean over
+        the examples of the batch.
+      params: a tree of arrays, to begin from; they stay as they are.
+      batches: at least 40 tuples of the arguments of `loss_fn` after params. Only the
+        first 40 are read.
+      param_labels: as for `armijo_adam`; ``by_layer`` if None.
+      has_aux: whether `loss_fn` returns aux.
+
+    Returns:
+      The rate of each label, without that of `FROZEN`: a dictionary for
+      ``optax.partition``, or for ``json.dumps``.
+
+    Raises:
+      TypeError: `loss_fn` is not a function, or a batch is not a tuple.
+      ValueError: fewer than 40 batches, a first loss that is not finite, a group that
+        never had a gradient, or labels that do not fit the params.
+
+    Example:
+      Two parts whose scales differ by a thousand have such rates, too:
+
+      >>> import jax.numpy as jnp, optax
+      >>> def loss_fn(params, noise):
+      ...   small, large = params["small"] / 0.01 - 3, params["large"] / 10 - 3
+      ...   return jnp.mean((small - noise) ** 2) + jnp.mean((large - noise) ** 2)
+      >>> params = {"small": jnp.full(8, 0.01), "large": jnp.full(8, 10.0)}
+      >>> keys = jax.random.split(jax.random.key(0), 40)
+      >>> batches = [(jax.random.normal(key, (8,)),) for key in keys]
+      >>> rates = find_learning_rates(loss_fn, params, batches)
+      >>> 300 < rates["large"] / rates["small"] < 3000
+      True
+      >>> def adamw(peak, num_steps=1000):
+      ...   return optax.adamw(
+      ...     optax.warmup_cosine_decay_schedule(0.0, peak, num_steps // 10, num_steps)
+      ...   )
+      >>> tx = optax.partition(
+      ...   {label: adamw(rate) for label, rate in rates.items()},
+      ...   {"small": "small", "large": "large"},
+      ... )
+    """
+    return search(loss_fn, params, batches, param_labels, has_aux=has_aux).rates
+
+
+class Found(NamedTuple):
+    """What the search found.
+
+    Attributes:
+      rates: learning rates by label.
+      num_evaluations: loss evaluations of all steps, without the gradients'.
+    """
+
+    rates: dict[Label, float]
+    num_evaluations: int
+
+
+def search(
+    loss_fn: Callable[..., Any],
+    params: Any,
+    batches: Iterable[tuple[Any, ...]],
+    param_labels: ParamLabels = None,
+    *,
+    has_aux: bool = False,
+) -> Found:
+    """Makes the steps of `find_learning_rates`, and says what they cost."""
+    check_callable("loss_fn", loss_fn)
+    labels, tx = group_leaves(param_labels, params).labels, armijo_adam(param_labels)
+    step = make_train_step(loss_fn, tx, has_aux=has_aux, donate=False)
+    opt_state, infos = tx.init(params), []
+    for batch in itertools.islice(batches, NUM_STEPS):
+        if not isinstance(batch, tuple):
+            raise TypeError(
+                "batches must hold tuples of the arguments of loss_fn after params; "
+                f"got {type(batch).__name__}"
+            )
+        params, opt_state, metrics = step(params, opt_state, *batch)
+        if not infos and not math.isfinite(loss := float(metrics.loss)):
+            raise ValueError(f"the first loss must be finite; got {loss:g}")
+        infos.append(metrics.info)
+    if len(infos) < NUM_STEPS:
+        raise ValueError(
+            f"batches must be at least {NUM_STEPS}; got {len(infos)}. Go through them "
+            "again, as in several epochs"
+        )
+    infos = jax.device_get(infos)
+    # A group that never promised anything has the step size that it began with.
+    promised = np.any([info.predicted_decrease != 0 for info in infos], axis=0)
+    for label in itertools.compress(labels, ~promised):
+        raise ValueError(
+            f"each group must have a gradient in the first {NUM_STEPS} batches; "
+            f"{label!r} has none. Label it FROZEN if it does not train"
+        )
+    rates = (PEAK * np.asarray(infos[-1].step_size, float)).tolist()
+    return Found(
+        dict(zip(labels, rates, strict=True)), int(infos[-1].total_evaluations)
+    )
