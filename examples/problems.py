@@ -9,11 +9,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-from command_line import UserError
+from command_line import Parser, UserError
 from flax import nnx
 from run_folder import Record
 from training import Job, evaluate, mean_loss, prepare
 
+OF_TEXTS = ("task", "train_file", "validation_file", "text_column", "label_column")
 NEEDED = {"init": "seed", "loss": "params, batch", "batches": "seed, epoch"}
 
 
@@ -31,6 +32,25 @@ class Problem(NamedTuple):
     weight_of: Callable[[Any], float]  # a batch's, in the mean loss of an epoch
     scores: tuple[str, ...]
     evaluate: Callable[[Any], dict[str, float]]  # params to scores, and their errors
+
+
+def add_problem(parser: Parser) -> None:
+    """Adds the option for a problem of the user's own."""
+    text = "a Python file in the place of texts, with init(seed), loss(params, batch), "
+    text += "batches(seed, epoch) and, if you like, evaluate(params), a loss"
+    parser.add_path("--problem", text)
+
+
+def check_problem(given: argparse.Namespace) -> None:
+    """Refuses options on texts beside a problem of the user's own."""
+    if given.problem and (wrong := [x for x in OF_TEXTS if getattr(given, x)]):
+        flag = wrong[0].replace("_", "-")
+        raise UserError(f"--problem {given.problem} takes no --{flag}: it has no texts")
+
+
+def reader_of(options: argparse.Namespace) -> Callable[[argparse.Namespace], Problem]:
+    """What reads the problem that the options name."""
+    return read_own if options.problem else read_texts
 
 
 def read_texts(options: argparse.Namespace) -> Problem:

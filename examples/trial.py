@@ -11,26 +11,22 @@ same command resumes.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import finetune_bert
 from command_line import UserError, positive_number, start
-from problems import read_own, read_texts
+from problems import add_problem, check_problem, reader_of
 from run_folder import Record, read
 from training import make_parser, parse
 from trial_report import write_report
 
 SWEEP, COMMON_RATE = (5e-5, 1e-4, 2e-4, 5e-4), finetune_bert.COMMON_RATE
-OF_TEXTS = ("task", "train_file", "validation_file", "text_column", "label_column")
 FOLDER = Path("runs") / "trial"
 
 
 def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]:
     """Returns the folder of the trial, and the options of its runs, in order."""
     parser = make_parser(__doc__)
-    text = "a Python file in the place of texts, with init(seed), loss(params, batch), "
-    text += "batches(seed, epoch) and, if you like, evaluate(params), a loss"
-    parser.add_path("--problem", text)
+    add_problem(parser)
     rates = " ".join(f"{rate:g}" for rate in SWEEP)
     text = f"AdamW's, to sweep over; {COMMON_RATE:g} always is (default {rates})"
     kind = {"type": positive_number, "nargs": "+"}
@@ -38,10 +34,7 @@ def runs_of(argv: Sequence[str] | None) -> tuple[Path, list[argparse.Namespace]]
     parser.add_count("--seeds", 1, "runs of each, from --seed on")
     text = "for the runs and the report (default %(default)s)"
     parser.add_path("--output-dir", text, FOLDER)
-    given = parser.parse_args(argv)
-    if given.problem and (wrong := [x for x in OF_TEXTS if getattr(given, x)]):
-        flag = wrong[0].replace("_", "-")
-        raise UserError(f"--problem {given.problem} takes no --{flag}: it has no texts")
+    check_problem(parser.parse_args(argv))
     options = parse(parser, argv)
     ours = {"optimizer": "armijo_adam", "learning_rate": None}
     methods = {"armijo_adam": ours} | {
@@ -71,10 +64,6 @@ def records_of(options: argparse.Namespace, which: str) -> list[Record]:
         return records
     print(f"\nrun {which}: {options.output_dir.name}", flush=True)
     return finetune_bert.run(options, reader_of(options))
-
-
-def reader_of(options: argparse.Namespace) -> Any:
-    return read_own if options.problem else read_texts
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ import fit_bundle
 import fit_camera
 import fit_gaussians
 import fit_neural_ode
+import hand_over_rates
 import pytest
 import solve_inverse_problem
 import train_digits
@@ -30,7 +31,13 @@ FITS = (
     solve_inverse_problem,
 )
 PAGES = (*FITS, train_digits, train_language_model)
-FINE_TUNERS = (finetune_bert, finetune_lora, finetune_sharded, trial)
+FINE_TUNERS = (
+    finetune_bert,
+    finetune_lora,
+    finetune_sharded,
+    hand_over_rates,
+    trial,
+)
 BAD_FILE = MAIN + "/x.csv"
 
 
@@ -79,6 +86,9 @@ def test_what_is_wrong_with_rows_or_model_is_one_line(
         (finetune_lora, "--learning-rate 1e-3", "--learning-rate: armijo_adam has"),
         (finetune_sharded, "--num-processes 2", "--process-id go together"),
         (finetune_sharded, "--process-id -1", "'-1' is not an integer >= 0"),
+        (hand_over_rates, "--groups some", "--groups: invalid choice: 'some'"),
+        (hand_over_rates, "--problem a.py", "--problem a.py takes no --task"),
+        (hand_over_rates, f"--output-dir {MAIN}", "--output-dir"),
         (trial, "--seeds 0", "argument --seeds: '0' is not an integer >= 1"),
         (trial, "--seeds few", "argument --seeds: 'few' is not an integer >= 1"),
         (trial, "--rates 0", "argument --rates: '0' is not a number > 0"),

@@ -1,5 +1,6 @@
 """The examples of one page: each trains at tiny size, and prints what it says."""
 
+import json
 from typing import Any
 
 import finetune_lora
@@ -7,6 +8,7 @@ import fit_bundle
 import fit_camera
 import fit_gaussians
 import fit_neural_ode
+import hand_over_rates
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import train_digits
 import train_language_model
 from batches import Encoded, eval_batches
 from bert import BertClassifier
+from command_line import tell
 from flax import nnx
 from text_data import BBC, MINILM, TWEETS
 from tiny_bert import TINY
@@ -71,6 +74,31 @@ def test_lora_trains_adapters_and_head_alone(capsys):
     (header, *epochs) = rows(capsys, "epoch")
     assert header[-2:] == ["log", "loss"], "no step sizes"
     assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
+
+
+@pytest.mark.slow
+def test_rates_of_a_loss_of_ones_own_are_handed_over(tmp_path, capsys):
+    """Its parts differ by a thousand in scale; an epoch has fewer than 40 batches."""
+    (tmp_path / "mine.py").write_text(
+        "import jax, jax.numpy as jnp\n"
+        "def init(seed):\n"
+        "    return {'small': jnp.full(4, 0.01), 'large': jnp.full(4, 10.0)}\n"
+        "def loss(params, noise):\n"
+        "    small, large = params['small'] / 0.01 - 3, params['large'] / 10 - 3\n"
+        "    return jnp.mean((small - noise) ** 2) + jnp.mean((large - noise) ** 2)\n"
+        "def batches(seed, epoch):\n"
+        "    keys = jax.random.split(jax.random.key(epoch), 15)\n"
+        "    return [jax.random.normal(key, (4,)) for key in keys]\n"
+    )
+    problem = ["--problem", str(tmp_path / "mine.py"), "--output-dir", str(tmp_path)]
+    assert tell(hand_over_rates.main, problem) == 0
+    rates = json.loads((tmp_path / "learning_rates.json").read_text())
+    assert 300 < rates["large"] / rates["small"] < 3000
+    shown = rows(capsys, "learning")[1:]
+    assert [row[-1] for row in shown[:2]] == ["large", "small"]
+    assert float(shown[0][0]) == pytest.approx(rates["large"], rel=0.01)
+    picture = (tmp_path / "learning_rates.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_adapters_change_nothing_before_they_are_trained_and_the_base_rests():
