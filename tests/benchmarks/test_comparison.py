@@ -557,9 +557,9 @@ def test_the_page_on_the_protocol_says_of_which_commits_ours_are(results):
 
 def test_some_of_the_test_tasks_have_a_table_of_their_own(results, monkeypatch):
     monkeypatch.setitem(LISTS, "test", {"toy": (), "toy-b": ()})
-    monkeypatch.setattr(report, "UNSEEN", ("toy",))
+    monkeypatch.setattr(report, "NEWEST", ("toy",))
     text = report.subsets()
-    assert text.splitlines()[0] == "| method | not run before (1) | others (1) |"
+    assert text.splitlines()[0] == "| method | newest (1) | others (1) |"
     (ours,) = rows(text, "`armijo_adam()`")
     assert ours[1:] == ["0.71 [0.51]", "0.00 [0.00]"]
     (adamw,) = rows(text, "AdamW, warm-up and cosine, best")
