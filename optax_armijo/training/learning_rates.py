@@ -15,7 +15,7 @@ from optax_armijo.labels.grouping import group_leaves
 from optax_armijo.training.train_step import make_train_step
 
 NUM_STEPS = 40  # of the search
-PEAK = 2.0  # step sizes of the search that a peak of warm-up and decay is as high as
+PEAK = 2.0  # the peak of a warm-up and a decay, in step sizes of the search
 
 
 def find_learning_rates(
@@ -50,7 +50,7 @@ def find_learning_rates(
       ``optax.partition``, or for ``json.dumps``.
 
     Raises:
-      TypeError: `loss_fn` is not a function, or a batch is not a tuple.
+      TypeError: `loss_fn` is not a function, or a batch is not a plain tuple.
       ValueError: fewer than 40 batches, a first loss that is not finite, a group that
         never had a gradient, or labels that do not fit the params.
 
@@ -105,10 +105,10 @@ def search(
     step = make_train_step(loss_fn, tx, has_aux=has_aux, donate=False)
     opt_state, infos = tx.init(params), []
     for batch in itertools.islice(batches, NUM_STEPS):
-        if not isinstance(batch, tuple):
+        if type(batch) is not tuple:  # a NamedTuple is one argument
             raise TypeError(
-                "batches must hold tuples of the arguments of loss_fn after params; "
-                f"got {type(batch).__name__}"
+                "batches must hold tuples of the arguments of loss_fn after params, "
+                f"such as (x, y) or (batch,); got {type(batch).__name__}"
             )
         params, opt_state, metrics = step(params, opt_state, *batch)
         if not infos and not math.isfinite(loss := float(metrics.loss)):

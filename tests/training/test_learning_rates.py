@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -54,9 +54,11 @@ def test_adamw_with_the_rates_beats_one_rate_for_both_parts() -> None:
     def trained(tx: Any) -> float:
         step, params = make_train_step(loss_fn, tx, donate=False), START
         state = tx.init(params)
+        losses = []
         for batch in batches(100, seed=1):
             params, state, metrics = step(params, state, *batch)
-        return float(metrics.loss)
+            losses.append(metrics.loss)
+        return float(losses[-1])
 
     def adamw(peak: float) -> Any:
         return optax.adamw(optax.warmup_cosine_decay_schedule(0.0, peak, 10, 100))
@@ -87,6 +89,11 @@ def test_frozen_parts_have_no_rate_and_aux_is_dropped() -> None:
     assert list(found) == ["matrix"] and found["matrix"] > 0
 
 
+class Pair(NamedTuple):
+    x: float
+    y: float
+
+
 def unused(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     return loss_fn(params | {"offset": jnp.full(3, 20.0)}, x, y)
 
@@ -97,11 +104,12 @@ def unused(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         ((loss_fn, START, batches(7)), ValueError, "at least 40; got 7"),
         ((loss_fn, START, []), ValueError, "at least 40; got 0"),
         ((loss_fn, START, [jnp.ones(3)] * 40), TypeError, "tuples of the arguments"),
+        ((loss_fn, START, [Pair(1.0, 2.0)] * 40), TypeError, "got Pair"),
         (("loss", START, batches()), TypeError, "loss_fn must be a function; got str"),
         ((unused, START, batches(), LABELS), ValueError, "1 has none"),
         ((loss_fn, START, batches(), {"x": 0}), ValueError, "param_labels"),
     ],
-    ids=["few", "none", "no tuple", "no function", "no gradient", "labels"],
+    ids=["few", "none", "no tuple", "named", "no function", "no gradient", "labels"],
 )
 def test_one_line_says_what_is_wrong(arguments: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
