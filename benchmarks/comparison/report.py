@@ -140,9 +140,9 @@ MEASURED = """\
 - **Diverged** is a run whose score or loss is not finite. It counts as worst.
 """
 SOME = """\
-Mean gaps of the last iterate, and of the average in brackets. Before the rule of the
-search was chosen, nothing had run on seven tasks; eight changes followed, chosen
-without test tasks. Texts are those with a language model, pretrained or not."""
+Mean gaps of the last iterate, and of the average in brackets. The newest tasks ran
+first before the last change of the search, for which another one of them was looked
+into. Texts are those with a language model, pretrained or not."""
 DIFFERENCES = """\
 ## Over all texts
 
