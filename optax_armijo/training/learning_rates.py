@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from optax_armijo._checks import check_callable
 from optax_armijo._transformations import armijo_adam
@@ -16,6 +18,7 @@ from optax_armijo.training.train_step import make_train_step
 
 NUM_STEPS = 40  # of the search
 PEAK = 2.0  # the peak of a warm-up and a decay, in step sizes of the search
+B1, B2, EPS = 0.9, 0.999, 1e-8  # of armijo_adam
 
 
 def find_learning_rates(
@@ -85,10 +88,14 @@ class Found(NamedTuple):
     Attributes:
       rates: learning rates by label.
       num_evaluations: loss evaluations of all steps, without the gradients'.
+      params: where the search ended.
+      adam: Adam's state there, `optax.ScaleByAdamState`.
     """
 
     rates: dict[Label, float]
     num_evaluations: int
+    params: Any
+    adam: Any
 
 
 def search(
@@ -103,7 +110,8 @@ def search(
     check_callable("loss_fn", loss_fn)
     labels, tx = group_leaves(param_labels, params).labels, armijo_adam(param_labels)
     step = make_train_step(loss_fn, tx, has_aux=has_aux, donate=False)
-    opt_state, infos = tx.init(params), []
+    opt_state: Any = tx.init(params)
+    infos = []
     for batch in itertools.islice(batches, NUM_STEPS):
         if type(batch) is not tuple:  # a NamedTuple is one argument
             raise TypeError(
@@ -129,5 +137,46 @@ def search(
         )
     rates = (PEAK * np.asarray(infos[-1].step_size, float)).tolist()
     return Found(
-        dict(zip(labels, rates, strict=True)), int(infos[-1].total_evaluations)
+        rates=dict(zip(labels, rates, strict=True)),
+        num_evaluations=int(infos[-1].total_evaluations),
+        params=params,
+        adam=opt_state.adam,
     )
+
+
+def losses_along(
+    loss_fn: Callable[..., Any],
+    found: Found,
+    batch: tuple[Any, ...],
+    param_labels: ParamLabels = None,
+    *,
+    multiples: Sequence[float],
+) -> Iterator[list[float]]:
+    """Yields what the loss would be if one group moved at multiples of its rate.
+
+    Each group in turn, in the order of the rates, moves from where the search ended
+    along Adam's direction there, and the others stay.
+
+    Args:
+      loss_fn: ``(params, *batch) -> loss``.
+      found: what `search` found.
+      batch: a mini-batch that the search has not seen.
+      param_labels: those of the search.
+      multiples: of the rates; at 0 nothing moves.
+    """
+    grouping = group_leaves(param_labels, found.params)
+    rates = jnp.array([*found.rates.values()])
+
+    @jax.jit
+    def loss_at(found: Found, step_size: jax.Array, batch: tuple[Any, ...]) -> Any:
+        mu = optax.tree.bias_correction(found.adam.mu, B1, found.adam.count)
+        nu = optax.tree.bias_correction(found.adam.nu, B2, found.adam.count)
+        direction = jax.tree.map(lambda m, v: -m / (jnp.sqrt(v) + EPS), mu, nu)
+        updates = grouping.scaled(
+            step_size, grouping.trainable(direction), found.params
+        )
+        return loss_fn(grouping.moved(found.params, updates), *batch)
+
+    for moves in jnp.eye(len(rates)):
+        steps = (multiple * moves * rates for multiple in multiples)
+        yield [float(loss_at(found, step, batch)) for step in steps]

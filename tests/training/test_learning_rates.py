@@ -19,6 +19,7 @@ from optax_armijo import (
     make_train_step,
     one_group,
 )
+from optax_armijo.training.learning_rates import losses_along, search
 
 LABELS = {"matrix": 0, "offset": 1}  # which JSON has as strings
 START = {"matrix": jnp.full((4, 3), 0.01), "offset": jnp.full(3, 20.0)}
@@ -87,6 +88,25 @@ def test_frozen_parts_have_no_rate_and_aux_is_dropped() -> None:
         has_aux=True,
     )
     assert list(found) == ["matrix"] and found["matrix"] > 0
+
+
+def test_losses_by_step_size_are_those_of_one_group_that_moves_along_adam() -> None:
+    labels = {"matrix": "matrix", "offset": FROZEN}
+    multiples, fresh = (0.0, 0.5, 4.0), batches(1, seed=1)[0]
+    for param_labels, moving in ((labels, ["matrix"]), (LABELS, ["matrix", "offset"])):
+        found = search(loss_fn, START, batches(), param_labels)
+        curves = [
+            *losses_along(loss_fn, found, fresh, param_labels, multiples=multiples)
+        ]
+        for name, rate, curve in zip(moving, found.rates.values(), curves, strict=True):
+            mu = np.asarray(found.adam.mu[name]) / (1 - 0.9**40)
+            nu = np.asarray(found.adam.nu[name]) / (1 - 0.999**40)
+            expected = [
+                loss_fn(found.params | {name: found.params[name] - t * u}, *fresh)
+                for u in [rate * mu / (np.sqrt(nu) + 1e-8)]
+                for t in multiples
+            ]
+            np.testing.assert_allclose(curve, expected, rtol=1e-4)
 
 
 class Pair(NamedTuple):
