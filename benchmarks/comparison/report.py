@@ -3,7 +3,8 @@
 ``python benchmarks/comparison/report.py`` writes to ``benchmarks/results/comparison/``
 the profile with its figures (``README.md``, ``profile.png``, ``summary.png``), the
 tables by kind of task (``by_kind.md``) and a page and a figure for each task
-(``tasks/``), and into the README of the repository a short table between markers.
+(``tasks/``), and two short tables between markers: into the README of the repository,
+and into ``docs/guides/parts.md``.
 """
 
 import re
@@ -11,6 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
 import figures  # noqa: E402
 import protocol  # noqa: E402
 from cli import make_parser  # noqa: E402
-from methods import METHODS, SHARED, SWEPT  # noqa: E402
+from methods import HAND_TUNED, METHODS, PUBLISHED, SHARED, SWEPT  # noqa: E402
 from protocol import (  # noqa: E402
     ITERATES,
     SIGNS,
@@ -56,8 +58,8 @@ from standings import (  # noqa: E402
 )
 from tasks import LISTS, LOOKED_AT, NEWEST, TUNING, family_of  # noqa: E402
 
-README = ROOT / "README.md"
-TABLE = "(<!-- profile -->\n).*?(\n<!-- end of profile -->)"  # in the README
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guides" / "parts.md"
+TABLE = "(<!-- {0} -->\n).*?(\n<!-- end of {0} -->)"
 NUM_WORST = 5  # tasks that are named
 IN_HINDSIGHT = ", best of a sweep on each task"
 NUM_RIVALS = 2  # in the table of the README
@@ -426,10 +428,52 @@ def row(entrant: Entrant, rival: Entrant | None) -> dict[str, str]:
     }
 
 
-def updated_readme(text: str) -> str:
-    """Returns the README with the table between its markers made anew."""
-    made = short_summary()
-    return re.sub(TABLE, lambda x: x[1] + made + x[2], text, flags=re.S)
+def updated(text: str, name: str, made: str) -> str:
+    """Returns a page with the table between its markers made anew."""
+    marked = TABLE.format(name)
+    return re.sub(marked, lambda x: x[1] + made + x[2], text, flags=re.S)
+
+
+def parts_table() -> str:
+    """Returns decibels of tasks whose parts differ, and rates tuned for each part.
+
+    Means over the seeds that all of a row's methods ran with; of rivals the better
+    iterate.
+    """
+    rows = []
+    for task in (x for name in LISTS for x in recorded(name)):
+        found = all_entrants(task)
+        if family_of(task).unit != "dB" or all(x.method != HAND_TUNED for x in found):
+            continue
+        (known,) = [x for x in found if x.key == (f"{DEFAULT}-num_steps", "last")]
+        (unknown,) = [x for x in found if x.key == (DEFAULT, "average")]
+        entrants_of = {
+            f"`{DEFAULT}(num_steps=...)`": [known],
+            f"`{DEFAULT}()`, averaged": [unknown],
+            "AdamW, best rate": [x for x in found if x.key[0] == "adamw"],
+            "Adam, best rates by part": [x for x in found if x.key[0] == HAND_TUNED],
+            "Adam, gsplat's rates": [x for x in found if x.key[0] == PUBLISHED],
+        }
+        # A sweep has rates that ran with one seed only.
+        of_each = [{*chain(*(x.runs for x in some))} for some in entrants_of.values()]
+        seeds = set.intersection(*filter(None, of_each))
+        scores = {
+            title: max(
+                float(np.mean([x.values("score")[seed] for seed in seeds]))
+                for x in some
+                if seeds <= {*x.runs}
+            )
+            for title, some in entrants_of.items()
+            if some
+        }
+        best = max(scores.values())
+        link = f"[{task}](../../benchmarks/results/comparison/tasks/{task}.md)"
+        row = {"task": link, "seeds": str(len(seeds))}
+        for title in entrants_of:
+            mark = "**" * (scores.get(title) == best)
+            row[title] = f"{mark}{scores[title]:.1f}{mark}" if title in scores else ""
+        rows.append(row)
+    return table(rows) if rows else "No runs so far."
 
 
 def texts() -> str:
@@ -512,6 +556,14 @@ def pages() -> dict[str, str]:
     return found | {f"tasks/{task}.md": task_page(task) for task in tasks}
 
 
+def marked() -> dict[Path, tuple[str, str]]:
+    """Returns the name and the text of the table in each page that has markers."""
+    return {
+        README: ("profile", short_summary()),
+        GUIDE: ("parts", parts_table()),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     make_parser(__doc__).parse_args(argv)
     folder = protocol.RESULTS / "tasks"
@@ -524,7 +576,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures.summary().savefig(protocol.RESULTS / "summary.png", dpi=110)
     for task in (task for name in LISTS for task in recorded(name)):
         figures.one_task(task).savefig(folder / f"{task}.png", dpi=70)
-    README.write_text(updated_readme(README.read_text()))
+    for path, (name, made) in marked().items():
+        path.write_text(updated(path.read_text(), name, made))
 
 
 if __name__ == "__main__":

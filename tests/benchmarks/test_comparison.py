@@ -588,7 +588,10 @@ def test_the_program_writes_pages_figures_and_the_table_of_the_readme(
 ):
     readme = results / "top.md"
     readme.write_text("a\n<!-- profile -->\nold\n<!-- end of profile -->\nb\n")
+    guide = results / "parts.md"
+    guide.write_text("<!-- parts -->\nold\n<!-- end of parts -->\n")
     monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "GUIDE", guide)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
     old = results / "tasks" / "gone.md"
     old.parent.mkdir(exist_ok=True)
@@ -608,7 +611,8 @@ def test_the_program_writes_pages_figures_and_the_table_of_the_readme(
         and (results / "by_kind.md").exists()
     )
     assert "old" not in top and top.endswith("\nb\n")
-    assert report.updated_readme(top) == top
+    assert report.updated(top, "profile", report.short_summary()) == top
+    assert "old" not in guide.read_text()
     (ours,) = rows(top, "`armijo_adam()`")
     assert ours[1:] == ["**0.36** [**0.26**]", "**0.71** [**0.51**]"]
     assert (
@@ -689,9 +693,10 @@ def test_texts_are_averaged_where_all_methods_of_the_table_ran(results, monkeypa
 
 
 def test_what_the_repository_shows_is_what_its_records_say():
-    text = report.README.read_text()
-    emptied, number = re.subn(report.TABLE, r"\1\2", text, flags=re.S)
-    assert number == 1 and report.updated_readme(emptied) == text
+    for path, (name, made) in report.marked().items():
+        text = path.read_text()
+        emptied, number = re.subn(report.TABLE.format(name), r"\1\2", text, flags=re.S)
+        assert number == 1 and report.updated(emptied, name, made) == text
     for path, page in report.pages().items():
         assert (protocol.RESULTS / path).read_text() == page
 
