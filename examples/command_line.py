@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             text = f"{value!r} is not an integer >= {least}"
             raise argparse.ArgumentTypeError(text)
 
-        text = text if default is None else f"{text} (default {default})"
+        text = text if default is None else f"{text} (default %(default)s)"
         self.add_argument(flag, type=count, default=default, metavar="N", help=text)
 
     def add_path(self, flag: str, text: str, default: Path | None = None) -> None:

@@ -2,12 +2,13 @@
 
 Run ``python examples/finetune_lora.py``: MiniLM learns the sentiment of 500 tweets, and
 only adapters of rank 8 and a classifier are trained. All other weights have neither
-gradient nor optimizer state, and no trial copies them. ``--optimizer lora_plus`` trains
-the same by LoRA+.
+gradient nor optimizer state, and no trial copies them. It draws losses, accuracy and
+the step size of each layer. ``--optimizer lora_plus`` trains the same by LoRA+.
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 from bert import BertClassifier
 from command_line import UserError, positive_number, start
 from compiling import Announced
-from display import Table
+from display import Table, plot_run, progress
+from fitting import save
 from flax import nnx
 from rivals import LORA_PLUS_RATIO, LORA_RATE, lora_plus
 from training import evaluate, make_parser, mean_loss, parse, prepare
@@ -23,6 +25,7 @@ from training import evaluate, make_parser, mean_loss, parse, prepare
 import optax_armijo
 from optax_armijo.nnx import make_train_step
 
+PICTURE = Path("runs") / "lora.png"
 TRAINED = nnx.Any(nnx.LoRAParam, nnx.PathContains("classifier"))
 
 
@@ -44,6 +47,7 @@ def size_of(tree: Any) -> int:
 def options_of(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
+    parser.set_defaults(epochs=3)  # in under two minutes on two cores
     parser.add_count("--rank", 8, "of the adapters")
     names = "armijo_adam", "lora_plus"
     text = "lora_plus is the baseline: AdamW, 10%% warm-up, cosine decay, the matrices "
@@ -79,17 +83,27 @@ def main(argv: Sequence[str] | None = None) -> float:
     table = Table("epoch", "train loss", "accuracy", "log loss", *labels)
     step = Announced(make_train_step(mean_loss), "a training step")
     key = jax.random.key(options.seed)
-    scores = {}
+    scores, records, per_epoch = {}, [], job.steps_per_epoch
     for epoch in range(options.epochs):
-        losses, sizes = [], ()
-        for batch in job.train_batches(epoch):
+        steps = []
+        batches = job.train_batches(epoch)
+        for batch in progress(batches, f"epoch {epoch + 1}", per_epoch):
             key, dropout = jax.random.split(key)
             loss, _, info = step(model, optimizer, batch, dropout)
-            losses.append(loss)
-            sizes = info.step_size if info else ()
+            steps.append((loss, info.step_size if info else ()))
+        losses, sizes = zip(*jax.device_get(steps), strict=True)
         scores = evaluate(*nnx.split(model), job.eval_batches())
         shown = scores["accuracy"], scores["log_loss"]
-        table.row(epoch + 1, np.mean(losses), *shown, *sizes)
+        table.row(epoch + 1, np.mean(losses), *shown, *sizes[-1])
+        found = zip(losses, sizes, strict=True)
+        for number, (loss, size) in enumerate(found, epoch * per_epoch + 1):
+            record = {"kind": "step", "step": number, "loss": loss}
+            record["step_size"] = dict(zip(labels, size, strict=True))
+            records.append(record)
+        record = {"kind": "epoch", "step": (epoch + 1) * per_epoch}
+        records.append(record | {"train_loss": np.mean(losses)} | scores)
+    if searches:
+        save(plot_run(records, f"LoRA, rank {options.rank}"), PICTURE)
     return scores["accuracy"]
 
 

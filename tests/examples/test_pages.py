@@ -60,13 +60,15 @@ def test_language_model_beats_the_even_guess(capsys):
 
 
 @pytest.mark.slow
-def test_lora_trains_adapters_and_head_alone(capsys):
+def test_lora_trains_adapters_and_head_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     need_wheel(MINILM)
     need_wheel(TWEETS)
     sizes = ["--train-size", "32", "--validation-size", "32", "--batch-size", "16"]
     argv = [*sizes, "--num-layers", "2", "--epochs", "2", "--max-length", "16"]
     assert 0.0 <= finetune_lora.main(argv) <= 1.0
     (header, *epochs) = rows(capsys, "epoch")
+    assert finetune_lora.PICTURE.read_bytes().startswith(b"\x89PNG")
     assert header[-3:] == ["layer_0", "layer_1", "output"], "the embeddings rest"
     assert float(epochs[1][1]) < float(epochs[0][1]), "the mean loss falls"
     rival = ["--optimizer", "lora_plus", "--learning-rate", "2e-3"]
