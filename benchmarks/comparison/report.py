@@ -467,8 +467,7 @@ def parts_table() -> str:
             if some
         }
         best = max(scores.values())
-        link = f"[{task}](../../benchmarks/results/comparison/tasks/{task}.md)"
-        row = {"task": link, "seeds": str(len(seeds))}
+        row = {"task": task, "seeds": str(len(seeds))}
         for title in entrants_of:
             mark = "**" * (scores.get(title) == best)
             row[title] = f"{mark}{scores[title]:.1f}{mark}" if title in scores else ""
