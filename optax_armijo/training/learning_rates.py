@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optax_armijo._checks import check_callable
 from optax_armijo._transformations import armijo_adam
 from optax_armijo._types import Label, ParamLabels
 from optax_armijo.labels.grouping import group_leaves
+from optax_armijo.search.directions import AdamDirections
 from optax_armijo.training.train_step import make_train_step
 
 NUM_STEPS = 40  # of the search
@@ -169,12 +169,9 @@ def losses_along(
 
     @jax.jit
     def loss_at(found: Found, step_size: jax.Array, batch: tuple[Any, ...]) -> Any:
-        mu = optax.tree.bias_correction(found.adam.mu, B1, found.adam.count)
-        nu = optax.tree.bias_correction(found.adam.nu, B2, found.adam.count)
-        direction = jax.tree.map(lambda m, v: -m / (jnp.sqrt(v) + EPS), mu, nu)
-        updates = grouping.scaled(
-            step_size, grouping.trainable(direction), found.params
-        )
+        one = jnp.ones(())  # no new gradient enters the moments
+        adam = AdamDirections(grouping, found.adam, [], one, one, B1, B2, EPS)
+        updates = grouping.scaled(step_size, adam.last_step(), found.params)
         return loss_fn(grouping.moved(found.params, updates), *batch)
 
     for moves in jnp.eye(len(rates)):
