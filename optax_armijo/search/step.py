@@ -328,20 +328,22 @@ def _only_grows(
 
 def _promises_little(
     loss: jax.Array, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
-) -> jax.Array | bool:
+) -> jax.Array:
     """Whether all steps that are left promise less than half of the loss, bool[].
 
-    Then early steps of a run of known length are too short for it, although their
-    curvature may be right for a last step. Later the rest of the loss may be noise, and
-    at the end of any run hardly a step is left.
+    Then early steps are too short for the run, although their curvature may be right
+    for a last step. If the length of the run is not known, it counts as twice the steps
+    so far. Later the rest of the loss may be noise, and at the end of any run hardly a
+    step is left.
     """
-    if num_steps is None:
-        return False
     promise = kept_promise(state.signal) * state.signal.average_promise
-    num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
+    if num_steps is None:
+        num_left, may_leap = k.astype(promise.dtype), promise > 0
+    else:
+        num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
+        may_leap = _is_first_half(k, num_steps) & (promise > 0)
     # What whole steps promise: without warm-up, schedule and bound of the last one.
-    is_little = num_left * promise < LITTLE * state.move.multiple * loss
-    return _is_first_half(k, num_steps) & (promise > 0) & is_little
+    return may_leap & (num_left * promise < LITTLE * state.move.multiple * loss)
 
 
 def _is_first_half(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

@@ -166,11 +166,11 @@ def changes(
     slope = memory.likely_fraction() * memory.recently
     raises_loss = memory.curvature > 2 * slope
     leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
-    leaps &= k <= 40 or memory.halved > 0
+    leaps &= memory.halved > 0
     is_early = k <= 40 and left_of(k, num_steps) >= 0.5
-    if num_steps and is_early and slope > 0 and memory.curvature < slope:
-        unit = memory.unit / memory.unit_weight
-        leaps |= (num_steps - k) * slope * unit / memory.multiple < loss / 2
+    if is_early and slope > 0 and memory.curvature < slope:
+        unit, num_left = memory.unit / memory.unit_weight, (num_steps or 2 * k) - k
+        leaps |= num_left * slope * unit / memory.multiple < loss / 2
     if leaps and k > 10 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
@@ -346,7 +346,7 @@ def one_step(
             change = changes(memory, groups, loss, k, options.num_steps)
             sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
             is_flat = abs(memory.curvature) < 0.05 * memory.recent_signal
-            leapt = is_flat and set(change.values()) == {0.7}
+            leapt = is_flat and memory.halved > 0 and set(change.values()) == {0.7}
 
     # What was the last step worth, and was it to blame for a loss that is far too high?
     measures = counts and scale >= 1
