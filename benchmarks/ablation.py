@@ -132,7 +132,7 @@ ABLATIONS = (
     Ablation("leaps", {"step_sizes.FAR_TOO_SHORT": 0}, (3, 2, 22)),
     Ablation(
         "leaps where the steps left promise little",
-        {"step._promises_little": lambda *_: False},
+        {"step._steps_left_promise_little": lambda *_: False},
         (1, 0, 25),
     ),
     Ablation(

@@ -57,8 +57,8 @@ TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
 FAR = 30.0
 # Step sizes together only grow while losses fall at least like k^-LEAST_POWER.
 LEAST_POWER = 0.25
-# Early step sizes leap if all steps that are left promise less than this fraction of
-# the loss.
+# Early step sizes leap only if the steps to come promise less than this fraction of the
+# loss.
 LITTLE = 0.5
 
 
@@ -109,9 +109,11 @@ def take_step(
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
     )
-    far_too_short = is_far_too_short(state.signal, k, state.num_halved)
-    promises_little = _promises_little(value, state, k, num_steps)
-    leaps = far_too_short | (promises_little & may_double(state.signal, k))
+    # Would as many steps again still promise little?
+    little = _promise_little(k, value, state)
+    far_too_short = is_far_too_short(state.signal, k, state.num_halved, little)
+    left_little = _steps_left_promise_little(value, state, k, num_steps)
+    leaps = far_too_short | (left_little & may_double(state.signal, k))
     change = jnp.where(leaps, LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
@@ -326,24 +328,29 @@ def _only_grows(
     return may_grow & is_clear & (losses.power >= LEAST_POWER)
 
 
-def _promises_little(
+def _steps_left_promise_little(
     loss: jax.Array, state: ArmijoState, k: jax.Array, num_steps: Scalar | None
-) -> jax.Array:
+) -> jax.Array | bool:
     """Whether all steps that are left promise less than half of the loss, bool[].
 
-    Then early steps are too short for the run, although their curvature may be right
-    for a last step. If the length of the run is not known, it counts as twice the steps
-    so far. Later the rest of the loss may be noise, and at the end of any run hardly a
-    step is left.
+    Then early steps of a run of known length are too short for it, although their
+    curvature may be right for a last step. Later the rest of the loss may be noise, and
+    at the end of any run hardly a step is left.
     """
-    promise = kept_promise(state.signal) * state.signal.average_promise
     if num_steps is None:
-        num_left, may_leap = k.astype(promise.dtype), promise > 0
-    else:
-        num_left = jnp.asarray(num_steps, promise.dtype) - k.astype(promise.dtype)
-        may_leap = _is_first_half(k, num_steps) & (promise > 0)
+        return False
+    num_left = jnp.asarray(num_steps) - k
+    return _is_first_half(k, num_steps) & _promise_little(num_left, loss, state)
+
+
+def _promise_little(
+    number: jax.Array, loss: jax.Array, state: ArmijoState
+) -> jax.Array:
+    """Whether so many steps promise less than half of the loss, bool[]."""
+    promise = kept_promise(state.signal) * state.signal.average_promise
     # What whole steps promise: without warm-up, schedule and bound of the last one.
-    return may_leap & (num_left * promise < LITTLE * state.move.multiple * loss)
+    most = LITTLE * state.move.multiple * loss
+    return (promise > 0) & (number.astype(promise.dtype) * promise < most)
 
 
 def _is_first_half(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:

@@ -50,9 +50,8 @@ FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 # Largest noise that a step may promise, relative to the loss, and the same after
-# EARLY_STEPS steps of a run of known length, after which steps that promise little no
-# longer leap, either. Phi counts as at least LEAST_BOUNDED, or a phi of 0 would remove
-# the bound.
+# EARLY_STEPS steps of a run of known length. Later leaps make up for rolled-back steps
+# alone. Phi counts as at least LEAST_BOUNDED, or a phi of 0 would remove the bound.
 LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
 LEAST_BOUNDED = 0.1
 # Step sizes shrink, too, where this bound shortens a step to a smaller fraction.
@@ -229,18 +228,24 @@ def change_of(
 
 
 def is_far_too_short(
-    signal: SignalStatistics, k: jax.Array, num_halved: jax.Array
+    signal: SignalStatistics,
+    k: jax.Array,
+    num_halved: jax.Array,
+    promises_little: jax.Array,
 ) -> jax.Array:
-    """Whether rolled-back steps have made it far too short, by a measurement, bool[].
+    """Whether the last step was measured, and found far too short, bool[].
 
-    Only they do: between its kinks a hinge has no curvature at any step size, and its
-    steps would run away.
+    Without curvature, early steps are too short only if they promise little, too; a
+    loss that falls fast needs no longer steps. After `EARLY_STEPS` steps only those
+    are that rollbacks have made short. Between its kinks a hinge has no curvature at
+    any step size: it would run away.
     """
     # A curvature far below zero is noise, as in a network that has memorised its
     # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
     # the slope.
     is_flat = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
-    return _is_just_measured(signal, k) & (num_halved > 0) & is_flat
+    may_leap = ((k <= EARLY_STEPS) & promises_little) | (num_halved > 0)
+    return _is_just_measured(signal, k) & may_leap & is_flat
 
 
 def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:

@@ -152,6 +152,18 @@ def average_errors(memory: Memory, errors: Numbers) -> None:
     memory.num_errors += 1
 
 
+def promise_of(memory: Memory) -> float:
+    """What a whole step truly promises."""
+    kept = memory.likely_fraction() * memory.recently
+    return kept * memory.unit / memory.unit_weight / memory.multiple
+
+
+def is_far_too_short(memory: Memory, loss: float, k: int) -> bool:
+    is_flat = abs(memory.curvature) < 0.05 * memory.recent_signal
+    is_early = k <= 40 and 0 < k * promise_of(memory) < loss / 2
+    return is_flat and (is_early or memory.halved > 0)
+
+
 def changes(
     memory: Memory, groups: list[str], loss: float, k: int, num_steps: int | None
 ) -> Numbers:
@@ -165,12 +177,10 @@ def changes(
     aimed_at = memory.aim() * memory.recently
     slope = memory.likely_fraction() * memory.recently
     raises_loss = memory.curvature > 2 * slope
-    leaps = abs(memory.curvature) < 0.05 * memory.recent_signal
-    leaps &= memory.halved > 0
-    is_early = k <= 40 and left_of(k, num_steps) >= 0.5
-    if is_early and slope > 0 and memory.curvature < slope:
-        unit, num_left = memory.unit / memory.unit_weight, (num_steps or 2 * k) - k
-        leaps |= num_left * slope * unit / memory.multiple < loss / 2
+    leaps = is_far_too_short(memory, loss, k)
+    if num_steps and k <= 40 and left_of(k, num_steps) >= 0.5:
+        doubles = memory.curvature < slope
+        leaps |= doubles and 0 < (num_steps - k) * promise_of(memory) < loss / 2
     if leaps and k > 10 and memory.measured_at == k - 1:
         return dict.fromkeys(groups, 0.7)
     is_short = memory.curvature < aimed_at
@@ -345,8 +355,8 @@ def one_step(
             average_errors(memory, errors)
             change = changes(memory, groups, loss, k, options.num_steps)
             sizes = {x: size * np.exp(change[x]) for x, size in sizes.items()}
-            is_flat = abs(memory.curvature) < 0.05 * memory.recent_signal
-            leapt = is_flat and memory.halved > 0 and set(change.values()) == {0.7}
+            leapt = is_far_too_short(memory, loss, k)
+            leapt &= set(change.values()) == {0.7}
 
     # What was the last step worth, and was it to blame for a loss that is far too high?
     measures = counts and scale >= 1
