@@ -3,8 +3,8 @@
 ``python benchmarks/comparison/report.py`` writes to ``benchmarks/results/comparison/``
 the profile with its figures (``README.md``, ``profile.png``, ``summary.png``), the
 tables by kind of task (``by_kind.md``) and a page and a figure for each task
-(``tasks/``), and two short tables between markers: into the README of the repository,
-and into ``docs/guides/parts.md``.
+(``tasks/``), and three short tables between markers: into the README of the repository,
+and two into ``docs/guides/parts.md``.
 """
 
 import re
@@ -46,6 +46,7 @@ from standings import (  # noqa: E402
     best_rival,
     difference,
     entrants,
+    gap_between,
     mean_gap,
     mean_text,
     name_on_tasks,
@@ -70,6 +71,14 @@ ON_TEXTS = (
     "adamw@1e-04",
     "prodigy_cosine",
     "salsa",
+)
+HANDED_OVER = f"{DEFAULT}-handed_over"
+# In the table of rates that are handed over.
+BESIDE_RATES = (
+    "one_adamw",
+    "prodigy_cosine",
+    "dadapt_adamw_cosine",
+    f"{DEFAULT}-num_steps",
 )
 FEWEST_TASKS = 4  # of a row in the table of differences
 
@@ -475,6 +484,33 @@ def parts_table() -> str:
     return table(rows) if rows else "No runs so far."
 
 
+def rates_table() -> str:
+    """Returns how far behind AdamW's best rate its rates by `find_learning_rates` are.
+
+    Beside other methods with nothing set, on the tasks that those rates ran on: the
+    difference in log loss of last iterates.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for name in LISTS:
+        gaps: dict[str, list[float]] = {}
+        for task in recorded(name):
+            found = {x.method: x for x in all_entrants(task) if x.iterate == "last"}
+            if HANDED_OVER not in found:
+                continue
+            sweep = [x for x in found.values() if x.key[0] == "adamw"]
+            best = best_rate(sweep, "loss")
+            for method, title in map(name_on_tasks, (HANDED_OVER, *BESIDE_RATES)):
+                if method in found:
+                    size = gap_between(found[method], best, "loss").size
+                    gaps.setdefault(title, []).append(size)
+        for title, sizes in gaps.items():
+            column = f"{len(sizes)} {name} tasks: mean, median, worst"
+            three = np.mean(sizes), np.median(sizes), np.max(sizes)
+            rows.setdefault(title, {"method": title})
+            rows[title][column] = ", ".join(f"{x:.2f}" for x in three)
+    return table([*rows.values()]) if rows else "No runs so far."
+
+
 def texts() -> str:
     """Returns means over the texts that all methods of the table ran on."""
     tasks = [x for name in LISTS for x in recorded(name) if family_of(x).kind == TUNING]
@@ -555,12 +591,13 @@ def pages() -> dict[str, str]:
     return found | {f"tasks/{task}.md": task_page(task) for task in tasks}
 
 
-def marked() -> dict[Path, tuple[str, str]]:
-    """Returns the name and the text of the table in each page that has markers."""
-    return {
-        README: ("profile", short_summary()),
-        GUIDE: ("parts", parts_table()),
-    }
+def marked() -> list[tuple[Path, str, str]]:
+    """Returns the page, the name and the text of each table between markers."""
+    return [
+        (README, "profile", short_summary()),
+        (GUIDE, "parts", parts_table()),
+        (GUIDE, "rates", rates_table()),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -575,7 +612,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures.summary().savefig(protocol.RESULTS / "summary.png", dpi=110)
     for task in (task for name in LISTS for task in recorded(name)):
         figures.one_task(task).savefig(folder / f"{task}.png", dpi=70)
-    for path, (name, made) in marked().items():
+    for path, name, made in marked():
         path.write_text(updated(path.read_text(), name, made))
 
 

@@ -58,7 +58,7 @@ FAR = 30.0
 # Step sizes together only grow while losses fall at least like k^-LEAST_POWER.
 LEAST_POWER = 0.25
 # Early step sizes leap only if the steps to come promise less than this fraction of the
-# loss.
+# loss: all that are left, or as many as were made.
 LITTLE = 0.5
 
 
@@ -109,9 +109,8 @@ def take_step(
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
     )
-    # Would as many steps again still promise little?
-    little = _promise_little(k, value, state)
-    far_too_short = is_far_too_short(state.signal, k, state.num_halved, little)
+    falls_slowly = _promise_little(k, value, state)  # as many steps again would
+    far_too_short = is_far_too_short(state.signal, k, state.num_halved, falls_slowly)
     left_little = _steps_left_promise_little(value, state, k, num_steps)
     leaps = far_too_short | (left_little & may_double(state.signal, k))
     change = jnp.where(leaps, LEAP, change)

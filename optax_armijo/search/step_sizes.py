@@ -231,20 +231,25 @@ def is_far_too_short(
     signal: SignalStatistics,
     k: jax.Array,
     num_halved: jax.Array,
-    promises_little: jax.Array,
+    falls_slowly: jax.Array,
 ) -> jax.Array:
     """Whether the last step was measured, and found far too short, bool[].
 
-    Without curvature, early steps are too short only if they promise little, too; a
-    loss that falls fast needs no longer steps. After `EARLY_STEPS` steps only those
-    are that rollbacks have made short. Between its kinks a hinge has no curvature at
-    any step size: it would run away.
+    Early steps without curvature are too short only if the loss falls slowly, too.
+    After `EARLY_STEPS` steps only steps that rollbacks have shortened are: between its
+    kinks a hinge has no curvature at any step size, and would run away.
+
+    Args:
+      signal: averages of the measurements.
+      k: the number of the step.  # i32[]
+      num_halved: rolled-back steps that no leap has made up for.  # i32[]
+      falls_slowly: whether k steps promise less than half of the loss.  # bool[]
     """
     # A curvature far below zero is noise, as in a network that has memorised its
     # examples. On a mini-batch whose loss vanishes, the curvature vanishes, but so does
     # the slope.
     is_flat = jnp.abs(signal.curvature) < FAR_TOO_SHORT * signal.recent_signal
-    may_leap = ((k <= EARLY_STEPS) & promises_little) | (num_halved > 0)
+    may_leap = ((k <= EARLY_STEPS) & falls_slowly) | (num_halved > 0)
     return _is_just_measured(signal, k) & may_leap & is_flat
 
 

@@ -589,7 +589,10 @@ def test_the_program_writes_pages_figures_and_the_table_of_the_readme(
     readme = results / "top.md"
     readme.write_text("a\n<!-- profile -->\nold\n<!-- end of profile -->\nb\n")
     guide = results / "parts.md"
-    guide.write_text("<!-- parts -->\nold\n<!-- end of parts -->\n")
+    guide.write_text(
+        "<!-- parts -->\nold\n<!-- end of parts -->\n"
+        "<!-- rates -->\nold\n<!-- end of rates -->\n"
+    )
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "GUIDE", guide)
     monkeypatch.setitem(LISTS, "test", {"toy-c": ()})
@@ -692,8 +695,22 @@ def test_texts_are_averaged_where_all_methods_of_the_table_ran(results, monkeypa
     assert rows(text, "AdamW, warm-up and cosine, 1e-04")[0][1] == "0.600 ± 0.000"
 
 
+def test_rates_that_are_handed_over_are_compared_with_the_best_of_a_sweep(toy):
+    assert report.rates_table() == "No runs so far."
+    for task, losses in (("toy", (0.2, 0.4)), ("toy-b", (0.1, 0.1))):
+        add("armijo_adam", (0.5, 0.5), task)
+        add(report.HANDED_OVER, (0.5, 0.5), task, loss=losses[1])
+        add("prodigy_cosine", (0.5, 0.5), task, loss=2 * losses[0])
+        for rate, loss in ((1e-3, 9.0), (2e-3, losses[0]), (5e-3, 9.0)):
+            add(f"adamw@{rate:.0e}", (0.5, 0.5), task, loss=loss)
+    (ours,) = rows(report.rates_table(), "AdamW, rates of")
+    assert ours[1] == "0.35, 0.35, 0.69"  # log 2 on toy, 0 on toy-b
+    (prodigy,) = rows(report.rates_table(), "Prodigy, cosine")
+    assert prodigy[1] == "0.69, 0.69, 0.69"
+
+
 def test_what_the_repository_shows_is_what_its_records_say():
-    for path, (name, made) in report.marked().items():
+    for path, name, made in report.marked():
         text = path.read_text()
         emptied, number = re.subn(report.TABLE.format(name), r"\1\2", text, flags=re.S)
         assert number == 1 and report.updated(emptied, name, made) == text

@@ -330,12 +330,7 @@ def test_a_step_that_is_far_too_short_leaps() -> None:
     late = known._replace(measured_at=jnp.asarray(EARLY_STEPS))
     assert is_far_too_short(late, jnp.asarray(EARLY_STEPS + 1), jnp.asarray(1), NO)
 
-
-def test_a_loss_that_falls_fast_needs_no_leap() -> None:
-    """Leaps threw off runs of a neural ODE whose steps promised the loss soon."""
-    too_short = {"curvature": FAR_TOO_SHORT / 2, "recent_signal": 1.0}
-    k = jnp.asarray(30)
-    known = statistics(4, **LONG | too_short)._replace(measured_at=k - 1)
+    # Where the loss falls fast, leaps threw off runs of a neural ODE.
     assert not is_far_too_short(known, k, NEVER, NO)
 
 
@@ -390,7 +385,7 @@ def test_step_sizes_do_not_grow_behind_the_noise_bound() -> None:
     params = jax.random.normal(jax.random.key(0), (20,))
     losses = losses_of(distance, params, jnp.zeros(300), evaluated_on=None)
     assert losses[-1] < 0.1
-    assert jnp.max(losses[40:]) < 1e3  # a hundredth of the first loss
+    assert jnp.max(losses[40:]) < 1e3 and jnp.max(losses[150:]) < 10
 
 
 def test_step_sizes_shrink_where_steps_help_no_other_examples() -> None:
@@ -448,6 +443,18 @@ def test_after_a_leap_the_averages_are_those_of_steps_that_are_as_long() -> None
     assert not is_far_too_short(leapt, k, NEVER, YES)
 
 
+def promising(promise: float) -> ArmijoState:
+    """A state after a step of half the length, where a whole one promises so much."""
+    multiple, unit, phi = 0.5, 4.0, 0.25
+    averages = {"signal": phi, "predicted": 1.0}
+    averages["recently_predicted"] = multiple * promise / (phi * unit)
+    signal = statistics(5, **averages)._replace(unit=jnp.asarray(unit))
+    assert unit * kept_promise(signal) == pytest.approx(multiple * promise)
+    state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
+    move = state.move._replace(multiple=jnp.asarray(multiple))
+    return state._replace(signal=signal, move=move)
+
+
 @pytest.mark.parametrize(
     ("at", "num_steps", "promise", "loss", "is_little"),
     [
@@ -466,19 +473,21 @@ def test_after_a_leap_the_averages_are_those_of_steps_that_are_as_long() -> None
 def test_early_steps_promise_little_if_all_left_promise_less_than_half_the_loss(
     at: int, num_steps: int | None, promise: float, loss: float, is_little: bool
 ) -> None:
-    multiple, unit, phi = 0.5, 4.0, 0.25
-    averages = {"signal": phi, "predicted": 1.0}
-    averages["recently_predicted"] = multiple * promise / (phi * unit)
-    signal = statistics(5, **averages)._replace(unit=jnp.asarray(unit))
-    assert unit * kept_promise(signal) == pytest.approx(multiple * promise)
-    state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
-    move = state.move._replace(multiple=jnp.asarray(multiple))
-    state = state._replace(signal=signal, move=move)
+    state = promising(promise)
     k, value = jnp.asarray(at), jnp.asarray(loss / LITTLE)
     assert _steps_left_promise_little(value, state, k, num_steps) == is_little
-    if num_steps is not None and at < num_steps / 2:
-        left = jnp.asarray(num_steps) - k
-        assert _promise_little(left, value, state) == is_little
+
+
+def test_the_loss_falls_slowly_if_as_many_steps_again_promise_less_than_half() -> None:
+    for promise, loss, is_slow in (
+        (0.1, 2.1, True),  # 20 steps of 0.1
+        (0.1, 1.9, False),
+        (-0.1, 2.1, False),
+        (0.1, -1.0, False),
+        (0.1, np.nan, False),
+    ):
+        state, value = promising(promise), jnp.asarray(loss / LITTLE)
+        assert _promise_little(jnp.asarray(20), value, state) == is_slow, loss
 
 
 def test_a_constant_in_the_loss_does_not_make_steps_run_away() -> None:
