@@ -56,6 +56,7 @@ DEVELOPMENT = {
     "word-counts": ("word_counts", "news"),
     "attention": ("attention",),
     "purchases": ("purchases",),
+    "denoising-digits": ("denoising",),
 }
 TEST = {
     "news-3": ("texts", "news-3", 500),
@@ -87,7 +88,6 @@ TEST = {
     "ranking": ("ranking",),
     "contrastive-digits": ("contrastive",),
     "flow": ("flow",),
-    "denoising-digits": ("denoising",),
     "process": ("process",),
 }
 LISTS = {"development": DEVELOPMENT, "test": TEST}
@@ -110,12 +110,11 @@ LOOKED_AT = (
     "word-counts",
     "attention",
     "purchases",
+    "denoising-digits",
 )
-# The newest test tasks. Purchases was one of them, by which the rule then changed.
-NEWEST = (
-    *("normal", "ranking", "contrastive-digits", "flow", "denoising-digits"),
-    "process",
-)
+# The newest test tasks. Two more of them have helped to choose a rule since: purchases,
+# and denoising-digits, by which one was left out.
+NEWEST = ("normal", "ranking", "contrastive-digits", "flow", "process")
 
 
 class Family(NamedTuple):
