@@ -165,6 +165,28 @@ def test_signal_fraction_of_a_known_noise() -> None:
     assert noisy[-1].signal.fraction < 0.3
 
 
+def test_signal_fraction_tells_at_which_batch_size_half_of_a_promise_is_noise() -> None:
+    """phi = 1 / (1 + c / B): c of one batch size predicts phi of larger ones."""
+
+    def fraction(batch_size: int) -> float:
+        # In a long run steps are short at first: the gradient hardly changes.
+        tx = armijo_adam(num_steps=3_000)
+        step = make_train_step(lambda w, n: jnp.sum(0.5 * w * w + n * w), tx)
+        params, rng = jnp.ones(2_000), np.random.default_rng(0)
+        state: ArmijoState = init(tx, params)
+        for _ in range(10):
+            noise = rng.normal(0, 2 / batch_size**0.5, 2_000).astype(np.float32)
+            params, state, _ = step(params, state, jnp.asarray(noise))
+        return float(state.signal.fraction)
+
+    phi = fraction(1)
+    size = (1 - phi) / phi
+    assert 1 < size < 2
+    for larger in (4, 16):
+        expected = 1 / (1 + size / larger)
+        assert fraction(larger) == pytest.approx(expected, abs=0.08)
+
+
 def test_first_measurements_do_not_rule_for_good() -> None:
     """What a step promises falls by orders of magnitude, and phi follows the noise."""
     state: ArmijoState = init(armijo_adam(LABELS), params_like(np.ones(6)))
