@@ -77,6 +77,10 @@ def _by_size(
     return jnp.where(by_size, root, found)
 
 
+def _without_fading(signal: step_sizes.SignalStatistics) -> jax.Array:
+    return jnp.maximum(signal.fraction, step_sizes.LEAST_AIMED_AT)
+
+
 def _at_any_time(k: jax.Array, tested_at: jax.Array, num_steps: Any) -> jax.Array:
     del num_steps
     return TEST_DUE(k, tested_at, None)
@@ -154,6 +158,11 @@ ABLATIONS = (
     Ablation("half of a step at least is kept", {"step.HALF": 0}, (0, 0, 2)),
     Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 35)),
     Ablation("the least phi in the aim", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
+    Ablation(
+        "a least phi in the aim that fades: stays",
+        {"step_sizes.likely_fraction": _without_fading},
+        (1, 0, 1),
+    ),
     Ablation("the least phi in the bound", {"step_sizes.LEAST_BOUNDED": 0}, (1, 0, 1)),
 )
 KNOWN = {ablation.name: ablation for ablation in ABLATIONS}
