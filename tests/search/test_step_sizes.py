@@ -179,6 +179,8 @@ def test_signal_fraction_tells_at_which_batch_size_half_of_a_promise_is_noise() 
             params, state, _ = step(params, state, jnp.asarray(noise))
         return float(state.signal.fraction)
 
+    # The noise scale is 4 at first and 11 at last. Its part in a promise is smaller,
+    # because a direction is an average of gradients.
     phi = fraction(1)
     size = (1 - phi) / phi
     assert 1 < size < 2
