@@ -155,7 +155,7 @@ ABLATIONS = (
         {"step.FAR": HUGE},
         (1, 2, 6),
     ),
-    Ablation("half of a step at least is kept", {"step.HALF": 0}, (0, 0, 2)),
+    Ablation("half of a step at least is kept", {"step.LEAST_KEPT": 0}, (0, 0, 2)),
     Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 35)),
     Ablation("the least phi in the aim", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
     Ablation(

@@ -68,7 +68,7 @@ class ArmijoInfo(NamedTuple):
       labels_error: whether ``update`` has other labels than those that the state was
         made with; False for a published method, which does not check it.  # bool[]
       num_still: steps since params moved; 0 for a published method.  # i32[]
-      num_evaluations: loss evaluations of all searches.  # i32[]
+      num_evaluations: evaluations of the loss, without that of the gradient.  # i32[]
       total_evaluations: the same, over all steps.  # i32[]
     """
 

@@ -27,10 +27,11 @@ class LastStep(NamedTuple):
       accepted: whether that test passed.  # bool[G]
       num_trials: loss evaluations of that test.  # i32[G]
       predicted_decrease: applied step size times slope; 0 if unmoved.  # f[G]
-      actual_decrease: its share of the accepted trial's decrease, else 0.  # f[G]
+      actual_decrease: its share of the accepted trial's decrease, else 0; always 0
+        for the first step.  # f[G]
       step_factor: the factor by which the test shortened the step, else 1.  # f[]
       is_finite: whether the loss and the group's gradient were finite.  # bool[G]
-      num_evaluations: loss evaluations of all searches.  # i32[]
+      num_evaluations: evaluations of the loss, without that of the gradient.  # i32[]
       bad_leaf_code: the path of the first leaf whose gradient was not finite, as
         bytes; zeros if there was none.  # u8[P]
     """

@@ -17,7 +17,7 @@ from optax_armijo.search.directions import Leaves, debias
 # and its second moments for a thousand. Squares are summed before they are compared
 # with second moments, because those of rare words are young and would dominate a mean
 # of ratios.
-CLIP = 2.0  # largest size that enters the moments, relative to the average so far
+CLIP = 2.0  # largest size that enters the moments, relative to the average or 1
 CLIP_FROM = 6  # the first step that clips: second moments of fewer batches say little
 
 
@@ -40,7 +40,7 @@ def relative_size(
     return jnp.where(mean > 0, root, mean)
 
 
-def clipped(
+def clip_scale(
     size: jax.Array, average: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the scale of a gradient of this relative size, and the new average, f[].

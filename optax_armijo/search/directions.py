@@ -64,7 +64,7 @@ class AdamDirections(NamedTuple):
 
     Everything is computed from the old moments where it is needed, so that nothing of
     the size of the params is kept for a search that may not take place. This includes
-    the gradients times `scale`, which replace the gradients throughout.
+    the gradients times `scale`, which replace the gradients in the moments.
 
     Attributes:
       grouping: the groups of the params.
@@ -92,7 +92,10 @@ class AdamDirections(NamedTuple):
         return increment(self.old.count)
 
     def this_step(self) -> list[jax.Array]:
-        """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows."""
+        """``-P m / (1 - b1^k)``; NaN where a gradient's square overflows.
+
+        So such a mini-batch counts as one whose gradient is not finite.
+        """
         nu = self._nu()
         pairs = zip(self._along(self._mu(), nu, self.num_good), nu, strict=True)
         return [jnp.where(v < jnp.inf, d, jnp.nan) for d, v in pairs]

@@ -52,13 +52,16 @@ from optax_armijo.search.trials import HALF, Step, evaluated
 
 # Growth of k between two tests, and between two measurements.
 TESTED_EVERY, MEASURED_EVERY = 1.2, 1.05
+# The part of a step size that one update keeps at least, if it rolls nothing back.
+LEAST_KEPT = 0.5
 # The last step is suspect if the loss is more than this many mean deviations above its
 # average.
 FAR = 30.0
-# Step sizes together only grow while losses fall at least like k^-LEAST_POWER.
+# Early in a run of known length, step sizes do not shrink together if losses fall at
+# least like k^-LEAST_POWER.
 LEAST_POWER = 0.25
-# Early step sizes leap only if the steps to come promise less than this fraction of the
-# loss: all that are left, or as many as were made.
+# Early step sizes leap only if the steps that are left, or as many steps as were made,
+# promise less than this fraction of the loss.
 LITTLE = 0.5
 
 
@@ -85,31 +88,31 @@ def take_step(
     slope = problem.slopes(products)  # [G]
     is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
 
-    # Were the step sizes too short or too long? phi is that of the measurements so far;
-    # before the first one it is not known. If a batch is clipped, its clipped gradient
-    # counts. Each group's z is for the step without warm-up, schedule and noise bound.
-    # Their sum keeps the warm-up, because the noise of a twentieth of a step says
-    # little about a whole one.
+    # Were the step sizes too short or too long? The clipped gradient says so, if the
+    # batch is clipped.
     last = directions.last_step()
     last_slope = problem.slopes(problem.products(last))
     end_slope = -directions.scale * move.step_size * last_slope  # s, [G]
     moved = jnp.any(move.step_size != 0)
     # Uphill steps count too: in an oscillation they are half of all.
     counts = is_finite & moved
-    warmed = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
-    error_of_all = jnp.sum(error_of(move, state.signal, end_slope, warmed))
+    # A group's z is for a step without warm-up, schedule and noise bound. For the sum,
+    # steps of the warm-up count as they are, because the noise of a twentieth of a step
+    # says little about a whole one. (The last step was step k - 1.)
+    multiple_of_all = jnp.where(k > WARM_UP_STEPS + 1, move.multiple, 1)
+    error_of_all = jnp.sum(error_of(move, state.signal, end_slope, multiple_of_all))
     error = error_of(move, state.signal, end_slope, move.multiple)
-    is_known = counts & (state.signal.number > 0)
+    is_known = counts & (state.signal.number > 0)  # before, phi is not known
     errors = with_error(state.errors, is_known, error_of_all, error)
     change = change_of(
         errors,
         state.signal,
         k,
-        multiple=warmed,
+        multiple=multiple_of_all,
         power=state.losses.power,
         only_grows=_only_grows(state.signal, state.losses, k, num_steps),
     )
-    falls_slowly = _promise_little(k, value, state)  # as many steps again would
+    falls_slowly = _promise_little(value, state, k)  # k more steps
     far_too_short = is_far_too_short(state.signal, k, state.num_halved, falls_slowly)
     left_little = _steps_left_promise_little(value, state, k, num_steps)
     leaps = far_too_short | (left_little & may_double(state.signal, k))
@@ -119,7 +122,7 @@ def take_step(
     fraction = state.signal.fraction
     multiple = _schedule(k, num_steps, fraction.dtype)
     promised = multiple * jnp.sum(sizes * slope)
-    is_good = is_finite & jnp.isfinite(promised)  # finite slopes may promise too much
+    is_good = is_finite & jnp.isfinite(promised)  # their sum may overflow
     bound = shortening(promised, fraction, value, _largest_noise(k, num_steps))
     multiple *= bound
 
@@ -136,7 +139,7 @@ def take_step(
     # away, so clipped batches do not measure.
     may_measure = counts & (directions.scale >= 1)
     is_measured = may_measure & _is_due(k, state.signal.measured_at, MEASURED_EVERY)
-    goes_back = is_measured | is_suspect
+    looks_back = is_measured | is_suspect
     # The first step is bracketed, later ones are tested on their own mini-batch. If no
     # group's direction descends, no first step is made. While the last step is suspect,
     # the next one is not tested.
@@ -146,28 +149,29 @@ def take_step(
     evaluations = evaluated(
         problem,
         back=Step(-move.step_size, last),
-        measures=goes_back,
+        looks_back=looks_back,
         step=Step(jnp.where(is_first, 1, multiple) * sizes, along),
         slope=slope,
         tests=tests,
         is_first=is_first,
-        errors=state.input_errors,
+        input_errors=state.input_errors,
     )
 
     # What was the last step worth on this mini-batch?
     before = evaluations.before
     raised = value - before
     undoes = is_suspect & jnp.isfinite(before) & (is_broken | (raised > excess / 2))
-    # Always true, but XLA cannot know it before the trials are over. So it does not
-    # overwrite the old moments while they still read them.
+    # Always true, but it makes the new moments depend on the trials. So XLA does not
+    # overwrite the old moments while the trials still read them.
     is_over = evaluations.num_trials >= 0
-    # Over groups, because XLA repeats cheap operations in each leaf's kernel, but no
-    # reduction: so kernels read this flag instead of computing it.
+    # `is_good` says that the slopes are finite. They are here only for a reduction over
+    # groups: XLA repeats cheap operations in each leaf's kernel, but no reduction, so
+    # kernels read this flag instead of computing it.
     goes_on = jnp.all(jnp.isfinite(slope) & is_good & ~undoes & is_over)
     predicted = jnp.sum(move.predicted)
     signal = with_measurement(
         with_unit(state.signal, counts, predicted),
-        may_measure & goes_back & jnp.isfinite(before),
+        may_measure & looks_back & jnp.isfinite(before),
         signal=jnp.sum(end_slope) - 2 * raised,
         curvature=2 * (jnp.sum(end_slope) - raised) / move.multiple,
         predicted=predicted,
@@ -190,17 +194,18 @@ def take_step(
     # little of a step, they shrink, too. Otherwise they would grow behind it, and be
     # applied at once when a mini-batch promises little by chance.
     by_test = jnp.where(promised > 0, factor, 1)
-    kept = jnp.maximum(by_test * jnp.minimum(bound / LEAST_APPLIED, 1), HALF)
+    kept = jnp.maximum(by_test * jnp.minimum(bound / LEAST_APPLIED, 1), LEAST_KEPT)
     sizes = jnp.where(goes_on, kept * sizes, state.step_size)
-    # The rise of the warm-up since the step that is rolled back is divided out.
+    # The next update makes step k again. The warm-up's rise from k - 1 to k is taken
+    # out, so that it is half as long as the step that is rolled back.
     shortened = HALF * _warm_up(k - 1, sizes.dtype) / _warm_up(k, sizes.dtype)
     sizes = jnp.where(undoes, shortened, 1) * sizes
     by_group = jnp.where(applied != 0, applied * slope, 0)  # no NaN from a bad batch
     made = Move(applied, directions.scale * by_group, multiple)
-    still = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
+    old_move = move._replace(step_size=jnp.where(undoes, 0, move.step_size))
     moved_by = jnp.where(undoes, -move.step_size, applied)
     updates = problem.updates(moved_by, tree_where(goes_on, along, last))
-    num_evaluations = evaluations.num_trials + goes_back.astype(jnp.int32)
+    num_evaluations = evaluations.num_trials + looks_back.astype(jnp.int32)
     num_trials = jnp.where(searched, evaluations.num_trials, 0)
     passes = tests & (passed > 0)
     return problem.grouping.whole(updates, problem.params), ArmijoState(
@@ -210,7 +215,7 @@ def take_step(
         adam=directions.settled(goes_on),
         gradient_size=jnp.where(goes_on, directions.gradient_size, state.gradient_size),
         step_size=sizes,
-        move=tree_where(goes_on, made, still),
+        move=tree_where(goes_on, made, old_move),
         signal=signal,
         errors=errors,
         losses=tree_where(goes_on, with_loss(state.losses, value, k), state.losses),
@@ -250,8 +255,8 @@ def with_loss(losses: LossStatistics, loss: jax.Array, k: jax.Array) -> LossStat
 
     def towards_log(x: jax.Array, weight: float) -> jax.Array:
         new = x + jnp.minimum(1, weight / k.astype(loss.dtype)) * (log - x)
-        # After a loss of 0 both begin again, at the same log f: at 0 they would take as
-        # a power of k how they approach it.
+        # After a loss of 0 both begin again, at the same log f. From 0 they would
+        # approach it at different speeds, which would look like a power of k.
         return jnp.where(loss > 0, jnp.where(x == 0, log, new), 0)
 
     return LossStatistics(
@@ -272,9 +277,10 @@ def _is_test_due(
 ) -> jax.Array:
     """Whether the step is tested on its own mini-batch, bool[].
 
-    The first steps are, since step sizes are hardly known yet. While a decay is to
-    come, later steps that raise the loss of their own mini-batch may be right for the
-    run. So only those after a step that was rolled back are tested.
+    Tests are made whenever k has grown by a fifth, and after each step that was rolled
+    back. In the first half of a run of known length, only the first steps are tested
+    so, since step sizes are hardly known yet. Later steps there that raise the loss of
+    their own mini-batch may be right for the run.
     """
     waits = (tested_at > 0) & (k > FIRST_STEPS) & _is_first_half(k, num_steps)
     return _is_due(k, tested_at, TESTED_EVERY) & ~waits
@@ -301,7 +307,7 @@ def _warm_up(k: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _left(k: jax.Array, num_steps: Scalar, dtype: Any) -> jax.Array:
-    """x, the fraction of the run after the warm-up that remains, dtype[]."""
+    """The fraction of the run after the warm-up that remains, dtype[]."""
     steps, length = k.astype(dtype), jnp.asarray(num_steps, dtype)
     left = (length - steps + 1) / jnp.maximum(1, length - WARM_UP_STEPS)
     return jnp.clip(left, 0, 1)
@@ -339,15 +345,16 @@ def _steps_left_promise_little(
     if num_steps is None:
         return False
     num_left = jnp.asarray(num_steps) - k
-    return _is_first_half(k, num_steps) & _promise_little(num_left, loss, state)
+    return _is_first_half(k, num_steps) & _promise_little(loss, state, num_left)
 
 
 def _promise_little(
-    number: jax.Array, loss: jax.Array, state: ArmijoState
+    loss: jax.Array, state: ArmijoState, number: jax.Array
 ) -> jax.Array:
-    """Whether so many steps promise less than half of the loss, bool[]."""
+    """Whether ``number`` steps promise less than half of the loss, bool[]."""
     promise = kept_promise(state.signal) * state.signal.average_promise
-    # What whole steps promise: without warm-up, schedule and bound of the last one.
+    # Whole steps, without the last one's warm-up, schedule and bound, promise this over
+    # the multiple.
     most = LITTLE * state.move.multiple * loss
     return (promise > 0) & (number.astype(promise.dtype) * promise < most)
 
@@ -355,7 +362,7 @@ def _promise_little(
 def _is_first_half(k: jax.Array, num_steps: Scalar | None) -> jax.Array | bool:
     """Whether half of the decay of a run of known length is still to come, bool[].
 
-    It takes out the noise of long steps.
+    The decay takes out the noise of long steps.
     """
     if num_steps is None:
         return False

@@ -34,9 +34,9 @@ KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # kappa at phi = 0 and at phi = 1
 # permanently. If it stayed, steps that make other examples worse would never shrink.
 LEAST_AIMED_AT, LEAST_UP_TO = 0.03, 20
 # Largest growth and shrinkage of the logarithm of all step sizes together, each at most
-# FADING / k; and, over sqrt(k), of one group relative to the others.
+# FADING / k.
 UP, DOWN, FADING = 0.1, 0.25, 6.0
-OWN = 0.2
+OWN = 0.2  # over sqrt(k), the largest change of one group relative to the others
 FAR_TOO_SHORT, LEAP = 0.05, 0.7  # below this C / S, step sizes leap by e^LEAP
 # Below this C / S, step sizes shrink less while the loss falls. They do so only after
 # the step HELD_AFTER, since shorter runs tend to memorise few examples.
@@ -49,10 +49,11 @@ CLEAR = 0.5
 FIRST_STEPS = 10
 WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
+EARLY_STEPS = 40  # later leaps only make up for steps that were rolled back
 # Largest noise that a step may promise, relative to the loss, and the same after
-# EARLY_STEPS steps of a run of known length. Later leaps make up for rolled-back steps
-# alone. Phi counts as at least LEAST_BOUNDED, or a phi of 0 would remove the bound.
-LARGEST_NOISE, LARGEST_NOISE_LATER, EARLY_STEPS = 0.05, 0.2, 40
+# EARLY_STEPS steps of a run of known length. Phi counts as at least LEAST_BOUNDED, or a
+# phi of 0 would remove the bound.
+LARGEST_NOISE, LARGEST_NOISE_LATER = 0.05, 0.2
 LEAST_BOUNDED = 0.1
 # Step sizes shrink, too, where this bound shortens a step to a smaller fraction.
 LEAST_APPLIED = 1 / 8
@@ -83,8 +84,8 @@ def with_measurement(
     """Adds a measurement to the averages; until there are many, all weigh the same."""
     unit = old.average_promise
     counts &= jnp.isfinite(signal)
-    count = old.number + counts.astype(old.number.dtype)
-    fading = 1 / jnp.maximum(count, 1).astype(signal.dtype)
+    number = old.number + counts.astype(old.number.dtype)
+    fading = 1 / jnp.maximum(number, 1).astype(signal.dtype)
     slow = jnp.where(counts, jnp.maximum(1 - SLOW, fading), 0)
     quick = jnp.where(counts, jnp.maximum(1 - FAST, fading), 0)
 
@@ -92,7 +93,7 @@ def with_measurement(
         return x + weight * (jnp.where(counts, divide(new, unit, 0), 0) - x)
 
     return old._replace(
-        number=count,
+        number=number,
         signal=towards(old.signal, signal, slow),
         predicted=towards(old.predicted, predicted, slow),
         curvature=towards(old.curvature, curvature, quick),
@@ -185,11 +186,11 @@ def change_of(
 ) -> jax.Array:
     """The change of the logarithms of the step sizes, [G].
 
-    All step sizes grow or shrink together by the t-statistic of the sum of z, and each
-    relative to their mean by that of its own z. phi p + s is a noisy curvature; the
-    measured one is hardly noisy. So nothing shrinks together while it finds steps too
-    short, and nothing grows together in the warm-up or while it finds that they raise
-    the loss.
+    All step sizes grow or shrink together by the t-statistic of the sum of z, from -1
+    to 1, and each relative to their mean by that of its own z. phi p + s is a noisy
+    curvature; the measured one is hardly noisy. So nothing shrinks together while it
+    finds steps too short, and nothing grows together in the warm-up or while it finds
+    that they raise the loss.
 
     Where steps oscillate around a valley, C is 2 S at any step size, and step sizes
     would shrink permanently although the loss falls along the valley. This is the
@@ -209,17 +210,18 @@ def change_of(
     count = jnp.maximum(errors.number, 1).astype(dtype)
     mean = errors.mean / (1 - jnp.asarray(FAST, dtype) ** count)
     square = errors.square / (1 - jnp.asarray(SLOW, dtype) ** count)
+    # Of about so many errors is the mean.
     num_averaged = jnp.minimum(count, (1 + FAST) / (1 - FAST))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
-    slope = kept_promise(signal)
+    kept = kept_promise(signal)
     # Both are false before the first measurement.
     is_short = signal.curvature < aim(signal) * signal.recently_predicted
-    raises_loss = signal.curvature > 2 * slope
+    raises_loss = signal.curvature > 2 * kept
     steps = k.astype(dtype)
     grows, shrinks = (k > WARM_UP_STEPS) & ~raises_loss, ~(is_short | only_grows)
     up = jnp.where(grows, jnp.minimum(UP, FADING / steps), 0)
-    holds = (k > HELD_AFTER) & (multiple * signal.curvature < HELD_BELOW * slope)
+    holds = (k > HELD_AFTER) & (multiple * signal.curvature < HELD_BELOW * kept)
     share = jnp.where(holds, jnp.clip(1 - power, 0, 1), 1)
     down = jnp.where(shrinks, share * jnp.minimum(DOWN, FADING / steps), 0)
     of_all = t[0] * jnp.where(t[0] > 0, up, down)
@@ -233,7 +235,7 @@ def is_far_too_short(
     num_halved: jax.Array,
     falls_slowly: jax.Array,
 ) -> jax.Array:
-    """Whether the last step was measured, and found far too short, bool[].
+    """Whether the last update found, by a measurement, steps far too short, bool[].
 
     Early steps without curvature are too short only if the loss falls slowly, too.
     After `EARLY_STEPS` steps only steps that rollbacks have shortened are: between its
@@ -254,14 +256,17 @@ def is_far_too_short(
 
 
 def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    """Whether it was measured, and twice the step would decrease the loss, bool[]."""
+    """Whether it found that twice the step would decrease the loss, bool[]."""
     # At twice the step, C is four times as large, and S twice.
     decreases = signal.curvature < kept_promise(signal)
     return _is_just_measured(signal, k) & (k <= EARLY_STEPS) & decreases
 
 
 def _is_just_measured(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    # In the very first steps a curvature near 0 is noise.
+    """Whether the last update measured the step before it, bool[].
+
+    In the very first steps a curvature near 0 is noise.
+    """
     return (k > FIRST_STEPS) & (signal.measured_at == k - 1)
 
 
@@ -330,12 +335,13 @@ def with_new_groups(
     ordered = jnp.sort(jnp.where(knows, sizes * slope, jnp.inf))
     median = ordered[jnp.maximum(num_known - 1, 0) // 2]
     loss = jnp.abs(problem.value)
-    median = jnp.where(num_known > 0, median, jnp.where(loss > 0, loss, 1))
+    promise = jnp.where(num_known > 0, median, jnp.where(loss > 0, loss, 1))
     largest = jnp.max(sizes)
-    new = jnp.where((num_known > 0) | (largest <= 0), divide(median, slope, 0), largest)
-    largest = jnp.where(largest > 0, largest, jnp.finfo(sizes.dtype).max)
-    new = jnp.where(overflows, new, jnp.minimum(new, largest))
-    lift = jnp.clip(divide(median, sizes * slope, 1), 1, LARGEST_LIFT)
+    promising = (num_known > 0) | (largest <= 0)
+    new = jnp.where(promising, divide(promise, slope, 0), largest)
+    most = jnp.where(largest > 0, largest, jnp.finfo(sizes.dtype).max)
+    new = jnp.where(overflows, new, jnp.minimum(new, most))
+    lift = jnp.clip(divide(promise, sizes * slope, 1), 1, LARGEST_LIFT)
     sizes = jnp.where(is_first & knows, lift * sizes, sizes)
     return jnp.where(wants, new, sizes).astype(sizes.dtype)
 

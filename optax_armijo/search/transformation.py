@@ -23,7 +23,7 @@ from optax_armijo._state import (
 from optax_armijo._types import ParamLabels, Scalar
 from optax_armijo.labels.checks import check_are_labels
 from optax_armijo.labels.grouping import Grouping, group_leaves
-from optax_armijo.search.clipping import clipped, relative_size
+from optax_armijo.search.clipping import clip_scale, relative_size
 from optax_armijo.search.directions import (
     AdamDirections,
     GivenDirections,
@@ -233,7 +233,7 @@ def adam_directions(
     """Returns Adam's directions for a batch, and clips its gradient."""
     grads = [g.astype(search_dtype([g])) for g in batch.updates]
     size = relative_size(grouping, grads, state.adam, b2)
-    scale, average = clipped(size, state.gradient_size, increment(state.adam.count))
+    scale, average = clip_scale(size, state.gradient_size, increment(state.adam.count))
     return AdamDirections(grouping, state.adam, grads, scale, average, b1, b2, eps)
 
 

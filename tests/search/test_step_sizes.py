@@ -511,7 +511,7 @@ def test_the_loss_falls_slowly_if_as_many_steps_again_promise_less_than_half() -
         (0.1, np.nan, False),
     ):
         state, value = promising(promise), jnp.asarray(loss / LITTLE)
-        assert _promise_little(jnp.asarray(20), value, state) == is_slow, loss
+        assert _promise_little(value, state, jnp.asarray(20)) == is_slow, loss
 
 
 def test_a_constant_in_the_loss_does_not_make_steps_run_away() -> None:
