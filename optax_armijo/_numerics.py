@@ -86,7 +86,7 @@ def all_finite(leaves: Sequence[jax.Array]) -> jax.Array:
 
 @jax.custom_jvp
 def on_its_own(x: jax.Array) -> jax.Array:
-    """Returns a flag, or a scalar >= 0, that the compiler computes in its own kernel.
+    """Returns flags, or numbers >= 0, that the compiler computes in its own kernel.
 
     XLA copies cheap computations into every kernel that uses their result. Then the
     kernels of a model's layers, which differ only in their step size, are compiled one

@@ -1,6 +1,6 @@
 """Published line searches: seven functions, `methods`, over one step, `step`.
 
-They are apart from `optax_armijo.search`, except for Adam's formulas, because each of
-their steps begins where the last search ended and is judged by its own mini-batch,
-group after group, while the search tests few steps and measures them on the next one.
+They are apart from `optax_armijo.search`, except for Adam's formulas, weight decay and
+what is around a step, because they test each step on its own mini-batch, while the
+search tests few steps and measures them on the next one.
 """

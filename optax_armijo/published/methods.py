@@ -1,7 +1,7 @@
 """The published methods. `docs/methods.md` has their formulas and how they differ.
 
-When a search finds nothing, all of them keep the params and bracket in the next search.
-The released codes go on from its last trial, or from a tiny step.
+When a search finds nothing, what it searched stays, and the next search brackets. The
+released codes go on from its last trial, or from a tiny step.
 """
 
 from typing import Literal
@@ -45,7 +45,7 @@ def sls(
       decrease_factor: in (0, 1).
       growth_per_epoch: :math:`\gamma`, at least 1.
       n_batches_per_epoch: n, above 0; only sets how fast step sizes grow.
-      init_step_size: where the first search begins, above 0.
+      init_step_size: the step size before the first search, in [1e-30, 1e6].
       max_trials: largest number of loss evaluations per search, at least 1.
       start: where a search begins: ``"grow"`` as above, ``"keep"`` at the last step
         size, ``"reset"`` at `init_step_size` (the paper's options 2, 0 and 1).

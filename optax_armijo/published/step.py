@@ -86,11 +86,12 @@ class Method(NamedTuple):
       increase_factor: how much step sizes grow in a step, at least 1.
       init_step_size: above 0.
       max_trials: loss evaluations a search may make, at least 1.
-      start: where searches begin: above the last step size, there, or at the first.
+      start: where searches begin: above the last step size, at it, at
+        `init_step_size`, or at Polyak's.
       averaging: decay of Zhang and Hager's average of losses, in [0, 1]; None for none.
       smoothing: smoothing of both sides of the test; None for none.
       selection: what is searched: all groups by a common factor, or one group, which is
-        the next one or the one with most weight. If it is one group, step sizes grow in
+        the next one or the one with most credit. If it is one group, step sizes grow in
         every step, searched or not.
       num_joint_steps: number of first steps that search all groups, whatever
         `selection` says.
@@ -126,9 +127,9 @@ def published(
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the transformation that follows a method.
 
-    All methods share two safeguards, which leave published trajectories unchanged. No
-    param moves on a batch that is not finite, or if a search finds nothing. After a
-    failed search, the next one brackets.
+    All methods share two safeguards, which leave published trajectories unchanged.
+    Nothing moves on a batch that is not finite, and no group moves whose search finds
+    nothing. After a failed search, the next one brackets.
 
     Raises:
       ValueError: a number outside its range.
@@ -156,8 +157,9 @@ def _check(method: Method) -> None:
     check_range("c", method.c, above=0, below=1)
     check_range("decrease_factor", method.decrease_factor, above=0, below=1)
     check_range("increase_factor", method.increase_factor, at_least=1)
+    name = "min_start" if isinstance(method.start, Polyak) else "init_step_size"
     size = method.init_step_size
-    check_range("init_step_size", size, at_least=MIN_STEP_SIZE, at_most=MAX_STEP_SIZE)
+    check_range(name, size, at_least=MIN_STEP_SIZE, at_most=MAX_STEP_SIZE)
     check_range("max_trials", method.max_trials, at_least=1, is_integer=True)
     joint = method.num_joint_steps
     check_range("num_joint_steps", joint, at_least=0, is_integer=True)
@@ -165,7 +167,6 @@ def _check(method: Method) -> None:
         check_range("lowest_loss", method.start.lowest_loss)
         check_range("c_p", method.start.c_p, above=0)
         low, high = method.start.min_start, method.start.max_start
-        check_range("min_start", low, above=0)
         check_range("max_start", high, above=0)
         check_order("min_start", low, "max_start", high)
     if method.averaging is not None:

@@ -159,6 +159,7 @@ def test_a_step_without_a_search_evaluates_the_loss_once_for_its_gradient():
         (oa.ponos, {"c_p": 0.0}, r"c_p .* \(0, inf\); got 0.0"),
         (oa.ponos, {"averaging": 1.1}, r"averaging .* \[0, 1\]; got 1.1"),
         (oa.ponos, {"min_start": 2.0, "max_start": 1.0}, "min_start=2.0"),
+        (oa.ponos, {"min_start": 0.0}, "min_start .* got 0.0"),
         (oa.ponos, {"max_start": float("nan")}, "max_start .* got nan"),
         (oa.adamsls, {"smoothing": 1.0}, r"smoothing .* \[0, 1\); got 1.0"),
         (oa.adamsls, {"b1": 1.0}, r"b1 .* \[0, 1\); got 1.0"),
