@@ -1,6 +1,6 @@
 """Published line searches: seven functions, `methods`, over one step, `step`.
 
-They are apart from `optax_armijo.search`, except for Adam's formulas, weight decay and
-what is around a step, because they test each step on its own mini-batch, while the
-search tests few steps and measures them on the next one.
+They share Adam's formulas, weight decay and the code around a step with
+`optax_armijo.search`, but not its step: they test each step on its own mini-batch,
+while it tests few steps and measures them on the next one.
 """

@@ -1,6 +1,6 @@
 """The published methods. `docs/methods.md` has their formulas and how they differ.
 
-When a search finds nothing, what it searched stays, and the next search brackets. The
+When a search finds nothing, its groups do not move, and the next search brackets. The
 released codes go on from its last trial, or from a tiny step.
 """
 
@@ -188,7 +188,7 @@ def ponos(
       lowest_loss: :math:`f^*`.
       averaging: :math:`\xi`, in [0, 1].
       remembers_backtracks: whether starts shrink by the memory of backtracks.
-      min_start: :math:`\eta_{low}`, above 0.
+      min_start: :math:`\eta_{low}`, in [1e-30, 1e6].
       max_start: :math:`\eta_{high}`, at least `min_start`.
       max_trials: largest number of loss evaluations per search, at least 1.
       b1: in [0, 1); only for Adam's direction, like the next two.

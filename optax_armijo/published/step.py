@@ -65,7 +65,7 @@ class Polyak(NamedTuple):
       lowest_loss: :math:`f^*`, the lowest loss that can be reached on a batch.
       c_p: above 0.
       remembers_backtracks: whether :math:`\delta`, the decrease factor, cuts the start.
-      min_start: :math:`\eta_{low}`, above 0.
+      min_start: :math:`\eta_{low}`, in [1e-30, 1e6].
       max_start: :math:`\eta_{high}`, at least `min_start`.
     """
 

@@ -210,7 +210,7 @@ def change_of(
     count = jnp.maximum(errors.number, 1).astype(dtype)
     mean = errors.mean / (1 - jnp.asarray(FAST, dtype) ** count)
     square = errors.square / (1 - jnp.asarray(SLOW, dtype) ** count)
-    # Of about so many errors is the mean.
+    # The mean is over about this many errors.
     num_averaged = jnp.minimum(count, (1 + FAST) / (1 - FAST))
     t = jnp.clip(divide(mean, jnp.sqrt(square / num_averaged), 0), -1, 1)
 
@@ -235,7 +235,7 @@ def is_far_too_short(
     num_halved: jax.Array,
     falls_slowly: jax.Array,
 ) -> jax.Array:
-    """Whether the last update found, by a measurement, steps far too short, bool[].
+    """Whether the last update measured a step that was far too short, bool[].
 
     Early steps without curvature are too short only if the loss falls slowly, too.
     After `EARLY_STEPS` steps only steps that rollbacks have shortened are: between its
@@ -256,7 +256,7 @@ def is_far_too_short(
 
 
 def may_double(signal: SignalStatistics, k: jax.Array) -> jax.Array:
-    """Whether it found that twice the step would decrease the loss, bool[]."""
+    """Whether the last update found that twice the step decreases the loss, bool[]."""
     # At twice the step, C is four times as large, and S twice.
     decreases = signal.curvature < kept_promise(signal)
     return _is_just_measured(signal, k) & (k <= EARLY_STEPS) & decreases

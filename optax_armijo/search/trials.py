@@ -79,10 +79,10 @@ def evaluated(
     that leaves the loss exactly as it was passes, because it may have been rounded
     away.
 
-    Wrong inputs show here. Before the first step, and if all trials fail, a step of 0
-    is evaluated as well: its loss equals ``value`` if ``value_fn`` is the function of
-    ``value``. The smallest trial whose decrease exceeds rounding decreases the loss by
-    what the slope predicts if ``grad`` is the gradient of ``value``.
+    Wrong inputs are detected here. Before the first step, and if all trials fail, a
+    step of 0 is evaluated as well: its loss equals ``value`` if ``value_fn`` is the
+    function of ``value``. The smallest trial whose decrease exceeds rounding decreases
+    the loss by what the slope predicts if ``grad`` is the gradient of ``value``.
 
     Args:
       problem: the loss and its gradient on this mini-batch.
