@@ -303,7 +303,7 @@ def _remarks(info: ArmijoInfo) -> list[str]:
     elif info.bad_leaf:
         if int(info.num_still) < SOME_STILL:  # from then on it is a mistake
             found.append(f"nothing moved: {_bad_gradient(info)}, although the loss is")
-    elif not np.any(is_finite):
+    elif is_finite.size and not np.any(is_finite):
         found.append("nothing moved: the loss is not finite")
     elif np.all(is_finite) and np.any(searched) and not np.any(applied):
         if not mistakes(info):

@@ -358,6 +358,12 @@ def test_a_loss_that_is_not_finite_is_no_leafs_fault():
     assert info.bad_leaf == "" and remark == "nothing moved: the loss is not finite"
 
 
+def test_the_table_of_a_frozen_model_blames_no_loss():
+    params = {"w": jnp.ones(2)}
+    table = str(armijo_info(armijo_adam(FROZEN).init(params)))
+    assert "not finite" not in table
+
+
 def test_the_table_has_the_reason_of_each_group_that_did_not_move():
     info, _ = remarks_on(norm_at_zero, norm_at_zero, params=NORM_PARAMS)
     first, last = (line.split("  ") for line in str(info).splitlines()[1:3])

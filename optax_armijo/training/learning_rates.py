@@ -54,8 +54,9 @@ def find_learning_rates(
 
     Raises:
       TypeError: `loss_fn` is not a function, or a batch is not a plain tuple.
-      ValueError: fewer than 40 batches, a first loss that is not finite, a group that
-        never had a gradient, or labels that do not fit the params.
+      ValueError: fewer than 40 batches, a first loss that is not finite, more than 20
+        batches whose loss or gradient is not, a group that never had a gradient, or
+        labels that do not fit the params.
 
     Example:
       Two parts whose scales differ by a thousand have such rates, too:
@@ -128,6 +129,12 @@ def search(
             "again, as in several epochs"
         )
     infos = jax.device_get(infos)
+    num_bad = sum(not np.all(info.is_finite) for info in infos)
+    if 2 * num_bad > NUM_STEPS:
+        raise ValueError(
+            "losses and gradients must be finite; those of "
+            f"{num_bad} of {NUM_STEPS} batches are not"
+        )
     # A group that never promised anything has the step size that it began with.
     promised = np.any([info.predicted_decrease != 0 for info in infos], axis=0)
     for label in itertools.compress(labels, ~promised):

@@ -156,12 +156,7 @@ def by_microbatch(
         return assemble, (jnp.arange(num_microbatches), rows)
 
     def weight_of(batch: Sequence[Any]) -> jax.Array:
-        weight = 1.0 if part.weight is None else part.weight(*batch)
-        if jnp.ndim(weight) != 0:
-            raise ValueError(
-                "weight_fn must give one number for a microbatch; got an array of "
-                f"shape {jnp.shape(weight)}"
-            )
+        weight = 1.0 if part.weight is None else _weight_of(part.weight, batch)
         return jnp.asarray(weight, jnp.float32)
 
     def value(params: Any, *batch: Any) -> jax.Array:
@@ -230,6 +225,16 @@ def _weighted(value: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(weight == 0, 0, weight * value.astype(weight.dtype))
 
 
+def _weight_of(weight_fn: Callable[..., Any], batch: Sequence[Any]) -> Any:
+    weight = weight_fn(*batch)
+    if jnp.ndim(weight) != 0:
+        raise ValueError(
+            "weight_fn must give one number for a batch or microbatch; got an array of "
+            f"shape {jnp.shape(weight)}"
+        )
+    return weight
+
+
 def _has_rows(i: int, arg: Any, argnums: Sequence[int] | None) -> bool:
     if isinstance(arg, Whole):
         return False
@@ -252,6 +257,15 @@ def _check_rows(
             raise ValueError(
                 f"microbatch_argnums must be in [0, {len(batch) - num_first}), since "
                 f"the batch has that many arguments; got {i - num_first}"
+            )
+    guesses = argnums is None and any(has_rows)
+    for i, arg in enumerate(batch[num_first:] if guesses else ()):
+        leaves = [leaf for leaf in jax.tree.leaves(arg) if not _is_one_key(leaf)]
+        if len({jnp.ndim(leaf) > 0 for leaf in leaves}) > 1:
+            raise ValueError(
+                f"either all leaves of argument {i} must have rows, or none; got both. "
+                "Pass those without rows as an argument of their own, or name in "
+                "microbatch_argnums the arguments that are split"
             )
     shapes = [
         (jnp.shape(leaf), i - num_first)
@@ -326,7 +340,7 @@ def over_devices(local: Objective, axis_name: Any) -> Objective:
     """
 
     def mean(tree: Any, batch: Sequence[Any]) -> Any:
-        weight = None if local.weight is None else local.weight(*batch)
+        weight = None if local.weight is None else _weight_of(local.weight, batch)
         return mean_over(tree, axis_name, weight)
 
     def value_and_grad(params: Any, *batch: Any) -> Any:

@@ -140,3 +140,11 @@ def test_a_first_loss_that_is_not_finite_raises() -> None:
     bad = [(x, np.nan * y) for x, y in batches()]
     with pytest.raises(ValueError, match="the first loss must be finite; got nan"):
         find_learning_rates(loss_fn, START, bad)
+
+
+def test_batches_most_of_which_are_not_finite_raise() -> None:
+    """They gave the first step size as the rate, after one step."""
+    first, *others = batches()
+    bad = [first, *((x, np.nan * y) for x, y in others)]
+    with pytest.raises(ValueError, match="those of 39 of 40 batches are not"):
+        find_learning_rates(loss_fn, START, bad)

@@ -155,6 +155,34 @@ def test_bad_options_of_microbatches_are_named():
         step(params, tx.init(params), *batch())
 
 
+def test_an_argument_with_and_without_rows_is_refused():
+    """It went whole to each part beside the rows of another: the loss was another."""
+
+    def scaled_loss(params, batch, y):
+        return mean_loss(params, batch["scale"] * batch["x"], y)
+
+    tx, params = armijo_adam(LABELS), network_params()
+    (x, y), scale = batch(), jnp.ones(())
+    arguments = {"x": x, "scale": scale}, y
+    step = make_train_step(scaled_loss, tx, num_microbatches=4)
+    with pytest.raises(ValueError, match="all leaves of argument 0 must have rows"):
+        step(params, tx.init(params), *arguments)
+    make_train_step(scaled_loss, tx)(params, tx.init(params), *arguments)
+
+
+def test_a_weight_that_is_no_number_is_refused_on_mapped_devices_too():
+    """The gradient was multiplied by it entry by entry."""
+    step = make_train_step(
+        mean_loss, optax.sgd(0.1), weight_fn=lambda x, y: y, axis_name="rows"
+    )
+    one = jax.devices()[:1]
+    mapped = jax.pmap(step, "rows", in_axes=(None, None, 0, 0), devices=one)
+    x, y = batch()
+    params = network_params()
+    with pytest.raises(ValueError, match="weight_fn must give one number"):
+        mapped(params, optax.sgd(0.1).init(params), x[None], y[None])
+
+
 def test_a_random_key_beside_the_rows_of_an_argument_is_folded():
     """It has no axis, and yet the rows beside it are split."""
     seen = []
