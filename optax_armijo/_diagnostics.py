@@ -106,8 +106,12 @@ class ArmijoInfo(NamedTuple):
     def bad_leaf(self) -> str:
         """The path of the first leaf whose gradient was not finite, else "".
 
-        For example ``"layer_1/kernel"``; outside ``jit`` only.
+        For example ``"layer_1/kernel"``; of one step, outside ``jit`` only.
         """
+        if isinstance(self.bad_leaf_code, Tracer):
+            raise TypeError("bad_leaf can be read outside jit only")
+        if jnp.ndim(self.bad_leaf_code) != 1:
+            raise ValueError("bad_leaf is that of one step; got an info of several")
         (path,) = decode_labels(np.asarray(self.bad_leaf_code)[None])
         return path
 

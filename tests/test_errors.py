@@ -106,6 +106,11 @@ def test_missing_arguments_name_themselves_and_the_call(name):
         update(**{name: None})
 
 
+def test_a_value_fn_that_is_no_function():
+    with pytest.raises(TypeError, match="value_fn must be a function; got float"):
+        update(value_fn=1.0)
+
+
 def test_missing_params():
     tx = armijo_adam(LABELS)
     params = network_params()

@@ -212,6 +212,14 @@ def test_infos_of_a_scan_have_the_labels_once():
     _, infos = jax.lax.scan(body, tx.init(params), None, length=3)
     assert infos.labels == ("embed", "head", "layers")
     assert infos.step_size.shape == (3, 3)
+    with pytest.raises(ValueError, match="bad_leaf is that of one step"):
+        _ = infos.bad_leaf
+
+
+def test_the_bad_leaf_cannot_be_read_inside_jit():
+    state = armijo_adam(LABELS).init(network_params())
+    with pytest.raises(TypeError, match="bad_leaf can be read outside jit only"):
+        jax.jit(lambda state: armijo_info(state).bad_leaf)(state)
 
 
 def test_labels_survive_unicode_and_vmap():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_armijo._checks import check_range
+from optax_armijo._checks import check_callable, check_range
 from optax_armijo._numerics import increment, search_dtype
 from optax_armijo._state import (
     ArmijoState,
@@ -119,6 +119,7 @@ def transformation(
         if not jax.tree.leaves(updates):
             return updates, counted(state)
         check_given(params=params, value=value, value_fn=value_fn)
+        check_callable("value_fn", value_fn)
         if needs_grad:
             check_given(grad=grad)
         updates, params, grad = as_arrays((updates, params, grad))

@@ -76,9 +76,9 @@ def make_train_step(
       num_microbatches: at least 1; must divide the number of examples. Microbatch i
         holds the examples i, i + n, i + 2 n, ...
       microbatch_argnums: which arguments of the batch hold examples, counted from 0;
-        None for all whose leaves have an axis. The others go whole to each microbatch;
-        a random key (of ``jax.random.key``) among them gets the microbatch's number
-        folded in.
+        None for all whose leaves have an axis; those of one argument all do, or none
+        does. The others go whole to each microbatch; a random key (of
+        ``jax.random.key``) among them gets the microbatch's number folded in.
       weight_fn: ``(*microbatch) -> weight``, for losses that are not means over
         examples that count equally, such as means over unpadded tokens; None for equal
         weights. It weights the devices of `axis_name` in the same way.
