@@ -56,9 +56,9 @@ def restore_state(fresh: Any, saved: Any) -> Any:
 
 def _checked(path: Path, fresh: jax.Array, saved: Any) -> jax.Array:
     # Params may have these names, too, but other dtypes.
-    if path[-1] == "label_codes" and fresh.dtype == jnp.uint8:
+    if path[-1:] == ("label_codes",) and fresh.dtype == jnp.uint8:
         _check_labels(fresh, saved)
-    if path[-1] == "checksum" and fresh.dtype == jnp.uint32:
+    if path[-1:] == ("checksum",) and fresh.dtype == jnp.uint32:
         _check_members(fresh, saved)
     if jnp.shape(saved) != fresh.shape or jnp.result_type(saved) != fresh.dtype:
         raise ValueError(

@@ -47,16 +47,17 @@ def armijo_adam(
     above, with :math:`\kappa = 0.5 + 1.1 \varphi`: without noise almost to where a step
     stops decreasing the loss, and in noise to half of the best step. From the 51st step
     on, they shrink less, the faster the loss falls. With ``num_steps`` above 100, they
-    do not shrink together in the first half of the decay if the mean of
-    :math:`\varphi` over steps 21 to 50 is above a half. Each group follows its own
-    share of :math:`\kappa S - C`.
+    do not shrink together in the first half of the decay while losses fall at least
+    like :math:`k^{-1/4}`, if the mean of :math:`\varphi` over steps 21 to 50 is above a
+    half. Each group follows its own share of :math:`\kappa S - C`.
 
     **Armijo's test** stops steps that go wrong at once. A step must decrease the loss
     of its own mini-batch by a tenth of what it promises, or it is halved until it does.
     A test that passes at once costs one evaluation of the loss, and so does a
     measurement. A test is made whenever k has grown by a fifth, and a measurement
     whenever it has grown by a twentieth, so both become ever rarer. With ``num_steps``,
-    no test is made between the tenth step and the middle of the decay.
+    no test is made between the tenth step and the middle of the decay, except after a
+    step that was rolled back.
 
     **Safeguards.** A gradient more than twice as large as the average of those before
     is clipped. A step is shortened until :math:`\varphi (1 - \varphi) p` is at most a

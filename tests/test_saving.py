@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from test_state import TX, train
 from toys import network_params
 
-from optax_armijo import armijo_adam, armijo_info, restore_state
+from optax_armijo import armijo_adam, armijo_info, restore_state, sls
 
 
 def through_pickle(tree, path):
@@ -139,6 +139,22 @@ def test_a_state_that_does_not_fit_is_refused_by_name(spoil, message):
     spoil(saved)
     with pytest.raises(ValueError, match=message):
         restore_state(TX.init(network_params()), saved)
+
+
+def test_a_state_that_is_one_array_is_read():
+    """As that of a user's own transformation."""
+    restored = restore_state(jnp.zeros(3, jnp.uint8), np.ones(3, np.uint8))
+    np.testing.assert_array_equal(restored, np.ones(3))
+    with pytest.raises(ValueError, match="has shape"):
+        restore_state(jnp.zeros(3), np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("make", [armijo_adam, sls], ids=["armijo_adam", "sls"])
+def test_a_state_without_its_types_is_refused_in_a_step(make):
+    params = {"w": jnp.ones(3)}
+    state = {"0": {}, "1": {"step_size": np.ones(1)}}
+    with pytest.raises(TypeError, match="restore_state"):
+        make().update(params, state, params, value=jnp.ones(()), value_fn=lambda p: p)
 
 
 def sharded(tree, num_devices):

@@ -336,11 +336,13 @@ def take_step(
     if method.merge_below is not None:
         merged, size = combine(merged, size, method.merge_below)
 
-    # After a failed search the next ones stay below where it began. Otherwise a bracket
+    # After a failed search the next ones stay below what it tried. Otherwise a bracket
     # would follow a batch on which nothing passes, and lead to the largest step that
     # passes on a single batch.
     has_failed = searched & ~accepted & state.bracketed
-    limit = jnp.where(has_failed, state.step_size, state.bracket_limit)
+    # Polyak's start does not depend on the last step size, which is at first the least.
+    tried = begin if isinstance(method.start, Polyak) else state.step_size
+    limit = jnp.where(has_failed, tried, state.bracket_limit)
     num_evaluations = jnp.where(jnp.any(searched), found.num_trials, 0)
     predicted = jnp.where(searched, found.passed * begin * slope, 0)
     return grouping.whole(updates, batch.params), (

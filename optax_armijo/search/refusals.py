@@ -106,14 +106,21 @@ def check_members(grouping: Grouping, state: Any) -> None:
         )
 
 
-def check_search_state(state: Any, kind: type) -> None:
-    """Raises TypeError for a state that is not of this kind of search."""
-    if not isinstance(state, kind):
+def check_search_state(
+    search_state: Callable[[Any], Any], state: Any, kind: type
+) -> Any:
+    """Returns the search's state; raises TypeError unless it is of this kind."""
+    try:
+        found = search_state(state)
+    except (IndexError, KeyError, TypeError):  # such as a dict instead of a tuple
+        found = state
+    if not isinstance(found, kind):
         raise TypeError(
-            f"state must be what init returned; got {type(state).__name__} "
+            f"state must be what init returned; got {type(found).__name__} "
             f"instead of {kind.__name__}. A state that was read without its types: "
             "optax_armijo.restore_state(tx.init(params), state)"
         )
+    return found
 
 
 def check_moments(grouping: Grouping, params: Any, moments: Any) -> None:

@@ -16,7 +16,7 @@ def bind_value_fn(
     """Returns ``params -> loss`` with those of `extra_args` that `value_fn` names.
 
     The others are for other members of an ``optax.chain``. A loss that takes
-    ``**kwargs`` gets all of them.
+    ``**kwargs``, or a callable without a signature, gets all of them.
     """
     arguments = {name: extra_args[name] for name in _named(value_fn, extra_args)}
 

@@ -39,7 +39,9 @@ def decay_updates(
       mask: a pytree of bools that is a prefix of params' tree, or a function from
         params to one; None decays all.
     """
-    mask = mask(params) if callable(mask) else mask
+    # A module of bools, as in Equinox, may be callable, too, but has leaves of its own.
+    is_function = callable(mask) and jax.tree_util.all_leaves([mask])
+    mask = mask(params) if is_function else mask
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
     for entry in decays:
         if not isinstance(entry, (bool, np.bool_)):

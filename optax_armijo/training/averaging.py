@@ -77,8 +77,8 @@ def average_iterates(
 
     - More than half of what steps 21 to 50 promised held on other examples, so that
       there is little noise.
-    - Losses fall at least like 1 / n: an average over half of the run is at least 1.75
-      times one over an eighth of it.
+    - Losses fall at least like 1 / n: an average over about half of the run is at least
+      1.75 times one over about an eighth of it.
 
     Where it is 0, and around any other transformation, training is that of `tx`. If
     both are true, two losses in a row are not finite, and the search has not moved, the

@@ -29,7 +29,8 @@ class LossScaleState(NamedTuple):
 
     Attributes:
       scale: the factor on the loss when its gradient is taken.  # f32[]
-      num_good: finite gradients since the last change of the scale.  # i32[]
+      num_good: finite gradients since the last one that was not, or since the scale
+        last grew.  # i32[]
       inner: the state of the transformation inside.
     """
 
@@ -50,18 +51,19 @@ def dynamic_loss_scale(
     r"""Takes gradients of :math:`\sigma f`, and adapts :math:`\sigma` during the run.
 
     .. math::
-      \sigma \leftarrow \sigma / \phi \ \text{ after a gradient that is not finite,}
-      \qquad \sigma \leftarrow \phi \sigma \ \text{ after n finite ones}
+      \sigma \leftarrow \sigma / r \ \text{ after a gradient that is not finite,}
+      \qquad \sigma \leftarrow r \sigma \ \text{ after n finite ones in a row}
 
     The gradient is divided by :math:`\sigma`, in float32 or wider, before `inner` gets
     it. The dtypes of the state and updates of `inner` do not change. The loss itself,
     `value` and `value_fn`, is never scaled, since trials take no gradient. After a
-    gradient that is not finite, nothing else changes (P. Micikevicius et al., *Mixed
-    Precision Training*, 2017, section 3.2), and `armijo_info` still tells about the
-    step before. If a smaller scale would not help, because the loss itself is not
-    finite or the scale is `min_scale`, a line search in `inner` gets the bad batch, and
-    can roll back the last step; the scale stays. Gradients of leaves that a search in
-    `inner` does not move, labelled `FROZEN`, do not count.
+    gradient that is not finite, updates are zero and `inner` keeps its state (P.
+    Micikevicius et al., *Mixed Precision Training*, 2017, section 3.2), so that
+    `armijo_info` still tells about the step before. If a smaller scale would not help,
+    because the loss itself is not finite or the scale is `min_scale`, a line search in
+    `inner` gets the bad batch, and can roll back the last step; the scale stays.
+    Gradients of leaves that a search in `inner` does not move, labelled `FROZEN`, do
+    not count.
 
     `make_train_step` scales the loss. In a custom training loop, take the gradient of
     ``loss * loss_scale(opt_state)``.
@@ -69,7 +71,7 @@ def dynamic_loss_scale(
     Args:
       inner: the transformation that gets the unscaled gradients.
       init_scale: the initial :math:`\sigma`, in [`min_scale`, `max_scale`].
-      factor: :math:`\phi`, above 1.
+      factor: r, above 1.
       growth_interval: n, at least 1.
       min_scale: above 0.
       max_scale: at least `min_scale`. All are finite in float32, as the scale is.

@@ -165,7 +165,8 @@ def watched(jitted: Any, *donated: str) -> Any:
     """Returns a step that says what is wrong with its arguments.
 
     It warns once of each kind of mistake that the line search finds. It reads few
-    infos, and each of them one call late, so that no step waits for the device.
+    infos, and each of them one call late, so that the next step is on its way to the
+    device while it waits for the last one.
 
     Args:
       jitted: the step.

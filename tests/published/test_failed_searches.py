@@ -1,8 +1,11 @@
-"""SLS where searches fail and the next ones bracket, against a NumPy twin."""
+"""Failed searches, after which the next ones bracket: SLS against a NumPy twin."""
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from published_problem import NAMES, PARAMS, numpy_problems, trajectory
 from reference_methods import inner, move
@@ -105,3 +108,30 @@ def test_after_a_failed_search_the_next_one_brackets(
     np.testing.assert_allclose(facts[1][:, 0], eta, rtol=1e-9)
     for name, expected_leaf in zip(NAMES, last, strict=True):
         np.testing.assert_allclose(params[name], expected_leaf, rtol=1e-6, atol=1e-9)
+
+
+def test_after_ponos_first_failed_search_the_bracket_is_below_what_it_tried():
+    """Not below `min_start`, with which its step sizes begin."""
+    tx = oa.ponos(c=0.5, c_p=1e-6, max_start=1e6, max_trials=2)
+    params = jnp.array([3.0, -4.0])
+    state = tx.init(params)
+
+    def loss_fn(params):
+        return jnp.mean(jnp.square(params))
+
+    @jax.jit
+    def step(params, state):
+        value, grads = jax.value_and_grad(loss_fn)(params)
+        updates, state = tx.update(
+            grads, state, params, value=value, grad=grads, value_fn=loss_fn
+        )
+        return optax.apply_updates(params, updates), state
+
+    accepted = []
+    while not any(accepted):
+        params, state = step(params, state)
+        info = oa.armijo_info(state)
+        accepted.append(bool(info.accepted[0]))
+        assert len(accepted) < 30
+    assert not accepted[0]
+    assert info.applied_step_size[0] > 1e-3

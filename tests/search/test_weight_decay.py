@@ -1,5 +1,8 @@
 """Decoupled weight decay: by the step size a group moved by, where the mask allows."""
 
+import dataclasses
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -35,6 +38,30 @@ def test_decay_is_step_size_times_weight_decay_times_params(mask):
             }[_kind(mask)]
             expected = plain[name][leaf] - on * 0.3 * eta * params[name][leaf]
             np.testing.assert_allclose(decayed[name][leaf], expected, rtol=1e-5)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """Params of a layer that can be called, as in Equinox."""
+
+    w: Any
+    b: Any
+
+    def __call__(self, x):
+        return self.w * x + self.b
+
+
+def test_a_mask_that_is_a_callable_pytree_is_not_called():
+    params = Layer(jnp.array(2.0), jnp.array(2.0))
+    mask = Layer(True, False)
+    tx = armijo_adamw(weight_decay=1e9, mask=mask)
+    grads = Layer(jnp.array(8.0), jnp.array(8.0))
+    loss = jnp.array(16.0)
+    update = jax.jit(tx.update, static_argnames="value_fn")
+    more = {"value": loss, "grad": grads, "value_fn": lambda p: jnp.square(p.w + p.b)}
+    updates, _ = update(grads, tx.init(params), params, **more)
+    assert updates.w < -2 < updates.b < 0
 
 
 def _kind(mask):
