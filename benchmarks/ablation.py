@@ -157,13 +157,15 @@ ABLATIONS = (
     ),
     Ablation("half of a step at least is kept", {"step.LEAST_KEPT": 0}, (0, 0, 2)),
     Ablation("clipping", {"clipping.CLIP": HUGE}, (3, 1, 35)),
-    Ablation("the least phi in the aim", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
+    Ablation("the least phi", {"step_sizes.LEAST_AIMED_AT": 0}, (1, 0, 1)),
     Ablation(
-        "a least phi in the aim that fades: stays",
-        {"step_sizes.likely_fraction": _without_fading},
+        "a least phi that fades: stays",
+        {
+            "step_sizes.likely_fraction": _without_fading,
+            "step.likely_fraction": _without_fading,
+        },
         (1, 0, 1),
     ),
-    Ablation("the least phi in the bound", {"step_sizes.LEAST_BOUNDED": 0}, (1, 0, 1)),
 )
 KNOWN = {ablation.name: ablation for ablation in ABLATIONS}
 

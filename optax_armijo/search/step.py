@@ -39,6 +39,7 @@ from optax_armijo.search.step_sizes import (
     error_of,
     is_far_too_short,
     kept_promise,
+    likely_fraction,
     may_double,
     shortening,
     with_early_fraction,
@@ -119,7 +120,7 @@ def take_step(
     change = jnp.where(leaps, LEAP, change)
     sizes = state.step_size * jnp.exp(jnp.where(counts, change, 0))
     sizes = with_new_groups(problem, sizes, slope, is_first)
-    fraction = state.signal.fraction
+    fraction = likely_fraction(state.signal)
     multiple = _schedule(k, num_steps, fraction.dtype)
     promised = multiple * jnp.sum(sizes * slope)
     is_good = is_finite & jnp.isfinite(promised)  # their sum may overflow

@@ -29,9 +29,10 @@ from optax_armijo.search.directions import Leaves
 from optax_armijo.search.problem import Problem
 
 KAPPA_NOISE, KAPPA_EXACT = 0.5, 1.6  # kappa at phi = 0 and at phi = 1
-# Lower bound of phi in the aim and in kept promises until there are LEAST_UP_TO
-# measurements. From then on it fades with their number. Without it, steps would shrink
-# permanently. If it stayed, steps that make other examples worse would never shrink.
+# Lower bound of phi in the aim, in kept promises and in the bound of the noise, until
+# there are LEAST_UP_TO measurements. From then on it fades with their number. Without
+# it, steps would shrink permanently. If it stayed, steps that make other examples worse
+# would never shrink.
 LEAST_AIMED_AT, LEAST_UP_TO = 0.03, 20
 # Largest growth and shrinkage of the logarithm of all step sizes together, each at most
 # FADING / k.
@@ -51,10 +52,8 @@ WARM_UP_STEPS = 20  # the first full step
 LARGEST_LIFT = 3.0  # of a first step size that promises less than the median
 EARLY_STEPS = 40  # later leaps only make up for steps that were rolled back
 # Largest noise that a step may promise, relative to the loss, and the same after
-# EARLY_STEPS steps of a run of known length. Phi counts as at least LEAST_BOUNDED, or a
-# phi of 0 would remove the bound.
+# EARLY_STEPS steps of a run of known length.
 LARGEST_NOISE, LARGEST_NOISE_LATER = 0.05, 0.2
-LEAST_BOUNDED = 0.1
 # Step sizes shrink, too, where this bound shortens a step to a smaller fraction.
 LEAST_APPLIED = 1 / 8
 
@@ -294,11 +293,9 @@ def shortening(
 
     A single mini-batch may promise several times its loss, and steps that large ruin a
     pretrained network. Steps without noise are not shortened, nor steps at a loss of
-    zero or below. Phi counts as at least `LEAST_BOUNDED`, or there would be no bound
-    where hardly any promise holds. Uphill steps are shortened alike, or they would be
-    the longest.
+    zero or below. Phi is the `likely_fraction`, or there would be no bound where it is
+    measured as 0. Uphill steps are shortened alike, or they would be the longest.
     """
-    fraction = jnp.maximum(fraction, LEAST_BOUNDED)
     noise = fraction * (1 - fraction) * jnp.abs(promised)
     most = largest * value
     return jnp.where((noise > most) & (value > 0), divide(most, noise, 1), 1)

@@ -342,7 +342,7 @@ def one_step(
     }
     has_moved = any(size != 0 for size in last.values())
     counts = bool(is_good and has_moved)
-    phi, sizes, leapt = memory.fraction(), dict(memory.sizes), False
+    likely, sizes, leapt = memory.likely_fraction(), dict(memory.sizes), False
     if counts:
         warmed = memory.multiple if k > 21 else 1.0
         errors = {ALL: 0.0}
@@ -428,7 +428,7 @@ def one_step(
             sizes = scaled(factor)
         multiple = schedule(k, options.num_steps)
         promise = multiple * sum(sizes[x] * slopes[x] for x in groups)
-        noise = max(phi, 0.1) * (1 - max(phi, 0.1)) * abs(promise)
+        noise = likely * (1 - likely) * abs(promise)
         falls = options.num_steps is not None
         most = (0.2 if falls and k > 40 else 0.05) * loss
         shorter = 1.0

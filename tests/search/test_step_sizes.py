@@ -51,7 +51,6 @@ from optax_armijo.search.step_sizes import (
     LARGEST_NOISE_LATER,
     LEAP,
     LEAST_AIMED_AT,
-    LEAST_BOUNDED,
     LEAST_UP_TO,
     OWN,
     UP,
@@ -598,13 +597,12 @@ def test_shortening_bounds_the_noise_that_a_step_promises() -> None:
         (40.0, 0.5, 1.0),
         (-40.0, 0.5, 1.0),
         (3.0, 0.2, 2.0),
-        (9.0, 0, 3.0),
+        (99.0, LEAST_AIMED_AT, 3.0),
     ]:
         args = tuple(map(jnp.asarray, (promised, fraction, value)))
-        phi = max(fraction, LEAST_BOUNDED)
         for largest in (LARGEST_NOISE, 0.1):
             shorter = float(shortening(*args, largest=largest))
-            kept = phi * (1 - phi) * shorter * abs(promised)
+            kept = fraction * (1 - fraction) * shorter * abs(promised)
             assert kept == pytest.approx(largest * value)
     for promised, fraction, value in [
         (40.0, 1.0, 1.0),
