@@ -233,7 +233,7 @@ def log_losses(task: Task, seeds: Sequence[int]) -> list[list[float]]:
     params, opt_state = trained(stacked([task.init(seed) for seed in seeds]), batches)
     ends = params, optax_armijo.averaged_params(opt_state, params)
     losses = np.array([[loss_of(end, i) for end in ends] for i in range(len(seeds))])
-    return np.where(np.isfinite(losses), np.log(losses), np.inf).tolist()
+    return np.where(np.isfinite(losses), np.log(losses).round(5), np.inf).tolist()
 
 
 def stacked(trees: Sequence[Any]) -> Any:
