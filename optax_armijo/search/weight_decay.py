@@ -40,8 +40,8 @@ def decay_updates(
         params to one; None decays all.
     """
     # A module of bools, as in Equinox, may be callable, too, but has leaves of its own.
-    is_function = callable(mask) and jax.tree_util.all_leaves([mask])
-    mask = mask(params) if is_function else mask
+    if callable(mask) and jax.tree_util.all_leaves([mask]):
+        mask = mask(params)
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
     for entry in decays:
         if not isinstance(entry, (bool, np.bool_)):

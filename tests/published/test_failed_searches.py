@@ -127,11 +127,10 @@ def test_after_ponos_first_failed_search_the_bracket_is_below_what_it_tried():
         )
         return optax.apply_updates(params, updates), state
 
-    accepted = []
-    while not any(accepted):
+    infos = []
+    while not infos or not infos[-1].accepted[0]:
         params, state = step(params, state)
-        info = oa.armijo_info(state)
-        accepted.append(bool(info.accepted[0]))
-        assert len(accepted) < 30
-    assert not accepted[0]
-    assert info.applied_step_size[0] > 1e-3
+        infos.append(oa.armijo_info(state))
+        assert len(infos) < 30
+    assert not infos[0].accepted[0]
+    assert infos[-1].applied_step_size[0] > 1e-3

@@ -53,10 +53,10 @@ class Layer:
 
 
 def test_a_mask_that_is_a_callable_pytree_is_not_called():
-    params = Layer(jnp.array(2.0), jnp.array(2.0))
+    params: Any = Layer(jnp.array(2.0), jnp.array(2.0))
     mask = Layer(True, False)
     tx = armijo_adamw(weight_decay=1e9, mask=mask)
-    grads = Layer(jnp.array(8.0), jnp.array(8.0))
+    grads: Any = Layer(jnp.array(8.0), jnp.array(8.0))
     loss = jnp.array(16.0)
     update = jax.jit(tx.update, static_argnames="value_fn")
     more = {"value": loss, "grad": grads, "value_fn": lambda p: jnp.square(p.w + p.b)}
