@@ -283,7 +283,7 @@ def find_states(opt_state: Any, kind: type | tuple[type, ...]) -> list[Any]:
 
 
 def find_moments(opt_state: Any) -> list[Any]:
-    """Returns one tree of moments per search in a state, ``()`` if it has none.
+    """Returns one tree of moments per search in a state, without arrays if it has none.
 
     An ``optax.MaskedNode`` replaces each leaf that is `FROZEN`.
     """
@@ -297,9 +297,14 @@ def find_moments(opt_state: Any) -> list[Any]:
 
     nodes = filter(is_search, jax.tree.leaves(opt_state, is_leaf=is_search))
     return [
-        node.adam.mu if isinstance(node, ArmijoState) else getattr(node[0], "nu", ())
+        node.adam.mu if isinstance(node, ArmijoState) else _published_moments(node[0])
         for node in nodes
     ]
+
+
+def _published_moments(state: Any) -> Any:
+    has_adam = isinstance(state, optax.ScaleByAdamState | optax.ScaleByAmsgradState)
+    return state.nu if has_adam else state
 
 
 def frozen_paths(opt_state: Any) -> set[Path]:

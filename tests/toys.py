@@ -1,5 +1,6 @@
 """Small problems to run the optimizers on, and the loop that runs them."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,18 @@ def network_params(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, Any]:
 
 
 LABELS = {name: name for name in GROUPS}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class CallableLayer:
+    """Params of a layer that can be called, as in Equinox."""
+
+    w: Any
+    b: Any
+
+    def __call__(self, x):
+        return self.w * x + self.b
 
 
 _RNG = np.random.default_rng(1)

@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,11 @@ def check_are_labels(param_labels: Any) -> None:
         raise TypeError(
             f"{LABELS_ARE}; got {param_labels!r}. Other options are keyword arguments"
         )
+
+
+def is_function(argument: Any) -> TypeGuard[Callable[[Any], Any]]:
+    """Tells functions from trees that may be called, such as Equinox modules."""
+    return callable(argument) and all_leaves([argument])
 
 
 def call_label_function(label_function: Callable[[Any], Any], params: Any) -> Any:

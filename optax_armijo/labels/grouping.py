@@ -19,6 +19,7 @@ from optax_armijo.labels.checks import (
     check_names,
     check_stacks,
     check_whole,
+    is_function,
 )
 from optax_armijo.labels.functions import FROZEN, Stacked, by_layer
 from optax_armijo.labels.paths import natural_key, paths_and_leaves
@@ -189,7 +190,7 @@ def group_leaves(param_labels: ParamLabels, params: Any) -> Grouping:
     if param_labels is None:
         param_labels = by_layer
     labels = param_labels
-    if callable(param_labels):
+    if is_function(param_labels):
         labels = call_label_function(param_labels, params)
     leaf_labels = broadcast_prefix("param_labels", labels, params)
     entries = paths_and_leaves(params)

@@ -54,9 +54,12 @@ class Adam(NamedTuple):
 
 
 def init_moments(grouping: Grouping, params: Any, adam: Adam | None) -> Any:
-    """Returns optax's state of Adam or AMSGrad with zeros in float32 or wider."""
+    """Returns optax's state of Adam or AMSGrad with zeros in float32 or wider.
+
+    Without Adam it is a tree without arrays that tells which leaves are frozen.
+    """
     if adam is None:
-        return optax.EmptyState()
+        return grouping.masked([()] * len(grouping.moving))
 
     count = build_beside(params, lambda: jnp.zeros([], jnp.int32))
     has_mu = adam.momentum != "none"

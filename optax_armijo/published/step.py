@@ -146,7 +146,7 @@ def published(
         lambda grouping, batch, state: take_step(grouping, method, batch, *state),
         kind=PublishedState,
         search_state=lambda state: state[1],
-        moments=lambda state: state[0][1:],
+        moments=lambda state: () if method.adam is None else state[0][1:],
     )
 
 

@@ -72,6 +72,10 @@ def code_of_bad_leaf(
 
 
 def names_of_leaves(grouping: Grouping, params: Any) -> list[str]:
-    """The paths of the trainable leaves, such as ``layer/kernel``."""
+    """The paths of the trainable leaves, such as ``layer/kernel``.
+
+    A single array has no path, and no name would stand for no leaf.
+    """
     pairs = zip(paths_and_leaves(params), grouping.members, strict=True)
-    return ["/".join(path) for (path, _), member in pairs if member is not None]
+    names = ["/".join(path) for (path, _), member in pairs if member is not None]
+    return [name or "params" for name in names]

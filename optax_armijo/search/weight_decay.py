@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_armijo._types import Scalar
-from optax_armijo.labels.checks import broadcast_prefix
+from optax_armijo.labels.checks import broadcast_prefix, is_function
 from optax_armijo.labels.grouping import Grouping
 
 
@@ -39,8 +39,7 @@ def decay_updates(
       mask: a pytree of bools that is a prefix of params' tree, or a function from
         params to one; None decays all.
     """
-    # A module of bools, as in Equinox, may be callable, too, but has leaves of its own.
-    if callable(mask) and jax.tree_util.all_leaves([mask]):
+    if is_function(mask):
         mask = mask(params)
     decays = broadcast_prefix("mask", True if mask is None else mask, params)
     for entry in decays:

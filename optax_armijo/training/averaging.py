@@ -86,8 +86,7 @@ def average_iterates(
     on each step moves them half of the way to the average while losses are not finite.
 
     The price is one more copy of the params that move: leaves that the search in `tx`
-    labels `FROZEN` have no average. The moments of the search tell which those are.
-    `sls` has no moments, so all leaves are averaged.
+    labels `FROZEN` have no average.
 
     Args:
       tx: any transformation, such as `armijo_adam`. It must be the whole optimizer,
@@ -231,6 +230,13 @@ def _fill_in(average: dict[Path, Any], params: Any, *, is_whole: bool) -> Any:
             "params must be those that the state averages; these and the state do not "
             f"share {', '.join(sorted(map('/'.join, strangers)))}"
         )
+    for path, mean in average.items():
+        if mean is not None and jnp.shape(mean) != jnp.shape(leaves[path]):
+            raise ValueError(
+                "params must be those that the state averages; leaf "
+                f"'{'/'.join(path)}' has shape {jnp.shape(leaves[path])}, and its "
+                f"average {jnp.shape(mean)}"
+            )
     return jax.tree.structure(params).unflatten(
         jnp.copy(leaf)
         if average.get(path) is None

@@ -10,6 +10,8 @@ from jax import lax
 
 from optax_armijo._checks import check_range
 from optax_armijo._numerics import has_no_gradient, is_key, search_dtype
+from optax_armijo._state import frozen_paths
+from optax_armijo.labels.paths import Path, paths_and_leaves
 from optax_armijo.search.value_fn import check_loss
 from optax_armijo.training.loss_scale import find_loss_scale
 
@@ -52,7 +54,35 @@ def build_objective(
             argnums=microbatch_argnums,
             axis_name=axis_name,
         )
-    return whole if axis_name is None else over_devices(whole, axis_name)
+    if axis_name is not None:
+        whole = over_devices(whole, axis_name)
+    return without_gradients_of(whole, frozen_paths(opt_state))
+
+
+def without_gradients_of(whole: Objective, frozen: set[Path]) -> Objective:
+    """Returns the objective with zeros for the gradients of leaves that never move.
+
+    What is in front of the search, such as clipping by the global norm, takes all
+    gradients into account, those of integers and of what is not finite too.
+    """
+
+    def value_and_grad(params: Any, *batch: Any) -> Any:
+        loss_and_aux, grads = whole.value_and_grad(params, *batch)
+        leaves = [
+            _no_gradient(leaf) if path in frozen else grad
+            for (path, leaf), grad in zip(
+                paths_and_leaves(params), jax.tree.leaves(grads), strict=True
+            )
+        ]
+        return loss_and_aux, jax.tree.structure(grads).unflatten(leaves)
+
+    return whole._replace(value_and_grad=value_and_grad) if frozen else whole
+
+
+def _no_gradient(leaf: jax.Array) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return jnp.zeros_like(leaf)
+    return jnp.zeros(leaf.shape, jnp.float32)
 
 
 def check_microbatches(number: Any, argnums: Any) -> None:

@@ -91,8 +91,10 @@ def make_train_step(
     Returns:
       The step; `metrics` are `TrainMetrics`.
 
-    The step warns once of each mistake that the line search finds in its arguments, and
-    of params that stand still.
+    The step warns once of each mistake that `armijo_adam` or `scale_by_armijo` finds in
+    its arguments, and of params that stand still. Called inside another ``jit``,
+    ``lax.scan`` or a map over devices or seeds it cannot: print ``metrics.info``
+    afterwards.
 
     Raises:
       TypeError: `loss_fn` is not a function, or `tx` is not a transformation.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from toys import CallableLayer
 
 import optax_armijo
 from optax_armijo.labels.grouping import group_leaves
@@ -260,6 +261,15 @@ def test_labels_may_be_a_prefix_of_the_tree():
     grouping = group_leaves(labels, params)
     assert grouping.labels == ("a", "b", "c")
     assert len(grouping.trainable(params)) == len(jax.tree.leaves(params))
+
+
+def test_labels_that_are_a_callable_pytree_are_not_called():
+    params: Any = CallableLayer(leaf(), leaf())
+    labels: Any = CallableLayer("w", "b")
+    assert groups_of(labels, params) == ("b", "w")
+    assert groups_of(lambda params: labels, params) == ("b", "w")
+    tx = optax_armijo.armijo_adam(labels)
+    assert optax_armijo.armijo_info(tx.init(params)).labels == ("b", "w")
 
 
 def test_groups_are_in_natural_order_whatever_the_labels_types():

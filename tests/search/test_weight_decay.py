@@ -1,6 +1,5 @@
 """Decoupled weight decay: by the step size a group moved by, where the mask allows."""
 
-import dataclasses
 from typing import Any
 
 import chex
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toys import LABELS, init, network_params, one_step, run
+from toys import LABELS, CallableLayer, init, network_params, one_step, run
 
 from optax_armijo import FROZEN, armijo_adam, armijo_adamw, armijo_info, one_group
 
@@ -40,23 +39,11 @@ def test_decay_is_step_size_times_weight_decay_times_params(mask):
             np.testing.assert_allclose(decayed[name][leaf], expected, rtol=1e-5)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Layer:
-    """Params of a layer that can be called, as in Equinox."""
-
-    w: Any
-    b: Any
-
-    def __call__(self, x):
-        return self.w * x + self.b
-
-
 def test_a_mask_that_is_a_callable_pytree_is_not_called():
-    params: Any = Layer(jnp.array(2.0), jnp.array(2.0))
-    mask = Layer(True, False)
+    params: Any = CallableLayer(jnp.array(2.0), jnp.array(2.0))
+    mask = CallableLayer(True, False)
     tx = armijo_adamw(weight_decay=1e9, mask=mask)
-    grads: Any = Layer(jnp.array(8.0), jnp.array(8.0))
+    grads: Any = CallableLayer(jnp.array(8.0), jnp.array(8.0))
     loss = jnp.array(16.0)
     update = jax.jit(tx.update, static_argnames="value_fn")
     more = {"value": loss, "grad": grads, "value_fn": lambda p: jnp.square(p.w + p.b)}

@@ -307,6 +307,8 @@ def test_params_of_another_tree_are_named():
     state = init(average_iterates(optax.sgd(1.0)), params)
     with pytest.raises(ValueError, match="do not share b, c$"):
         averaged_params(state, {"a": jnp.ones(2), "c": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"leaf 'b' has shape \(4,\), .* \(3,\)"):
+        averaged_params(state, {"a": jnp.ones(2), "b": jnp.ones(4)})
 
 
 def test_integers_and_random_keys_have_no_average():
@@ -364,6 +366,7 @@ SEARCHES_WITH_FROZEN_LEAVES = {
     ),
     "adamsls": adamsls,
     "salsa": salsa,
+    "sls": sls,
     "wrapped": lambda labels: dynamic_loss_scale(
         optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(labels))
     ),
@@ -378,12 +381,6 @@ def test_frozen_leaves_have_no_average(name):
     assert len(jax.tree.leaves(state.average)) == 4
     everything = init(average_iterates(make(FROZEN)), network_params())
     assert jax.tree.leaves(everything.average) == []
-
-
-def test_a_search_without_moments_has_averages_of_all():
-    """It does not tell which leaves it moves."""
-    state = init(average_iterates(sls(SOME)), network_params())
-    assert len(jax.tree.leaves(state.average)) == 6
 
 
 def test_leaves_that_optax_masks_may_move_and_are_averaged():

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 from optax_armijo import FROZEN, armijo_adam, armijo_adamw, make_train_step
 
@@ -54,12 +55,15 @@ def test_the_state_is_of_what_moves():
     assert size_in_bytes(state) < 2 * moving + 500
 
 
-def test_a_step_needs_no_memory_for_what_is_frozen():
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: tx, lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx)]
+)
+def test_a_step_needs_no_memory_for_what_is_frozen(wrap):
     """Neither gradient, nor direction, nor trial of the frozen matrix is held."""
     params = adapted_params()
     temporaries = {}
     for name, labels in (("frozen", LABELS), ("all", {**LABELS, "base": "base"})):
-        tx = armijo_adamw(labels)
+        tx = wrap(armijo_adamw(labels))
         step = make_train_step(loss_fn, tx)
         compiled: Any = step.lower(params, tx.init(params), *batch()).compile()
         temporaries[name] = compiled.memory_analysis().temp_size_in_bytes
@@ -95,3 +99,64 @@ def test_the_frozen_part_may_be_an_argument_instead_and_of_integers():
         params, opt_state, metrics = step(params, opt_state, base, *batch())
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.5 * losses[0]
+
+
+IN_FRONT = {
+    "clipping": optax.clip_by_global_norm(1e-3),
+    "momentum": optax.chain(optax.sgd(1.0, momentum=0.9), optax.scale(-1.0)),
+}
+
+
+@pytest.mark.parametrize("in_front", IN_FRONT)
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_what_is_in_front_of_the_search_gets_no_gradient_of_what_is_frozen(
+    in_front, num_microbatches
+):
+    """Clipping counted it in the norm, and spread its NaN over all leaves."""
+
+    def with_base(params, x, y):
+        moving = {name: params[name] for name in ("lora", "head")}
+        value = loss_fn({"base": base, **moving}, x, y)
+        never_finite = jnp.linalg.norm(params.get("base", jnp.ones(())) * 0)
+        return value + never_finite
+
+    params = adapted_params()
+    base = params["base"]
+    runs = []
+    for labels in (LABELS, {"lora": "lora", "head": "head"}):
+        mine = {name: params[name] for name in labels}
+        tx = optax.chain(IN_FRONT[in_front], armijo_adam(labels))
+        step = make_train_step(
+            with_base, tx, num_microbatches=num_microbatches, donate=False
+        )
+        state, losses = tx.init(mine), []
+        for _ in range(4):
+            mine, state, metrics = step(mine, state, *batch())
+            losses.append(metrics.loss)
+        mine.pop("base", None)
+        runs.append((mine, losses))
+        assert losses[-1] < losses[0]
+    chex.assert_trees_all_close(*runs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_what_is_in_front_of_the_search_takes_integers_and_keys_that_are_frozen(
+    num_microbatches,
+):
+    """JAX gives their gradients a dtype that optax cannot add up."""
+
+    def noisy(params, x, y):
+        noise = jax.random.normal(params["key"], x.shape)
+        moving = {name: params[name] for name in ("base", "lora", "head")}
+        return loss_fn(moving, x[:, params["order"]] + 1e-3 * noise, y)
+
+    params = adapted_params() | {"order": jnp.arange(WIDTH), "key": jax.random.key(5)}
+    labels = LABELS | {"order": FROZEN, "key": FROZEN}
+    tx = optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(labels))
+    step = make_train_step(noisy, tx, num_microbatches=num_microbatches, donate=False)
+    state, losses = tx.init(params), []
+    for _ in range(10):
+        params, state, metrics = step(params, state, *batch())
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.5 * losses[0]
+    assert params["order"].dtype == jnp.int32 and params["key"] == jax.random.key(5)

@@ -23,6 +23,7 @@ from optax_armijo import (
     FROZEN,
     armijo_adam,
     armijo_adamw,
+    armijo_info,
     average_iterates,
     dynamic_loss_scale,
     make_train_step,
@@ -150,6 +151,17 @@ def test_a_leaf_whose_gradient_is_never_finite_is_warned_of_once(donate):
             params, state, _ = step(params, state)
     assert len(said) == 1 and "of leaf 'zeros'" in str(said[0].message)
     assert said[0].filename == __file__, "it points to the call of the step"
+
+
+def test_a_single_array_whose_gradient_is_never_finite_is_warned_of():
+    """It has no path, and its empty name said that no leaf was bad."""
+    params, tx = jnp.zeros(3), armijo_adam()
+    step, state = make_train_step(jnp.linalg.norm, tx, donate=False), tx.init(params)
+    with pytest.warns(UserWarning, match="of leaf 'params'"):
+        for _ in range(9):
+            params, state, _ = step(params, state)
+    info = armijo_info(state)
+    assert info.bad_leaf == "params" and "the loss is not finite" not in str(info)
 
 
 def test_a_run_that_stands_still_is_warned_of_once():
