@@ -43,7 +43,7 @@ class ArmijoInfo(NamedTuple):
       num_trials: loss evaluations of that test.  # i32[G]
       total_trials: the same, over all steps.  # i32[G]
       predicted_decrease: predicted decrease of the loss, the applied step size times
-        the slope; 0 if unmoved.  # f[G]
+        the slope; 0 if unmoved, and with a published method if not searched.  # f[G]
       actual_decrease: decrease of the loss in the accepted trial of the whole step,
         divided among groups in proportion to the predicted ones; 0 without one.
         # f[G]

@@ -21,8 +21,8 @@ def restore_state(fresh: Any, saved: Any) -> Any:
       saved: the state as it was read.
 
     Returns:
-      A state structured like `fresh` with the arrays of `saved`, on the devices and
-      with the shardings of `fresh`.
+      A state structured like `fresh` with the arrays of `saved`. Where those of `fresh`
+      are committed to devices, they are on the same ones, with the same shardings.
 
     Raises:
       ValueError: `saved` lacks an entry, has an unknown one, or has one of another

@@ -320,6 +320,7 @@ def test_a_schedule_of_ones_own_is_told_when_it_is_called(schedule):
     [
         ({"embed": "a", "head": "b"}, "it lacks the key 'layers' of leaf 'layers/b'"),
         (LABELS | {"head": {"w": "b"}}, "it lacks the key 'b' of leaf 'head/b'"),
+        (LABELS | {"head": None}, "'head' of leaf 'head/b', or has None there"),
         (LABELS | {"tail": "b"}, "it has the key 'tail', at 'tail', which params"),
         (
             LABELS | {"head": {"w": "b", "b": "b", "c": "b"}},

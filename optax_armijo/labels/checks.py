@@ -90,7 +90,8 @@ def _misfit(prefix: Any, params: Any) -> str:
         heads = [path[:n] for n in range(len(path) + 1)]
         missing = next((head for head in heads if head not in parts_given), None)
         if missing and not any(head in given for head in heads):
-            return f"it lacks the key {missing[-1]!r} of leaf '{'/'.join(path)}'"
+            where = f"the key {missing[-1]!r} of leaf '{'/'.join(path)}'"
+            return f"it lacks {where}, or has None there"
     for path in given:
         heads = [path[:n] for n in range(len(path) + 1)]
         unknown = next((head for head in heads if head not in parts_wanted), None)
