@@ -332,8 +332,8 @@ def plasls(
     released code, the groups before it in the order have already made this step's move
     when it is tested, while :math:`f(w)` is the loss before these moves. So searches
     fail that should not, and step sizes collapse. Use ``form="code"`` to reproduce it,
-    step for step as long as no search fails, and ``form="paper"`` for what the paper
-    says.
+    step for step as long as no search fails and except for what ``docs/methods.md``
+    lists, and ``form="paper"`` for what the paper says.
 
     Args:
       param_labels: as in `armijo_adam`; None groups `by_layer`. Turns follow the order
@@ -426,11 +426,12 @@ def salsa(
     slow average of the step sizes found, the larger to the smaller, a search is due
     :math:`\min(10, 1 / (r - 1))` steps after the last one, and in the first 9 steps.
     SaLSA follows the released code (package SaLSa-Optimizer 0.1.0) step for step, as
-    long as no search fails.
+    long as no search fails and except for what ``docs/methods.md`` lists.
 
     Args:
       param_labels: as in `sls`, like all arguments that are not named here.
-      direction: ``"adam"`` or ``"sgd"``, which has no momentum.
+      direction: ``"adam"`` or ``"sgd"``, the gradient itself, for which `use_mv`,
+        `form`, `b1`, `b2` and `eps` mean nothing.
       use_mv: whether trials go along the momentum direction.
       increase_factor: at least 1.
       smoothing: :math:`\beta_3`, in [0, 1).
