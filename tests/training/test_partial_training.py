@@ -101,17 +101,7 @@ def test_the_frozen_part_may_be_an_argument_instead_and_of_integers():
     assert losses[-1] < 0.5 * losses[0]
 
 
-IN_FRONT = {
-    "clipping": optax.clip_by_global_norm(1e-3),
-    "momentum": optax.chain(optax.sgd(1.0, momentum=0.9), optax.scale(-1.0)),
-}
-
-
-@pytest.mark.parametrize("in_front", IN_FRONT)
-@pytest.mark.parametrize("num_microbatches", [1, 2])
-def test_what_is_in_front_of_the_search_gets_no_gradient_of_what_is_frozen(
-    in_front, num_microbatches
-):
+def test_what_is_in_front_of_the_search_gets_no_gradient_of_what_is_frozen():
     """Clipping counted it in the norm, and spread its NaN over all leaves."""
 
     def with_base(params, x, y):
@@ -125,10 +115,8 @@ def test_what_is_in_front_of_the_search_gets_no_gradient_of_what_is_frozen(
     runs = []
     for labels in (LABELS, {"lora": "lora", "head": "head"}):
         mine = {name: params[name] for name in labels}
-        tx = optax.chain(IN_FRONT[in_front], armijo_adam(labels))
-        step = make_train_step(
-            with_base, tx, num_microbatches=num_microbatches, donate=False
-        )
+        tx = optax.chain(optax.clip_by_global_norm(1e-3), armijo_adam(labels))
+        step = make_train_step(with_base, tx, donate=False)
         state, losses = tx.init(mine), []
         for _ in range(4):
             mine, state, metrics = step(mine, state, *batch())
