@@ -24,6 +24,7 @@ from many_devices import (
 from toys import LABELS, mean_loss, network_params, row_losses
 
 from optax_armijo import (
+    FROZEN,
     armijo_adam,
     armijo_adamw,
     average_iterates,
@@ -150,6 +151,41 @@ def test_devices_whose_rows_weigh_differently(num_microbatches):
     found, _, metrics = mapped(params, state, *split(mesh, (x, y, mask)))
     np.testing.assert_allclose(metrics.loss, alone.loss, rtol=1e-6)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_what_is_frozen_does_not_count_in_a_global_norm_over_devices(check_vma):
+    """Neither a gradient that is never finite, nor that of a key."""
+    if not hasattr(jax, "shard_map"):
+        pytest.skip("this JAX has no jax.shard_map")
+
+    def loss_fn(params, x, y):
+        never_finite = jnp.linalg.norm(params["embed"]["w"] * 0)
+        return mean_loss(params, x, y) + never_finite
+
+    labels = LABELS | {"embed": FROZEN, "key": FROZEN}
+    tx = optax.chain(optax.clip_by_global_norm(1.0), armijo_adam(labels))
+    runs = []
+    for axis_name in ("data", None):
+        step = make_train_step(loss_fn, tx, axis_name=axis_name, donate=False)
+        if axis_name is not None:
+            rows, all_of_it = PartitionSpec("data"), PartitionSpec()
+            step = jax.jit(
+                jax.shard_map(
+                    lambda *arguments, step=step: step(*arguments)[:2],
+                    mesh=mesh_of(),
+                    in_specs=(all_of_it, all_of_it, rows, rows),
+                    out_specs=(all_of_it, all_of_it),
+                    check_vma=check_vma,
+                )
+            )
+        params = network_params() | {"key": jax.random.key(3)}
+        opt_state = tx.init(params)
+        for arguments in batches_of(STEPS):
+            params, opt_state, *_ = step(params, opt_state, *arguments)
+        runs.append({name: params[name] for name in LABELS})
+    chex.assert_trees_all_close(*runs, rtol=1e-4, atol=1e-6)
+    assert jnp.any(runs[0]["head"]["b"] != 0)
 
 
 def test_pmap():
