@@ -433,6 +433,17 @@ def test_a_train_step_of_a_loss_with_aux_that_is_not_said():
         step(params, tx.init(params))
 
 
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [((1.0, 2.0, 3.0), "a tuple of 3. Put all of aux into one tree"), (1.0, "float")],
+)
+def test_a_train_step_of_a_loss_whose_aux_is_not_one_tree(result, got):
+    tx, params = armijo_adam(LABELS), network_params()
+    step = make_train_step(lambda params: result, tx, has_aux=True)
+    with pytest.raises(ValueError, match=rf"must give \(loss, aux\); got .*{got}"):
+        step(params, tx.init(params))
+
+
 def test_a_value_fn_of_params_and_batch_is_told_what_to_write():
     def loss_fn(params, x, *, y):
         return network_loss(params) + jnp.mean(x - y)

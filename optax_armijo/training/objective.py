@@ -112,9 +112,14 @@ def with_aux(loss_fn: LossFn, has_aux: bool) -> LossFn:
                     "Say has_aux=True for one that gives (loss, aux)."
                 )
             result = (result, None)
-        elif not (isinstance(result, tuple) and len(result) == 2):
+        elif not isinstance(result, tuple):
             raise ValueError(
                 f"with has_aux=True loss_fn must give (loss, aux); got {type(result)}"
+            )
+        elif len(result) != 2:
+            raise ValueError(
+                "with has_aux=True loss_fn must give (loss, aux); got a tuple of "
+                f"{len(result)}. Put all of aux into one tree: (loss, (a, b))."
             )
         loss, aux = result
         return check_loss("loss_fn's result", loss), aux
