@@ -67,8 +67,9 @@ def code_of_bad_leaf(
     """
     sums = [x if x.size == 1 else jnp.sum(x, keepdims=True) for x in products]
     is_bad = jnp.isfinite(value) & ~jnp.isfinite(jnp.concatenate(sums))
-    codes = jnp.asarray(encode_labels(names_of_leaves(grouping, params)))
-    return jnp.where(jnp.any(is_bad), codes[jnp.argmax(is_bad)], 0)
+    # A nameless leaf at the end is bad, so that it is the first one if no other is.
+    codes = jnp.asarray(encode_labels([*names_of_leaves(grouping, params), ""]))
+    return codes[jnp.argmax(jnp.append(is_bad, True))]
 
 
 def names_of_leaves(grouping: Grouping, params: Any) -> list[str]:
